@@ -1,0 +1,31 @@
+.PHONY: install demo check test lint types imports unit format clean
+PY = .venv/bin/python
+
+install:
+	@scripts/install
+
+demo: install
+	@$(PY) scripts/demo.py
+
+check: install lint types imports unit
+
+lint: install
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: install
+	@.venv/bin/mypy
+
+imports: install
+	@.venv/bin/lint-imports
+
+unit: install
+	@$(PY) -m pytest -q tests/unit tests/property
+
+format: install
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+test: install
+	@$(PY) scripts/test.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

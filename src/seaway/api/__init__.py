@@ -1,0 +1,1 @@
+"""The HTTP API: records intent, shows state, streams progress."""

@@ -1,0 +1,1 @@
+"""The command line: every command goes through the HTTP API."""

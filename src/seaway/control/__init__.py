@@ -1,0 +1,1 @@
+"""The control loop: loads facts, asks the decisions, applies the plan."""

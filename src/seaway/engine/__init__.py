@@ -1,0 +1,1 @@
+"""Engines make instances be: one contract, several implementations."""

@@ -1,0 +1,54 @@
+"""The engine contract. Implementations pass tests/contract/test_engine.py: memory (tests), local, Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from seaway.model import Observation, Task, Workload, WorkloadKey
+
+
+class EngineError(Exception):
+    """The engine refused or could not do it; the message says what to do next."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine does not answer now; what it runs goes on. Try again later."""
+
+
+class Engine(Protocol):
+    """Makes instances be. Level-triggered: every call is idempotent; every method may raise EngineUnavailable.
+
+    An engine restarts what exits by itself, with growing delays, and says so; it never starts or stops an
+    instance of its own accord otherwise.
+    """
+
+    async def apply(self, workload: Workload) -> None:
+        """Want `count` instances besides `retire`; missing ones start, retired ones stop with their grace.
+
+        Instances beyond count that are not named in `retire` are left alone: who stops is the caller's choice.
+        """
+        ...
+
+    async def remove(self, key: WorkloadKey) -> None:
+        """Want nothing of this workload: all its instances stop with their grace. Unknown keys are fine."""
+        ...
+
+    async def observe(self) -> Observation:
+        """Return everything there is now."""
+        ...
+
+    def watch(self) -> AsyncIterator[str]:
+        """Yield the name of an app whenever something of it may have changed ("" for nodes: anything may have).
+
+        Names may repeat; after a broken connection the iterator yields "" and goes on.
+        """
+        ...
+
+    async def start_task(self, task: Task) -> None:
+        """Run a one-off; a task with an id that exists is left as it is."""
+        ...
+
+    async def remove_task(self, task_id: str) -> None:
+        """Forget a task; if it still runs it is killed. Unknown ids are fine."""
+        ...

@@ -1,0 +1,1 @@
+"""The local engine: supervised processes on this machine, owned by the node agent."""

@@ -1,0 +1,1 @@
+"""Prometheus metrics of the platform, its routers and its apps."""

@@ -1,0 +1,61 @@
+"""The words of Seaway as frozen documents; every other package speaks in these."""
+
+from seaway.model.app import (
+    RELEASE_COMMAND,
+    WEB,
+    App,
+    AppSpec,
+    AppState,
+    AppStatus,
+    Check,
+    Drain,
+    Health,
+    Process,
+    RolloutPolicy,
+    Route,
+    RouterPolicy,
+    Strategy,
+)
+from seaway.model.base import SCHEMA_VERSION, Document, Frozen, Host, Meta, Name, Seconds
+from seaway.model.instance import (
+    Instance,
+    InstanceState,
+    Node,
+    Observation,
+    Task,
+    TaskState,
+    Workload,
+    WorkloadKey,
+)
+from seaway.model.platform import Event, EventSpec, Role, RouterRecord, RouterStatus, Token, TokenSpec
+from seaway.model.release import (
+    ENDED,
+    Build,
+    BuildManifest,
+    BuildSpec,
+    BuildState,
+    BuildStatus,
+    Phase,
+    Release,
+    ReleaseSpec,
+    Rollout,
+    RolloutSpec,
+    RolloutStatus,
+    Source,
+    Step,
+    build_name,
+    release_name,
+)
+
+KINDS: dict[str, type[Document]] = {cls.kind: cls for cls in (App, Build, Release, Rollout, Event, Token, RouterRecord)}
+"""Every stored kind by its name."""
+
+__all__ = [
+    "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
+    "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Check", "Document", "Drain", "Event",
+    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Meta", "Name", "Node", "Observation",
+    "Phase", "Process", "Release", "ReleaseSpec", "Role", "Rollout", "RolloutPolicy", "RolloutSpec",
+    "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds", "Source", "Step",
+    "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
+    "release_name",
+]  # fmt: skip

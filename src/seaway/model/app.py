@@ -1,0 +1,137 @@
+"""App: a named program of one or more processes, and what the platform knows of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from seaway.model.base import Document, Frozen, Host, Meta, Name, Seconds
+
+WEB = "web"
+"""The one process type that gets traffic."""
+
+RELEASE_COMMAND = "release"
+"""The Procfile entry that runs once before any traffic moves."""
+
+
+def _check_path(value: str) -> str:
+    if not value.startswith("/") or any(c in value for c in "?#* \t\r\n") or "//" in value:
+        raise ValueError(f"{value!r} is not a path prefix: it starts with / and has no query, space or wildcard")
+    return value if value == "/" else value.rstrip("/")
+
+
+PathPrefix = Annotated[str, AfterValidator(_check_path), Field(max_length=1024)]
+
+
+class Route(Frozen):
+    """Requests for `host` whose path is `path` or below it go to the app (longest prefix wins)."""
+
+    host: Host
+    path: PathPrefix = "/"
+
+    def __str__(self) -> str:
+        return self.host + ("" if self.path == "/" else self.path)
+
+
+class Check(Frozen):
+    """One way to ask an instance how it is: an HTTP GET (2xx or 3xx is good), a TCP connect, or a command."""
+
+    http: PathPrefix | None = None
+    tcp: bool = False
+    command: str | None = Field(default=None, min_length=1)
+    interval: Seconds = 2.0
+    timeout: Annotated[Seconds, Field(gt=0)] = 2.0
+    healthy_after: int = Field(default=1, ge=1, le=100)
+    unhealthy_after: int = Field(default=3, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.http is not None) + self.tcp + (self.command is not None) != 1:
+            raise ValueError('a check has exactly one of http = "/path", tcp = true, command = "..."')
+        return self
+
+
+class Health(Frozen):
+    """Checks of one process. `startup` gates the others; `readiness` gates traffic; `liveness` restarts."""
+
+    startup: Check | None = None
+    readiness: Check | None = None
+    liveness: Check | None = None
+    start_timeout: Seconds = 60.0
+
+
+class Process(Frozen):
+    """One process type of a release: the shell command it runs and how it is looked after."""
+
+    command: str = Field(min_length=1, max_length=8192)
+    health: Health = Health()
+    stop_grace: Seconds = 30.0
+
+
+class Strategy(StrEnum):
+    """How traffic moves from one release to the next."""
+
+    BLUE_GREEN = "blue-green"
+    RECREATE = "recreate"
+
+
+class RolloutPolicy(Frozen):
+    """How an app's rollouts go; all times in seconds."""
+
+    strategy: Strategy = Strategy.BLUE_GREEN
+    release_timeout: Seconds = 600.0  # limit of the release command
+    start_timeout: Seconds = 120.0  # from start of B's instances until all are verified
+    router_timeout: Seconds = 30.0  # limit for the routers to acknowledge
+    min_ready: Seconds = 1.0  # B's instances must have been ready this long before traffic moves
+    keep: Seconds = 30.0  # how long A stays at full size after traffic moved
+    drain: Seconds = 30.0  # limit for requests in flight on an instance that is to stop
+
+
+class RouterPolicy(Frozen):
+    """How routers treat the app's web process."""
+
+    keepalive: Seconds = 0.1  # idle upstream connections are closed by the router after this; keep below the app's
+    idle_timeout: Seconds = 60.0  # a request or upgraded connection without a byte for this long is ended
+
+
+class AppSpec(Frozen):
+    """What the team wants of the app."""
+
+    team: Name = "default"
+    scale: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}  # process type -> instances; absent: 1
+    routes: tuple[Route, ...] = ()  # besides the default host and the routes a release declares
+    destroy: bool = False  # wanted gone: the control loop takes everything down, then the document
+
+
+class Drain(Frozen):
+    """An instance out of rotation: no new requests, those in flight may finish until `limit`."""
+
+    since: datetime
+    limit: datetime
+    why: str
+
+
+AppState = Literal["empty", "deploying", "serving", "degraded", "down", "stopped", "destroying"]
+
+
+class AppStatus(Frozen):
+    """What the control loop recorded of the app."""
+
+    current: int | None = None  # release that serves when no rollout is under way
+    traffic: dict[int, Annotated[int, Field(ge=0, le=100)]] = {}  # release -> weight; the routers' only source
+    drains: dict[str, Drain] = {}  # instance id -> drain
+    state: AppState = "empty"
+    reason: str = "no release yet"
+
+
+class App(Document):
+    """An app."""
+
+    kind: ClassVar[str] = "App"
+
+    meta: Meta
+    spec: AppSpec = AppSpec()
+    status: AppStatus = AppStatus()

@@ -1,0 +1,84 @@
+"""What every document has in common: metadata, a spec (intent) and a status (what is)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"
+HOST_PATTERN = r"^(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value) or "--" in value:
+        raise ValueError(
+            f"{value!r} is not a name: use 1 to 30 lower-case letters, digits and single hyphens, "
+            "starting with a letter and not ending with a hyphen"
+        )
+    return value
+
+
+def _check_host(value: str) -> str:
+    lowered = value.lower().rstrip(".")
+    if not re.fullmatch(HOST_PATTERN, lowered):
+        raise ValueError(
+            f"{value!r} is not a host name: use labels of letters, digits and hyphens joined by dots, "
+            "without scheme, port or path (for example shop.example.com)"
+        )
+    return lowered
+
+
+def _as_seconds(value: object) -> object:
+    """Accept 30, 2.5, "30s", "500ms", "5m", "1h" for a duration."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value)
+        if not match:
+            raise ValueError(f"{value!r} is not a duration: write a number of seconds, or 500ms, 30s, 5m, 1h")
+        return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2]]
+    return value
+
+
+Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
+"""A DNS-label-like name (app, process, team)."""
+
+Host = Annotated[str, AfterValidator(_check_host)]
+"""A lower-case DNS host name without port."""
+
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+"""A duration in seconds; text such as "30s" is accepted on the way in."""
+
+
+class Frozen(BaseModel):
+    """An immutable value; unknown fields are an error that names them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Meta(Frozen):
+    """Identity and version of a document. The store sets uid, revision and the times."""
+
+    name: str
+    uid: str = ""
+    revision: int = 0
+    created_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    updated_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    labels: dict[str, str] = {}
+    schema_version: int = SCHEMA_VERSION
+
+
+class Document(Frozen):
+    """A versioned document. Subclasses fix `kind` and the types of `spec` and `status`."""
+
+    kind: ClassVar[str]
+
+    meta: Meta
+
+    @property
+    def name(self) -> str:
+        """The name, unique within the kind."""
+        return self.meta.name

@@ -1,0 +1,1 @@
+"""Versioned documents: get, list, create, compare-and-swap update, delete, watch."""

@@ -1,0 +1,84 @@
+"""The store contract. Two implementations pass tests/contract/test_store.py: SQLite and Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from seaway.model import Document
+
+D = TypeVar("D", bound=Document)
+
+
+class StoreError(Exception):
+    """Base of what a store raises."""
+
+
+class NotFound(StoreError):
+    """There is no such document."""
+
+
+class AlreadyExists(StoreError):
+    """A document of that kind and name exists."""
+
+
+class Conflict(StoreError):
+    """Somebody else wrote the document since it was read; read again, decide again."""
+
+
+class Expired(StoreError):
+    """The revision to watch from is too old; list again and watch from the new revision."""
+
+
+class Unavailable(StoreError):
+    """The store does not answer now; nothing is known to have changed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change seen by a watch: `document` is the new version, or the last one for "deleted"."""
+
+    type: Literal["put", "deleted"]
+    revision: int
+    document: Document
+
+
+@dataclass(frozen=True)
+class Listing(Generic[D]):
+    """Documents as of `revision`; watching from it misses nothing and repeats nothing."""
+
+    revision: int
+    documents: tuple[D, ...]
+
+
+class Store(Protocol):
+    """Versioned documents. Every method may raise Unavailable."""
+
+    async def get(self, kind: type[D], name: str) -> D:
+        """Return the document or raise NotFound."""
+        ...
+
+    async def list(self, kind: type[D], labels: Mapping[str, str] | None = None) -> Listing[D]:
+        """Return all documents of the kind that carry the labels, by name, and the store's revision."""
+        ...
+
+    async def create(self, document: D) -> D:
+        """Store a new document; set uid, revision and times; or raise AlreadyExists."""
+        ...
+
+    async def update(self, document: D) -> D:
+        """Replace the document if it still has the revision of `document.meta`; else Conflict (or NotFound)."""
+        ...
+
+    async def delete(self, kind: type[Document], name: str, revision: int | None = None) -> None:
+        """Delete; with `revision` only if unchanged since (Conflict otherwise); NotFound if it is not there."""
+        ...
+
+    def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncIterator[Change]:
+        """Yield every change after revision `since` in order, for ever; raise Expired if it is too old."""
+        ...
+
+    async def close(self) -> None:
+        """Release what is held; watches end."""
+        ...
