@@ -7,7 +7,7 @@ import time
 
 from seaway.home import Home
 from seaway.supervisor.locks import find_holder
-from seaway.supervisor.processes import spawn, wait_gone
+from seaway.supervisor.processes import spawn_orphan, wait_gone
 
 START_LIMIT = 10.0  # seconds for a new supervisor to take its lock
 
@@ -40,7 +40,7 @@ def _guard(home: Home) -> None:
         if holder is not None:
             wait_gone(holder.pid, 3600)
             continue
-        spawn(home, "supervise")
+        spawn_orphan(home, "supervise")
         deadline = time.monotonic() + START_LIMIT
         while find_holder(home, "supervisor") is None and time.monotonic() < deadline and not is_stopping(home):
             time.sleep(0.05)

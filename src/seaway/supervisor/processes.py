@@ -33,14 +33,25 @@ def log_path(home: Home, part: str) -> Path:
 
 
 def spawn(home: Home, part: str) -> int:
-    """Start a part in a session of its own, its output appended to its log; return the pid."""
+    """Start a part in a session of its own, its output appended to its log; return the pid (a child of ours)."""
+    process = _start(home, part, command_of(part))
+    process.returncode = 0  # it is reaped by pid, not by this object
+    return process.pid
+
+
+def spawn_orphan(home: Home, part: str) -> None:
+    """Start a part that is nobody's child (init's, or a subreaper's), so that no zombie of it is left here."""
+    _start(home, part, ["/bin/sh", "-c", '"$@" & exit 0', "sh", *command_of(part)]).wait()
+
+
+def _start(home: Home, part: str, command: list[str]) -> subprocess.Popen[bytes]:
     path = log_path(home, part)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     rotate(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        process = subprocess.Popen(
-            command_of(part),
+        return subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
             stdout=fd,
             stderr=fd,
@@ -50,8 +61,6 @@ def spawn(home: Home, part: str) -> int:
         )
     finally:
         os.close(fd)
-    process.returncode = 0  # it is reaped by pid, not by this object
-    return process.pid
 
 
 def rotate(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -23,6 +22,7 @@ from seaway.supervisor.processes import (
     rotate,
     send,
     spawn,
+    wait_gone,
 )
 
 log = structlog.get_logger()
@@ -127,16 +127,9 @@ async def _stop(home: Home, part: str, limit: float) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         send(holder.pid, number)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await _wait_released(home, part)
-                return
+        if await asyncio.to_thread(wait_gone, holder.pid, limit):
+            return
         log.warning("did not stop in time", part=part, pid=holder.pid, seconds=limit)
-
-
-async def _wait_released(home: Home, part: str) -> None:
-    while find_holder(home, part) is not None:
-        await asyncio.sleep(0.02)
 
 
 async def run_supervisor(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> int:
