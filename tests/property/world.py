@@ -186,7 +186,7 @@ class World:
         for router in self.routers:
             router.wanted = Table()
 
-    async def tell(self, event: EventSpec) -> None:
+    async def tell(self, event: EventSpec, team: str) -> None:
         self.events.append(event)
 
     # Time

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from seaway.builder.base import Builder, BuildError
+from seaway.control.reconcile import Tell
 from seaway.home import Home
 from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout
 from seaway.rollout.releases import ImageChange, ReleaseRefused, compose_release
@@ -34,7 +35,7 @@ class BuildRunner:
         home: Home,
         *,
         clock: Callable[[], datetime],
-        tell: Callable[[EventSpec], Awaitable[None]],
+        tell: Tell,
         parallel: int = 2,
         check_routes: Callable[[App, Release], Awaitable[str]] | None = None,
     ) -> None:
@@ -124,7 +125,8 @@ class BuildRunner:
             return
         word = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}.get(state, "BuildCancelled")
         await self._tell(
-            EventSpec(at=self._clock(), app=build.spec.app, about=f"build {build.name}", reason=word, message=reason)
+            EventSpec(at=self._clock(), app=build.spec.app, about=f"build {build.name}", reason=word, message=reason),
+            build.meta.labels.get("team", ""),
         )
 
     async def _write(self, build: Build, **update: Any) -> Build | None:
