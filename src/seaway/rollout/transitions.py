@@ -48,13 +48,15 @@ TRANSITIONS: Mapping[Phase, Mapping[Phase, str]] = {
         Phase.KEEPING: "every router sends new requests to B",
         Phase.RETURNING: "failed or cancelled",
         Phase.RESTORING: "failed or cancelled, strategy recreate",
-        Phase.FAILED: "failed, with no healthy A to return to",
+        Phase.FAILED: "failed, and there is no A",
+        Phase.CANCELLED: "cancelled, and there is no A",
     },
     Phase.KEEPING: {
         Phase.SUCCEEDED: "B proved itself, was promoted, or a newer release waits",
         Phase.RETURNING: "B became unhealthy, or cancelled",
         Phase.RESTORING: "B became unhealthy or cancelled, strategy recreate",
-        Phase.FAILED: "B became unhealthy, with no healthy A to return to",
+        Phase.FAILED: "B became unhealthy, with no healthy A to return to: B stays",
+        Phase.CANCELLED: "cancelled, with no healthy A to return to: B stays",
     },
     Phase.RETURNING: {
         Phase.ROLLED_BACK: "every router sends new requests to A",
