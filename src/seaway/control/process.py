@@ -96,7 +96,7 @@ class ControlPlane:
                 timeout_graceful_shutdown=1,
             )
         )
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(server.serve(), name="api"),
             asyncio.create_task(self._run_loop(), name="loop"),
             asyncio.create_task(self._trim_events(), name="trim"),
