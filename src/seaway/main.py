@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -85,7 +85,7 @@ async def _await(result: Awaitable[int]) -> int:
 async def run_control(home: Home) -> int:
     """Run the control plane: SQLite, the local engine, xDS, the API."""
     from seaway.api import ApiDeps, create_api, ensure_admin_token
-    from seaway.builder.process import SubprocessBuilder, clean_leftovers
+    from seaway.builder.process import SubprocessBuilder
     from seaway.control.process import ControlParts, ControlPlane
     from seaway.engine.local.client import LocalEngine
     from seaway.logs.reader import FileLogReader
@@ -94,9 +94,10 @@ async def run_control(home: Home) -> int:
     from seaway.store.sqlite import SqliteStore
 
     settings = home.read_settings()
-    store = await SqliteStore.open(home.database)
-    await ensure_admin_token(store, home)
-    clean_leftovers(home)
+    store = SqliteStore.open(home.database)
+    await ensure_admin_token(store, home, datetime.now(UTC))
+    builder = SubprocessBuilder(home)
+    await asyncio.to_thread(builder.clean_leftovers)
     engine, plane = LocalEngine(home), XdsPlane()
     deps = ApiDeps(store=store, engine=engine, routers=plane, logs=FileLogReader(home), home=home, settings=settings)
     api = create_api(deps)
@@ -110,7 +111,7 @@ async def run_control(home: Home) -> int:
                 store=store,
                 engine=engine,
                 plane=plane,
-                builder=SubprocessBuilder(home),
+                builder=builder,
                 api=api,
             )
         ).run()
@@ -122,10 +123,30 @@ async def run_control(home: Home) -> int:
 
 async def run_node(home: Home) -> int:
     """Run the node agent of the local engine."""
-    from seaway.builder.unpack import ImageUnpacker
+    from seaway.builder.layout import ImageError
+    from seaway.builder.unpack import CannotRun, ImageUnpacker
+    from seaway.engine.base import EngineError
     from seaway.engine.local.agent import run_agent
+    from seaway.engine.local.base import RunRoot
+    from seaway.logs.collector import FileLogCollector
 
-    return await run_agent(home, ImageUnpacker(home))
+    class Images:
+        """The builder's images as the node agent wants them."""
+
+        def __init__(self) -> None:
+            self._unpacker = ImageUnpacker(home)
+
+        async def prepare(self, image: str) -> RunRoot:
+            try:
+                found = await self._unpacker.prepare(image)
+            except (CannotRun, ImageError) as error:
+                raise EngineError(str(error)) from error
+            return RunRoot(workdir=found.workdir, env=found.env)
+
+        def release(self, images_in_use: Set[str]) -> None:
+            asyncio.run(self._unpacker.release(images_in_use))  # called in a thread of its own
+
+    return await run_agent(home, Images(), FileLogCollector(home))
 
 
 async def run_router_part(name: str, home: Home) -> int:
