@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from seaway.builder.base import BuildError
-from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve
+from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
 from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Process
 from seaway.model.base import NAME_PATTERN
 
@@ -88,7 +88,7 @@ def parse_toml(text: str) -> SeawayToml:
     try:
         data = tomllib.loads(text.lstrip("\ufeff"))
     except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{SEAWAY_TOML}: not valid TOML: {error}") from None
+        raise BuildError(f"{SEAWAY_TOML}: is not valid TOML: {error}: correct it there") from None
     try:
         # By way of JSON: there strict mode still takes text for an enum and a list for a tuple.
         return SeawayToml.model_validate_json(json.dumps(data, default=str), strict=True)
@@ -208,7 +208,7 @@ def _known_keys(loc: Sequence[int | str]) -> list[str]:
         elif part in node.get("properties", {}):
             node = node["properties"][part]
         else:
-            node = node["additionalProperties"]
+            node = values_of(node) or {}
     return list(resolve(schema, node).get("properties", {}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from seaway.model import BuildManifest, Source
 
 LINE_LIMIT = 64 * 1024 * 1024  # bytes of one message of the worker; the manifest is the longest
 SCRATCH_PREFIX = "scratch-"
+REMOVE_ATTEMPTS = 100
+REMOVE_PAUSE = 0.02  # seconds
 LOCK_NAME = ".lock"
 
 
@@ -105,7 +109,7 @@ class SubprocessBuilder:
         process: asyncio.subprocess.Process | None = None
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "seaway.builder.worker",
+                sys.executable, "-P", "-m", "seaway.builder.worker",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 start_new_session=True, pass_fds=(scratch.lock,), cwd=scratch.folder, limit=LINE_LIMIT,
             )  # fmt: skip
@@ -229,7 +233,16 @@ def _remove_tree(folder: Path) -> None:
         else:
             Path(path).unlink()
 
-    shutil.rmtree(folder, onerror=grant)
+    for _ in range(REMOVE_ATTEMPTS):
+        try:
+            shutil.rmtree(folder, onerror=grant)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            time.sleep(REMOVE_PAUSE)  # a killed process of the group was still writing
+        else:
+            return
+    raise OSError(errno.ENOTEMPTY, "a process of the build still writes to it", str(folder))
 
 
 def _result_key(source: Source) -> str | None:

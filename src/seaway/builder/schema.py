@@ -14,6 +14,7 @@ from seaway.model import Frozen, Health, Name, RolloutPolicy, Route, RouterPolic
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 LONGEST = 7 * 24 * 3600  # upper bound that marks a duration in the schema, see model.base.Seconds
 DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h)\s*$"
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 PYTHON_PATTERN = r"^3\.(?:[89]|[1-9]\d)$"
 
 
@@ -109,7 +110,7 @@ DESCRIPTIONS: dict[str, str] = {
     "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
     **{f"processes.NAME.health.{check}.{key}": text for check in _CHECKS for key, text in _CHECK_KEYS.items()},
-    "scale": "Instances per process type at the app's first release; later `seaway ps scale` decides.",
+    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise.",
     "rollout": "How a new release takes over.",
     "rollout.strategy": "`blue-green`: the new release runs at full size before traffic moves. "
     "`recreate`: the old one stops first, for processes that must not run twice.",
@@ -144,9 +145,9 @@ def make_schema() -> dict[str, Any]:
 def _allow_durations(node: object) -> None:
     """Let every duration be text too ("30s"), as the parser does."""
     if isinstance(node, dict):
-        if node.get("type") == "number" and node.get("maximum") == LONGEST:
-            bounds = {key: node.pop(key) for key in ("type", "maximum", "minimum", "exclusiveMinimum") if key in node}
-            node["anyOf"] = [bounds, {"type": "string", "pattern": DURATION_PATTERN}]
+        if node.get("type") == "number" and node.get("le") == LONGEST:  # behind a validator pydantic keeps its words
+            bounds = {json_word: node.pop(word) for word, json_word in BOUNDS.items() if word in node}
+            node["anyOf"] = [{"type": node.pop("type"), **bounds}, {"type": "string", "pattern": DURATION_PATTERN}]
         for child in node.values():
             _allow_durations(child)
     elif isinstance(node, list):
@@ -161,11 +162,19 @@ def _find(schema: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
         properties = table.get("properties", {})
         if part in properties:
             node = properties[part]
-        elif isinstance(table.get("additionalProperties"), dict):
-            node = table["additionalProperties"]
+        elif (values := values_of(table)) is not None:
+            node = values
         else:
             return None
     return node
+
+
+def values_of(table: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the schema of the values of a table whose keys are free, or None."""
+    for found in (*table.get("patternProperties", {}).values(), table.get("additionalProperties")):
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
