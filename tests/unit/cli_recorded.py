@@ -82,6 +82,12 @@ class Recorder:
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
+    def forget(self) -> None:
+        """Forget every answer, request and hook."""
+        self.answers.clear()
+        self.requests.clear()
+        self.hooks.clear()
+
     def on(self, method: str, path: str, *answers: Any) -> None:
         """Give these answers to requests for /v1 + path, in turn."""
         self.answers[(method, path)] = list(answers)
@@ -106,7 +112,10 @@ class Recorder:
         queue = self.answers.get(key)
         if not queue:
             return render(Failure(404, f"there is nothing at {path}", "not-found"))
-        return render(queue.pop(0) if len(queue) > 1 else queue[0])
+        found = render(queue.pop(0) if len(queue) > 1 else queue[0])
+        if request.method in {"POST", "PATCH"} and found.status_code == 200 and not isinstance(queue[0], Response):
+            found.status_code = 201
+        return found
 
     def start(self) -> None:
         """Listen (on the same port as before, if there was one)."""
@@ -208,17 +217,26 @@ class Bench:
         )
 
 
+@pytest.fixture(scope="session")
+def recorder() -> Iterator[Recorder]:
+    """One server for all tests: starting one takes longer than most of them."""
+    api = Recorder()
+    api.start()
+    yield api
+    api.stop()
+
+
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A running recorder and the command line, in an empty folder."""
+def bench(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A recorder with no answers and the command line, in an empty folder; waits look more often than usual."""
     home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     folder.mkdir()
     monkeypatch.chdir(folder)
-    api = Recorder()
-    api.start()
-    yield Bench(api, home, folder)
-    api.stop()
+    monkeypatch.setattr("seaway.cli.waiting.POLL", 0.02)
+    monkeypatch.setattr("seaway.cli.commands.oneoff.POLL", 0.02)
+    recorder.forget()
+    return Bench(recorder, home, folder)
 
 
 # Documents

@@ -141,12 +141,12 @@ class LiveProgress:
 
     def settle(self) -> None:
         """Turn the live line into a plain one."""
-        if self._now[0]:
-            self._keep_line()
-        self._now = ("", "")
         if self._status is not None:
             self._status.stop()
             self._status = None
+        if self._now[0]:
+            self._keep_line()
+        self._now = ("", "")
 
     @contextmanager
     def upload(self, file: Path) -> Iterator[Opener]:
