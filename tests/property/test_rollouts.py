@@ -63,8 +63,8 @@ async def release(store: CrashingStore, world: World, change: Change) -> None:
     rollouts = (await store.list(Rollout, {"app": NAME})).documents
     try:
         document = compose_release(app, releases, rollouts, change, "test")
-        if world.chance(0.25 if world.hostile else 0):
-            world.bad_releases.add(document.spec.number)
+        if world.chance(0.2):
+            world.dice.choice([world.bad_releases, world.stuck_releases]).add(document.spec.number)
         await store.create(document)
     except (ReleaseRefused, AlreadyExists):
         pass
@@ -101,7 +101,7 @@ async def run_pass(store: CrashingStore, world: World) -> None:
 def check_promise(app: App, world: World, minimum: int) -> None:
     """Every router has at least `minimum` healthy instances in rotation."""
     for router in world.routers:
-        healthy = [i for i in router.applied.rotation() if world.instances[i].serving]
+        healthy = [i for i in router.applied.rotation() & router.checked if world.instances[i].serving]
         if len(healthy) < minimum:
             world.violations.append(f"{router.name} has {len(healthy)} of {minimum} in rotation")
 
@@ -132,6 +132,16 @@ async def run_schedule(seed: int, *, hostile: bool) -> None:
     await settle(store, world, seed)
 
 
+async def is_quiet(store: CrashingStore, world: World) -> bool:
+    """Whether every rollout has ended and the next pass would do nothing."""
+    if not all(rollout.ended for rollout in (await store.list(Rollout)).documents):
+        return False
+    reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
+    facts, _ = await reconciler._load(await store.get(App, NAME))
+    plan = decide(facts)
+    return plan.empty and plan.look_again is None
+
+
 async def settle(store: CrashingStore, world: World, seed: int) -> None:
     """Calm the world: every rollout ends, and then there is nothing left to do."""
     world.calm = True
@@ -141,6 +151,8 @@ async def settle(store: CrashingStore, world: World, seed: int) -> None:
     for _ in range(400):
         await run_pass(store, world)
         world.step()
+        if await is_quiet(store, world):
+            break
     rollouts = (await store.list(Rollout)).documents
     open_ones = [(r.name, r.status.phase, r.status.reason) for r in rollouts if not r.ended]
     assert not open_ones, f"seed {seed}: {open_ones}"

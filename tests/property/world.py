@@ -59,6 +59,7 @@ class SimRouter:
     name: str
     wanted: Table = Table()
     applied: Table = Table()
+    checked: set[str] = field(default_factory=set)  # instances its own health checks found good
     busy: dict[str, int] = field(default_factory=dict)
     busy_at: datetime | None = None
 
@@ -74,7 +75,8 @@ class World:
         self.workloads: dict[WorkloadKey, Workload] = {}
         self.instances: dict[str, Instance] = {}
         self.healthy_once: set[str] = set()
-        self.bad_releases: set[int] = set()
+        self.bad_releases: set[int] = set()  # crash at every start
+        self.stuck_releases: set[int] = set()  # never become ready
         self.tasks: dict[str, TaskState] = {}
         self.routers = [SimRouter("router-0"), SimRouter("router-1")]
         self.snapshot = Observation()
@@ -169,12 +171,11 @@ class World:
         facts = []
         for router in self.routers:
             router.wanted = table
-            seen = {i for _, i in router.applied.endpoints if self.instances[i].serving}
             facts.append(
                 RouterFacts(
                     name=router.name,
                     applied=router.applied == table,
-                    healthy=frozenset(seen),
+                    healthy=frozenset(router.checked),
                     busy=dict(router.busy),
                     busy_at=router.busy_at,
                 )
@@ -185,7 +186,7 @@ class World:
         for router in self.routers:
             router.wanted = Table()
 
-    async def tell(self, event: EventSpec) -> None:
+    async def tell(self, event: EventSpec, team: str) -> None:
         self.events.append(event)
 
     # Time
@@ -203,6 +204,8 @@ class World:
     def _step_router(self, router: SimRouter) -> None:
         if self.calm or self.chance(0.6):
             router.applied = router.wanted
+        if self.calm or self.chance(0.4):
+            router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
         if self.calm or self.chance(0.7):
             router.busy = {k: v for k, v in router.busy.items() if v and self.chance(0.6)}
             for name in router.applied.rotation():
@@ -222,6 +225,8 @@ class World:
             restarts = instance.restarts + 1
             state = InstanceState.CRASHING if restarts >= 3 else InstanceState.STARTING
             self._set(name, restarts=restarts, state=state, reason="exit code 1")
+        elif instance.key.release in self.stuck_releases:
+            return
         elif instance.state in (InstanceState.STARTING, InstanceState.BACKOFF):
             if self.calm or self.chance(0.5):
                 self._set(name, state=InstanceState.RUNNING, ready=True, ready_since=self.now)

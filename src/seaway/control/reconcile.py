@@ -17,7 +17,8 @@ from seaway.store.base import AlreadyExists, NotFound, Store
 log = structlog.get_logger()
 
 Observe = Callable[[], Awaitable[Observation]]
-Tell = Callable[[EventSpec], Awaitable[None]]
+Tell = Callable[[EventSpec, str], Awaitable[None]]
+"""Records an event of a team's app."""
 
 
 class Reconciler:
@@ -107,7 +108,7 @@ class Reconciler:
         if plan.app_status is not None:
             await self._store.update(app.model_copy(update={"status": plan.app_status}))
         for event in plan.events:
-            await self._tell(event)
+            await self._tell(event, app.spec.team)
         if plan.delete:
             await self._delete(app)
 

@@ -14,7 +14,6 @@ from seaway.model import WEB, Drain, Instance, InstanceState, Phase, Workload, W
 from seaway.rollout.facts import GONE, Facts
 from seaway.rollout.wanted import want_releases
 
-NOT_RUNNING = frozenset({InstanceState.PENDING, InstanceState.BACKOFF, InstanceState.CRASHING, InstanceState.LOST})
 COUNT_MARGIN = timedelta(milliseconds=200)  # an acknowledged change reaches Envoy's worker threads within this
 UNACKNOWLEDGED_LIMIT = timedelta(seconds=30)  # beyond the drain limit, for a router that never acknowledges
 
@@ -59,7 +58,7 @@ def _settle(facts: Facts, key: WorkloadKey, *, wanted: bool, existing: Workload 
     drains: list[tuple[str, Drain]] = []
     retire = [i.id for i in facts.instances if i.key == key and i.state is InstanceState.STOPPING]
     for instance in spare:
-        if key.process != WEB or instance.state in NOT_RUNNING:
+        if key.process != WEB:
             retire.append(instance.id)
         elif wanted or _may_leave_rotation(facts, key.release):
             drain = _mark(facts, instance, release.rollout.drain, wanted)
