@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from seaway.cli import Part, PlatformCommands, build_cli
-from seaway.home import Settings
 from seaway.model import (
     App,
     AppSpec,
@@ -185,36 +185,35 @@ class Bench:
             "SEAWAY_HOME": str(self.home),
             "NO_COLOR": "1",
         }
-        cli = build_cli(self.platform())
-        runner = CliRunner()
-        result = runner.invoke(cli, list(args), input=stdin, env=environment | (env or {}), prog_name="seaway")
+        acting.append(self)
+        result = CliRunner().invoke(CLI, list(args), input=stdin, env=environment | (env or {}), prog_name="seaway")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert "Traceback" not in result.output
         return result
 
-    def platform(self) -> PlatformCommands:
-        """Return platform commands that record their calls."""
 
-        def up(settings: Settings, detach: bool) -> int:
-            self.calls.append(("up", settings, detach))
-            return 0
+def _call(name: str) -> Callable[..., int]:
+    """Return a platform command that records its call at the bench that acts."""
 
-        def note(name: str) -> Callable[..., int]:
-            def call(*args: Any) -> int:
-                self.calls.append((name, *args))
-                return 0
+    def call(*args: Any) -> int:
+        acting[-1].calls.append((name, *args))
+        return 0
 
-            return call
+    return call
 
-        return PlatformCommands(
-            up=up,
-            down=note("down"),
-            status_local=lambda: self.parts,
-            control=note("control"),
-            node=note("node"),
-            router=note("router"),
-            supervise=note("supervise"),
-        )
+
+acting: list[Bench] = []
+PLATFORM = PlatformCommands(
+    up=_call("up"),
+    down=_call("down"),
+    status_local=lambda: acting[-1].parts,
+    control=_call("control"),
+    node=_call("node"),
+    router=_call("router"),
+    supervise=_call("supervise"),
+)
+CLI = build_cli(PLATFORM)
+COMMAND = get_command(CLI)
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +232,7 @@ def bench(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     home.mkdir()
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("typer.testing._get_command", lambda _: COMMAND)  # built once: it takes longer than a test
     monkeypatch.setattr("seaway.cli.waiting.POLL", 0.02)
     monkeypatch.setattr("seaway.cli.commands.oneoff.POLL", 0.02)
     recorder.forget()
