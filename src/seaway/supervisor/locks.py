@@ -11,7 +11,6 @@ from pathlib import Path
 
 from seaway.home import Home
 
-
 SUFFIX = ".part"
 
 
