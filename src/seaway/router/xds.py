@@ -157,9 +157,14 @@ class Session:
 
     @property
     def settled(self) -> bool:
-        """Whether the client has subscribed to every type and said yes or no to all there is."""
-        states = [self._types.get(type_url) for type_url in self._order]
-        return all(state is not None and state.greeted and state.idle for state in states)
+        """Whether the client has subscribed to every type there is any of, and said yes or no to all of it."""
+        return bool(self._types) and all(map(self._is_settled, self._order))
+
+    def _is_settled(self, type_url: str) -> bool:
+        state = self._types.get(type_url)
+        if state is None:  # Envoy asks for endpoints only once it has clusters
+            return not self._catalog.of_type(type_url)
+        return state.greeted and state.idle
 
     def wants(self, key: ResourceKey) -> bool:
         """Whether the client is subscribed to this resource."""
