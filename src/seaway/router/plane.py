@@ -89,6 +89,7 @@ class XdsPlane:
         self._catalog = Catalog(is_open=False)
         self._owned: dict[str, dict[ResourceKey, str]] = {}  # owner -> its keys and their versions
         self._owners: dict[ResourceKey, str] = {}
+        self._former: dict[ResourceKey, str] = {}  # removed keys that some router still has, and who had them
         self._tables: dict[str, AppTable] = {}
         self._hosts: dict[str, dict[str, None]] = {}  # host -> apps with rules there
         self._draining: set[str] = set()  # apps whose in-flight counts somebody waits for
@@ -130,7 +131,7 @@ class XdsPlane:
                 self._hosts.setdefault(host, {})[table.app] = None
             gone = (before.hosts if before else frozenset()) - table.hosts
             self._leave_hosts(table.app, gone)
-            self._publish_hosts(table.hosts | gone)
+            self._publish_hosts(table.hosts | gone, table.app)
 
     def remove_app(self, app: str) -> None:
         """Take back everything of an app."""
@@ -138,7 +139,7 @@ class XdsPlane:
         self._draining.discard(app)
         if table:
             self._leave_hosts(app, table.hosts)
-            self._publish_hosts(table.hosts)
+            self._publish_hosts(table.hosts, app)
         self._put(app, {})
 
     def app_versions(self, app: str) -> Mapping[ResourceKey, str]:
@@ -157,7 +158,7 @@ class XdsPlane:
         """Make `resources` all that `owner` has; return the version of each. Unchanged ones are not sent again."""
         return self._put(owner, resources)
 
-    def _put(self, owner: str, resources: Mapping[ResourceKey, bytes]) -> Mapping[ResourceKey, str]:
+    def _put(self, owner: str, resources: Mapping[ResourceKey, bytes], cause: str = "") -> Mapping[ResourceKey, str]:
         packed = {key: Resource.pack(key, body) for key, body in resources.items()}
         for key in packed:
             if self._owners.get(key, owner) != owner:
@@ -165,6 +166,10 @@ class XdsPlane:
         removals = self._owned.get(owner, {}).keys() - packed.keys()
         for key in removals:
             del self._owners[key]
+            if any(key in router.acked for router in self._routers.values()):
+                self._former[key] = cause or owner
+        for key in packed:
+            self._former.pop(key, None)
         self._owners.update(dict.fromkeys(packed, owner))
         versions = {key: resource.version for key, resource in packed.items()}
         if versions:
@@ -181,10 +186,10 @@ class XdsPlane:
             if not apps:
                 del self._hosts[host]
 
-    def _publish_hosts(self, hosts: Collection[str]) -> None:
+    def _publish_hosts(self, hosts: Collection[str], cause: str) -> None:
         for host in hosts:
             rules = build_hosts((self._tables[app] for app in self._hosts.get(host, ())), (host,)).get(host)
-            self._put(_HOST_OWNER + host, translate_host(host, rules) if rules else {})
+            self._put(_HOST_OWNER + host, translate_host(host, rules) if rules else {}, cause)
 
     def _note_draining(self, table: AppTable) -> None:
         if any(endpoint.draining for backend in table.backends for endpoint in backend.endpoints):
@@ -220,7 +225,7 @@ class XdsPlane:
             owner = self._owners.get(key, "")
             if owner.startswith(_HOST_OWNER):
                 yield from self._hosts.get(key[1], ())
-            elif owner:
+            elif owner or (owner := self._former.get(key, "")):
                 yield owner
 
     async def _authenticate(self, context: Context) -> str:
@@ -260,6 +265,9 @@ class XdsPlane:
             else:
                 router.rejected.pop(key, None)
         self._tell(self._find_owners(keys))
+        for key in self._former.keys() & keys:
+            if not any(key in other.acked for other in self._routers.values()):
+                del self._former[key]
 
     async def _serve_reports(self, requests: AsyncIterator[Any], context: Context) -> None:
         name = await self._authenticate(context)
