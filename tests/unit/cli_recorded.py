@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from seaway.cli import Part, PlatformCommands, build_cli
-from seaway.home import Settings
 from seaway.model import (
     App,
     AppSpec,
@@ -82,6 +82,12 @@ class Recorder:
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
+    def forget(self) -> None:
+        """Forget every answer, request and hook."""
+        self.answers.clear()
+        self.requests.clear()
+        self.hooks.clear()
+
     def on(self, method: str, path: str, *answers: Any) -> None:
         """Give these answers to requests for /v1 + path, in turn."""
         self.answers[(method, path)] = list(answers)
@@ -106,7 +112,10 @@ class Recorder:
         queue = self.answers.get(key)
         if not queue:
             return render(Failure(404, f"there is nothing at {path}", "not-found"))
-        return render(queue.pop(0) if len(queue) > 1 else queue[0])
+        found = render(queue.pop(0) if len(queue) > 1 else queue[0])
+        if request.method in {"POST", "PATCH"} and found.status_code == 200 and not isinstance(queue[0], Response):
+            found.status_code = 201
+        return found
 
     def start(self) -> None:
         """Listen (on the same port as before, if there was one)."""
@@ -176,49 +185,58 @@ class Bench:
             "SEAWAY_HOME": str(self.home),
             "NO_COLOR": "1",
         }
-        cli = build_cli(self.platform())
-        runner = CliRunner()
-        result = runner.invoke(cli, list(args), input=stdin, env=environment | (env or {}), prog_name="seaway")
+        acting.append(self)
+        result = CliRunner().invoke(CLI, list(args), input=stdin, env=environment | (env or {}), prog_name="seaway")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert "Traceback" not in result.output
         return result
 
-    def platform(self) -> PlatformCommands:
-        """Return platform commands that record their calls."""
 
-        def up(settings: Settings, detach: bool) -> int:
-            self.calls.append(("up", settings, detach))
-            return 0
+def _call(name: str) -> Callable[..., int]:
+    """Return a platform command that records its call at the bench that acts."""
 
-        def note(name: str) -> Callable[..., int]:
-            def call(*args: Any) -> int:
-                self.calls.append((name, *args))
-                return 0
+    def call(*args: Any) -> int:
+        acting[-1].calls.append((name, *args))
+        return 0
 
-            return call
+    return call
 
-        return PlatformCommands(
-            up=up,
-            down=note("down"),
-            status_local=lambda: self.parts,
-            control=note("control"),
-            node=note("node"),
-            router=note("router"),
-            supervise=note("supervise"),
-        )
+
+acting: list[Bench] = []
+PLATFORM = PlatformCommands(
+    up=_call("up"),
+    down=_call("down"),
+    status_local=lambda: acting[-1].parts,
+    control=_call("control"),
+    node=_call("node"),
+    router=_call("router"),
+    supervise=_call("supervise"),
+)
+CLI = build_cli(PLATFORM)
+COMMAND = get_command(CLI)
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Iterator[Recorder]:
+    """One server for all tests: starting one takes longer than most of them."""
+    api = Recorder()
+    api.start()
+    yield api
+    api.stop()
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A running recorder and the command line, in an empty folder."""
+def bench(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A recorder with no answers and the command line, in an empty folder; waits look more often than usual."""
     home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     folder.mkdir()
     monkeypatch.chdir(folder)
-    api = Recorder()
-    api.start()
-    yield Bench(api, home, folder)
-    api.stop()
+    monkeypatch.setattr("typer.testing._get_command", lambda _: COMMAND)  # built once: it takes longer than a test
+    monkeypatch.setattr("seaway.cli.waiting.POLL", 0.02)
+    monkeypatch.setattr("seaway.cli.commands.oneoff.POLL", 0.02)
+    recorder.forget()
+    return Bench(recorder, home, folder)
 
 
 # Documents

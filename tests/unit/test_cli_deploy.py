@@ -11,9 +11,9 @@ import time
 import pytest
 
 from seaway.model import BuildState, Phase
-from tests.unit.cli_recorded import Bench, Events, Failure, app, bench, build, release, rollout
+from tests.unit.cli_recorded import Bench, Events, Failure, app, bench, build, recorder, release, rollout
 
-__all__ = ["bench"]
+__all__ = ["bench", "recorder"]
 
 LOG = Events([("message", {"line": "installing flask"}), ("message", {"line": "done"}), ("end", {})])
 
@@ -83,7 +83,7 @@ def test_the_first_deploy_links_the_folder_and_a_then_may_be_left_out(shop: Benc
 def test_deploy_waits_through_a_restart_of_the_api(shop: Bench) -> None:
     """The API dies in the middle of the rollout and comes back: the deploy goes on and succeeds."""
     started = rollout(5, Phase.STARTING, "1 of 2 instances of v5 are ready")
-    shop.api.on("GET", "/apps/shop/rollouts/5", started, started, rollout(5, Phase.KEEPING, "all traffic is on v5"))
+    shop.api.on("GET", "/apps/shop/rollouts/5", started)
     reached, restarted = threading.Event(), threading.Event()
     shop.api.hooks[("GET", "/apps/shop/rollouts/5")] = reached.set
 
@@ -91,6 +91,7 @@ def test_deploy_waits_through_a_restart_of_the_api(shop: Bench) -> None:
         reached.wait(20)
         shop.api.stop()
         time.sleep(0.5)  # the outage itself
+        shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.KEEPING, "all traffic is on v5"))
         shop.api.start()
         restarted.set()
 

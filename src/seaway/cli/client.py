@@ -46,6 +46,14 @@ class StreamItem:
         return str(value.get("line", "")) if isinstance(value, dict) else str(value)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the API answered: HTTP status (below 400) and the parsed body (None if it was empty)."""
+
+    status: int
+    body: Any
+
+
 class Api:
     """Speaks to one API; use as an async context manager."""
 
@@ -58,6 +66,7 @@ class Api:
             base_url=target.url,
             headers=headers,
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            verify=target.url.startswith("https:"),  # plain HTTP has no certificates, and reading them takes a while
             trust_env=not target.local,  # a proxy is never the way to this machine
         )
 
@@ -87,7 +96,20 @@ class Api:
         content: Callable[[], AsyncIterator[bytes]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send one request; raise ApiError for an error answer, Unreachable for none."""
+        """Send one request and return the parsed answer; raise ApiError for an error answer, Unreachable for none."""
+        return (await self.request(method, path, body=body, params=params, content=content, headers=headers)).body
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        content: Callable[[], AsyncIterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Do as `call` does, and return the HTTP status too."""
         with self._translated():
             answer = await self._http.request(
                 method,
@@ -98,7 +120,7 @@ class Api:
                 headers=headers,
             )
         _check(answer)
-        return _parse(answer)
+        return Answer(answer.status_code, _parse(answer))
 
     async def stream(self, path: str, **params: Any) -> AsyncGenerator[StreamItem, None]:
         """Yield server-sent events, or the lines of a line-delimited answer, until the API ends the stream."""

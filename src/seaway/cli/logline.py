@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterator
+from collections import Counter, deque
 from typing import Any
 
 from rich.text import Text
@@ -11,6 +12,13 @@ from rich.text import Text
 from seaway.cli.client import Doc
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
+
+
+PLATFORM_FIELDS = frozenset(
+    {"@timestamp", "message", "ecs.version", "event.ingested", "log.level", "service.name", "service.version",
+     "service.node.name", "host.name", "labels.process", "labels.team", "stream", "log.offset", "log.length",
+     "log.flags", "event.lost"}
+)  # fmt: skip
 
 
 def field(line: Doc, name: str) -> Any:
@@ -27,13 +35,24 @@ def first(line: Doc, *names: str) -> str:
     return next((str(value) for name in names if (value := field(line, name)) is not None), "")
 
 
+def own_text(line: Doc) -> str:
+    """Return what the program wrote: text as it was; a JSON object without what the platform added to it."""
+    own = {key: value for key, value in line.items() if key not in PLATFORM_FIELDS}
+    if not own:
+        return first(line, "message")
+    message = first(line, "message")
+    return json.dumps(({"message": message} if message else {}) | own, ensure_ascii=False)
+
+
+def is_partial(line: Doc) -> bool:
+    """Whether the line goes on in the next one (it was too long for one)."""
+    return "partial" in (field(line, "log.flags") or ())
+
+
 def source(line: Doc) -> tuple[str, str, str, str]:
     """Return app, process, release ("v3") and short instance of a line."""
-    app = first(line, "labels.app", "seaway.app", "service.name")
-    process = first(line, "labels.process", "seaway.process", "process.name")
-    release = first(line, "labels.release", "seaway.release", "service.version")
-    instance = first(line, "labels.instance", "seaway.instance", "service.node.name")
-    release = f"v{release.removeprefix('v')}" if release else ""
+    app, process = first(line, "service.name"), first(line, "labels.process")
+    release, instance = first(line, "service.version"), first(line, "service.node.name")
     return app, process, release, instance.rpartition("-")[2]
 
 
@@ -49,28 +68,36 @@ def format_line(line: Doc) -> Text:
 
 
 class Resume:
-    """Drops what was seen before, when a stream is taken up again after an outage.
+    """Drops what was printed before, when a stream is taken up again after an outage.
 
-    Lines come oldest first and carry their time; those before the last time seen, and those of that very time
-    that were seen, are dropped.
+    It remembers the last lines of a stream. When the stream is taken up again with some overlap, each of them is
+    dropped once, and so is what is older than all of them. Before the first outage nothing is ever dropped: an app
+    may say the same thing twice in the same millisecond.
     """
 
-    def __init__(self, time_field: str) -> None:
+    def __init__(self, time_field: str, most: int) -> None:
         self._field = time_field
-        self._last = ""
-        self._seen: set[str] = set()
+        self._recent: deque[tuple[str, str]] = deque(maxlen=most)  # time, line
+        self._known: Counter[str] = Counter()
+        self._oldest = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was printed yet."""
+        return not self._recent
+
+    def begin_again(self) -> None:
+        """The stream broke off; what comes next may repeat what was printed."""
+        self._known = Counter(raw for _, raw in self._recent)
+        self._oldest = min((stamp for stamp, _ in self._recent), default="")
 
     def is_new(self, line: Doc, raw: str) -> bool:
-        """Return whether the line was not seen yet, and remember it."""
+        """Return whether the line was not printed yet, and remember it."""
         stamp = str(field(line, self._field) or "")
-        if stamp < self._last or (stamp == self._last and raw in self._seen):
+        if self._known[raw] > 0:
+            self._known[raw] -= 1
             return False
-        if stamp > self._last:
-            self._last, self._seen = stamp, set()
-        self._seen.add(raw)
+        if stamp and stamp < self._oldest:
+            return False
+        self._recent.append((stamp, raw))
         return True
-
-
-def split_documents(items: Any) -> Iterator[Doc]:
-    """Yield the documents of an answer that is a list."""
-    yield from (item for item in items or [] if isinstance(item, dict))

@@ -40,8 +40,8 @@ class Progress(Protocol):
         """Nothing goes on any more: stop whatever is live."""
         ...
 
-    def upload(self, file: Path) -> AbstractContextManager[Opener]:
-        """Show the upload of a file: a context manager that gives an Opener."""
+    def upload(self, file: Path, what: str) -> AbstractContextManager[Opener]:
+        """Show the upload of a file that holds `what`: a context manager that gives an Opener."""
         ...
 
 
@@ -71,7 +71,7 @@ class SilentProgress:
         """Nothing is live."""
 
     @contextmanager
-    def upload(self, file: Path) -> Iterator[Opener]:
+    def upload(self, file: Path, what: str) -> Iterator[Opener]:  # noqa: ARG002 - nothing is shown
         """Read without a bar."""
         yield lambda: read_chunks(file, lambda _: None)
 
@@ -101,9 +101,9 @@ class PlainProgress:
         """Nothing is live."""
 
     @contextmanager
-    def upload(self, file: Path) -> Iterator[Opener]:
+    def upload(self, file: Path, what: str) -> Iterator[Opener]:
         """Say how much is uploaded."""
-        self._print(f"uploading {size(file.stat().st_size)}")
+        self._print(f"uploading {what}, {size(file.stat().st_size)}")
         yield lambda: read_chunks(file, lambda _: None)
 
     def _print(self, text: str) -> None:
@@ -141,17 +141,17 @@ class LiveProgress:
 
     def settle(self) -> None:
         """Turn the live line into a plain one."""
-        if self._now[0]:
-            self._keep_line()
-        self._now = ("", "")
         if self._status is not None:
             self._status.stop()
             self._status = None
+        if self._now[0]:
+            self._keep_line()
+        self._now = ("", "")
 
     @contextmanager
-    def upload(self, file: Path) -> Iterator[Opener]:
+    def upload(self, file: Path, what: str) -> Iterator[Opener]:
         """Show a bar with bytes and speed."""
-        columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(f"uploading {what}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Bars(*columns, console=self._out, transient=True) as bars:
             task = bars.add_task("upload", total=file.stat().st_size)
             yield lambda: read_chunks(file, lambda done: bars.update(task, completed=done))

@@ -27,7 +27,7 @@ class Output(StrEnum):
 GOOD = frozenset({"serving", "running", "succeeded", "keeping", "ready", "ok"})
 BUSY = frozenset(
     {"queued", "preparing", "clearing", "starting", "verifying", "shifting", "deploying", "pending", "stopping",
-     "restarting", "paused", "degraded", "backoff"}
+     "restarting", "paused", "degraded", "backoff", "draining", "not ready"}
 )  # fmt: skip
 BAD = frozenset({"failed", "crashing", "lost", "down", "rolled-back", "returning", "restoring", "dead"})
 
@@ -73,7 +73,7 @@ def print_error(error: CliError, *, as_json: bool) -> None:
     err = console(err=True)
     err.print(Text.assemble(("seaway: ", "bold red"), error.message), soft_wrap=True)
     if error.hint:
-        err.print(Text.assemble(("next: ", "dim"), error.hint), soft_wrap=True)
+        err.print(Text.assemble(("hint: ", "dim"), error.hint), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str) -> None:

@@ -163,7 +163,11 @@ class Waiter:
 
 def _count(instances: list[Doc], process: str) -> int:
     gone = {InstanceState.STOPPING, InstanceState.STOPPED}
-    mine = [i for i in instances if dig(i, "key.process") == process and dig(i, "state") not in gone]
+    mine = [
+        i
+        for i in instances
+        if dig(i, "key.process") == process and dig(i, "state") not in gone and not dig(i, "draining", False)
+    ]
     ready = [i for i in mine if dig(i, "state") == InstanceState.RUNNING and dig(i, "ready", False)]
     return len(ready) if len(ready) == len(mine) else min(len(ready), len(mine) - 1)
 

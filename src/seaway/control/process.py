@@ -96,7 +96,7 @@ class ControlPlane:
                 timeout_graceful_shutdown=1,
             )
         )
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(server.serve(), name="api"),
             asyncio.create_task(self._run_loop(), name="loop"),
             asyncio.create_task(self._trim_events(), name="trim"),
@@ -116,18 +116,24 @@ class ControlPlane:
 
     async def _run_loop(self) -> None:
         """Wait for the engine, publish every app, only then open xDS: routers keep what they have until then."""
-        while True:
-            try:
-                await self._parts.engine.observe()
-                break
-            except EngineUnavailable as error:
-                log.info("waiting for the engine", error=str(error))
-                await asyncio.sleep(ENGINE_LOOK_INTERVAL)
+        said = False
+        while not await self._reach_engine(quiet=said):
+            said = True
+            await asyncio.sleep(ENGINE_LOOK_INTERVAL)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop.run(), name="control-loop")
             await self._loop.synced.wait()
             self._parts.plane.open()
             log.info("every app is published; routers are served")
+
+    async def _reach_engine(self, *, quiet: bool) -> bool:
+        try:
+            await self._parts.engine.observe()
+        except EngineUnavailable as error:
+            if not quiet:
+                log.info("waiting for the engine", error=str(error))
+            return False
+        return True
 
     async def _reconcile(self, name: str) -> datetime | None:
         again = await self._reconciler.reconcile(name)

@@ -176,7 +176,9 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
         "http_filters": [_build_lower_host(), _build_router_filter()],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "use_remote_address": True,
-        "internal_address_config": {},  # nobody's x-envoy- headers are trusted
+        "internal_address_config": {"cidr_ranges": [_NOBODY]},  # nobody's x-envoy- headers are trusted
+        "skip_xff_append": True,  # Envoy would put its own address in place of 127.0.0.1
+        "early_header_mutation_extensions": [_build_forwarded_for()],
         "append_x_forwarded_port": True,
         "server_header_transformation": "PASS_THROUGH",
         "preserve_external_request_id": True,
@@ -195,6 +197,20 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
         "access_log": [_build_access_log(config.name)],
         "local_reply_config": {
             "mappers": [_build_mapper(reply) for reply in LOCAL_REPLIES],
+        },
+    }
+
+
+_NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+
+
+def _build_forwarded_for() -> dict[str, Any]:
+    header = {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": "forwarded-for",
+        "typed_config": {
+            "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"append": {"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}}],
         },
     }
 

@@ -47,6 +47,7 @@ CHECK_INTERVAL = 2.0  # seconds between checks of a healthy endpoint
 IDLE_CHECK_INTERVAL = 5.0  # seconds, of a healthy endpoint of a release that never had traffic
 UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
+CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
 UNLIMITED = 1 << 20  # circuit breakers are no admission control here
 RETRIES = 3
 
@@ -144,7 +145,7 @@ def _build_upstream_options(keepalive: float) -> AnyMessage:
 def _build_health_check(backend: Backend) -> Any:
     check = backend.check or Check(tcp=True, interval=CHECK_INTERVAL, timeout=CHECK_TIMEOUT)
     message = HealthCheck(
-        timeout=timedelta(seconds=check.timeout),
+        timeout=timedelta(seconds=min(check.timeout, CHECK_TIMEOUT_LIMIT)),
         interval=timedelta(seconds=max(check.interval, UNHEALTHY_INTERVAL)),
         interval_jitter_percent=20,
         unhealthy_interval=timedelta(seconds=UNHEALTHY_INTERVAL),

@@ -37,7 +37,7 @@ def parse_event(line: bytes) -> HealthEvent | None:
         return None
     if "add_healthy_event" in event:
         healthy = True
-    elif "eject_unhealthy_event" in event:
+    elif "eject_unhealthy_event" in event or event.get("health_check_failure_event", {}).get("first_check"):
         healthy = False
     else:
         return None

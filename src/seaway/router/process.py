@@ -38,6 +38,7 @@ class EnvoyProcess:
         self._wanted = json.dumps(bootstrap, indent=1).encode()
         self._child: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
+        self._stopping = False
         self.pid = 0
         self.ended = asyncio.Event()
 
@@ -100,7 +101,9 @@ class EnvoyProcess:
         if self._child and self._child.pid == self.pid:
             status = self._child.wait()
             self._child = None
-        log.warning("Envoy ended", pid=self.pid, exit_code=status, last=self.read_last_words())
+        note = log.info if self._stopping else log.warning
+        self._stopping = False
+        note("Envoy ended", pid=self.pid, exit_code=status, last=self.read_last_words())
         self.ended.set()
 
     def _close(self) -> None:
@@ -128,6 +131,7 @@ class EnvoyProcess:
         if self._pidfd < 0:
             return
         ended = self.ended
+        self._stopping = True
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(ended.wait(), grace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from seaway.router.serving import (
     ads_handler,
     lrs_handler,
 )
+from seaway.router.warming import Warming
 from seaway.router.xds import Catalog, Resource, Session
 
 log = structlog.get_logger("seaway.router")
@@ -49,6 +51,15 @@ class StreamEnded(Exception):
     """The control plane closed a stream."""
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What of one response was put before Envoy (versions), and the messages for what it had rejected before."""
+
+    puts: Mapping[ResourceKey, str]
+    removals: tuple[ResourceKey, ...]
+    refusals: tuple[str, ...]
+
+
 class Relay:
     """See the module. `start` serves Envoy; `follow` keeps to the control plane until cancelled."""
 
@@ -58,12 +69,13 @@ class Relay:
         self._reporter = reporter
         self._catalog = Catalog()
         self._catalog.apply(last_good.load())
+        self._last_good: dict[ResourceKey, Resource | None] = {}  # of what is on trial
         self._refused: dict[ResourceKey, tuple[str, str]] = {}  # version and message of what Envoy rejected
         self._stream: SessionStream | None = None
         self._answered = asyncio.Event()
         self._reached = False
         self._server: grpc.aio.Server | None = None
-        self.settled = asyncio.Event()
+        self._warming = Warming(reporter, self._poke)
         for cluster in self._catalog.of_type(ENDPOINTS):
             self._note_endpoints((ENDPOINTS, cluster))
 
@@ -84,7 +96,7 @@ class Relay:
     # Downstream
 
     async def _serve_envoy(self, requests: AsyncIterator[Any], context: Context) -> None:
-        session = Session(self._catalog, self._hear_envoy)
+        session = Session(self._catalog, self._hear_envoy, may_send=self._warming.allows)
         stream = self._stream = SessionStream(session, self._catalog)
         log.info("Envoy connected")
         try:
@@ -96,22 +108,26 @@ class Relay:
 
     def _hear_envoy(self, keys: Collection[ResourceKey]) -> None:
         self._answered.set()
+        self._answered = asyncio.Event()
+        for kind, name in keys:
+            if kind == CLUSTER:  # Envoy answers when the cluster is warm
+                self._warming.finish(name)
         if self._stream and self._stream.session.settled:
             self._set_settled(True)
 
     def _set_settled(self, settled: bool) -> None:
-        if settled:
-            self.settled.set()
-        else:
-            self.settled.clear()
         self._reporter.set_ready(settled)
+
+    def _poke(self) -> None:
+        if self._stream:
+            self._stream.poke()
 
     async def _take_load(self, requests: AsyncIterator[Any], context: Context) -> None:
         interval = 0.0
         async for request in requests:
-            self._reporter.note_load(request)
-            clusters = len(self._catalog.of_type(CLUSTER))
-            wanted = next(seconds for limit, seconds in LOAD_INTERVALS if clusters <= limit)
+            clusters = self._catalog.of_type(CLUSTER)
+            self._reporter.note_load(request, clusters)
+            wanted = next(seconds for limit, seconds in LOAD_INTERVALS if len(clusters) <= limit)
             if wanted != interval:
                 interval = wanted
                 response = LoadStatsResponse(send_all_clusters=True, report_endpoint_granularity=True)
@@ -153,10 +169,25 @@ class Relay:
         )(metadata=metadata)
         for type_url in MAKE_ORDER:
             await stream.write(self._greet(type_url))
-        async for response in stream:
-            self._reached = True
-            await stream.write(await self._take(response))
-        raise StreamEnded
+        async with asyncio.TaskGroup() as tasks:
+            writing = asyncio.Lock()
+            async for response in stream:
+                self._reached = True
+                # At once, in the order received; the answers take their time: Envoy's for clusters waits for endpoints.
+                trial = self._begin_trial(response)
+                tasks.create_task(self._answer(stream, writing, response, trial))
+            raise StreamEnded
+
+    async def _answer(self, stream: Any, writing: asyncio.Lock, response: Any, trial: _Trial) -> None:
+        """Tell the control plane what Envoy said to a response, once it has."""
+        await self._wait_for_verdicts(trial)
+        refusals = (*trial.refusals, *self._keep_last_good(trial.puts))
+        answer = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+        if refusals:
+            answer.error_detail.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            answer.error_detail.message = "; ".join(refusals)
+        async with writing:
+            await stream.write(answer)
 
     async def _report(self, channel: Any, metadata: Any) -> None:
         """Run the report stream until it breaks."""
@@ -180,8 +211,8 @@ class Relay:
             initial_resource_versions=versions,
         )
 
-    async def _take(self, response: Any) -> Any:
-        """Put a response's resources before Envoy; return the answer to it once Envoy has said yes or no."""
+    def _begin_trial(self, response: Any) -> _Trial:
+        """Put a response's resources before Envoy, except versions that it rejected before."""
         kind = response.type_url
         puts: dict[ResourceKey, Resource] = {}
         refusals: list[str] = []
@@ -192,20 +223,16 @@ class Relay:
                 refusals.append(refused[1])
             else:
                 puts[key] = Resource.pack(key, entry.resource.value, entry.version)
-        removals = [(kind, name) for name in response.removed_resources]
-        before = {key: self._catalog.get(key) for key in puts}
+                self._last_good.setdefault(key, self._catalog.get(key))
+        removals = tuple((kind, name) for name in response.removed_resources)
         self._apply(puts, removals)
-        await self._wait_for_verdicts({key: resource.version for key, resource in puts.items()}, removals)
-        refusals += self._keep_last_good(puts, before)
-        answer = DeltaDiscoveryRequest(type_url=kind, response_nonce=response.nonce)
-        if refusals:
-            answer.error_detail.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            answer.error_detail.message = "; ".join(refusals)
-        return answer
+        return _Trial({key: resource.version for key, resource in puts.items()}, removals, tuple(refusals))
 
     def _apply(self, puts: Mapping[ResourceKey, Resource], removals: Iterable[ResourceKey]) -> None:
         removals = tuple(removals)
         self._disk.apply(puts, removals)
+        for key, resource in puts.items():
+            self._warming.note(key, resource.body, is_new=self._catalog.get(key) is None)
         self._catalog.apply(puts, removals)
         for key in (*puts, *removals):
             if key[0] == ENDPOINTS:
@@ -216,16 +243,20 @@ class Relay:
         addresses = parse_addresses(resource.body) if resource else frozenset()
         self._reporter.set_endpoints(key[1], addresses)
 
-    async def _wait_for_verdicts(self, puts: Mapping[ResourceKey, str], removals: Iterable[ResourceKey]) -> None:
-        waiting: dict[ResourceKey, str | None] = {**puts, **dict.fromkeys(removals)}
-        while waiting:
-            self._answered.clear()
-            waiting = {key: version for key, version in waiting.items() if self._find_verdict(key, version) is None}
-            if waiting:
-                await self._answered.wait()
+    async def _wait_for_verdicts(self, trial: _Trial) -> None:
+        waiting: dict[ResourceKey, str | None] = {**trial.puts, **dict.fromkeys(trial.removals)}
+        while waiting := {key: v for key, v in waiting.items() if self._find_verdict(key, v) is None}:
+            answered = self._answered
+            await answered.wait()
 
     def _find_verdict(self, key: ResourceKey, version: str | None) -> bool | None:
-        """Return whether Envoy took this version (None: the removal) of a resource; None while it has not said."""
+        """Return whether Envoy took this version (None: the removal) of a resource; None while it has not said.
+
+        What is superseded meanwhile counts as taken: Envoy may never see it.
+        """
+        now = self._catalog.get(key)
+        if (now.version if now else None) != version:
+            return True
         if key[0] == ENDPOINTS and self._catalog.get((CLUSTER, key[1])) is None:
             return True  # Envoy never asks for the endpoints of a cluster that is not there
         if self._stream is None:
@@ -237,22 +268,23 @@ class Relay:
             return True
         return False if ledger.rejected.get(key, ("",))[0] == version else None
 
-    def _keep_last_good(
-        self, puts: Mapping[ResourceKey, Resource], before: Mapping[ResourceKey, Resource | None]
-    ) -> list[str]:
-        """Put back what was there before the resources that Envoy rejected; return its messages."""
+    def _keep_last_good(self, puts: Mapping[ResourceKey, str]) -> list[str]:
+        """End the trial of `puts`: put back what was good before those that Envoy rejected; return its messages."""
         messages = []
         good: dict[ResourceKey, Resource] = {}
         gone = []
-        for key, resource in puts.items():
-            if self._find_verdict(key, resource.version) is not False:
+        for key, version in puts.items():
+            now = self._catalog.get(key)
+            if now is None or now.version != version:
+                continue  # a newer version is on trial
+            previous = self._last_good.pop(key, None)
+            if self._find_verdict(key, version) is not False or self._stream is None:
                 self._refused.pop(key, None)
                 continue
-            message = self._stream.session.ledger.rejected[key][1] if self._stream else ""
-            self._refused[key] = (resource.version, message)
+            message = self._stream.session.ledger.rejected[key][1]
+            self._refused[key] = (version, message)
             messages.append(message)
             log.error("Envoy rejects a resource: the last good one stays", type=key[0], name=key[1], message=message)
-            previous = before[key]
             if previous:
                 good[key] = previous
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
+        self.on_health: Callable[[str], None] = lambda _: None  # hears of a cluster whose healthy endpoints changed
         self.healthy: dict[str, set[str]] = {}
         self._ready = False
         self._endpoints: dict[str, frozenset[str]] = {}
@@ -71,13 +72,14 @@ class Reporter:
             del self.healthy[cluster]
         self._new_health.add(cluster)
         self.changed.set()
+        self.on_health(cluster)
 
-    def note_load(self, request: Any) -> None:
-        """Take in one LoadStatsRequest of Envoy."""
+    def note_load(self, request: Any, known: Container[str]) -> None:
+        """Take in one LoadStatsRequest of Envoy; clusters that are not `known` are not of apps."""
         self._busy = {}
         self._at = datetime.now(UTC).isoformat()
         for stats in request.cluster_stats:
-            for locality in stats.upstream_locality_stats:
+            for locality in stats.upstream_locality_stats if stats.cluster_name in known else ():
                 self._note_locality(stats.cluster_name, locality)
         self.changed.set()
 

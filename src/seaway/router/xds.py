@@ -3,9 +3,10 @@
 Generic: knows resources by (type URL, name) as a version and bytes. The control plane serves its routers from it
 and each router's relay serves its Envoy. `serving` puts it on gRPC.
 
-A `Session` has one response under way at a time, so that everything goes in the order of `make_order`: clusters,
-endpoints, scoped routes; removals in the opposite order. A rejected batch is sent again in halves until the bad
-resources are alone, so that one never keeps others back; a rejected version is not sent again.
+A `Session` sends in the order of `make_order`: clusters, endpoints, scoped routes; and removes in the opposite
+order, once all routes are acknowledged. Several responses may be under way, because Envoy acknowledges clusters
+only when they are warm, for which it needs their endpoints. A rejected batch is sent again in halves until the
+bad resources are alone, so that one never keeps others back; a rejected version is not sent again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER, version_of
 
 BATCH = 500
 """Resources in one response, except in the first of a type, which has to be complete."""
+
+UNDER_WAY = 16
+"""Responses of one type that may be unanswered before no more are sent."""
 
 WILDCARD = "*"
 REFRESHED_WITH: Mapping[str, str] = {CLUSTER: ENDPOINTS}
@@ -106,6 +110,12 @@ class Ledger:
     rejected: dict[ResourceKey, tuple[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Sent:
+    puts: dict[str, str]  # name -> version
+    removals: tuple[str, ...]
+
+
 @dataclass
 class _TypeState:
     wildcard: bool = False
@@ -115,17 +125,14 @@ class _TypeState:
     asked: set[str] = field(default_factory=set)  # to answer even if there is nothing to tell
     parts: deque[tuple[str, ...]] = field(default_factory=deque)  # halves of rejected batches
     greeted: bool = False  # the first response is out
+    under_way: dict[str, _Sent] = field(default_factory=dict)  # responses without an answer, by nonce
+
+    @property
+    def idle(self) -> bool:
+        return not self.dirty and not self.parts and not self.under_way
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
-
-
-@dataclass(frozen=True)
-class _Sent:
-    type_url: str
-    nonce: str
-    puts: dict[str, str]  # name -> version
-    removals: tuple[str, ...]
 
 
 class Session:
@@ -138,23 +145,21 @@ class Session:
         make_order: Sequence[str] = MAKE_ORDER,
         may_send: Callable[[ResourceKey], bool] = lambda _: True,
     ) -> None:
-        """`changed` hears of keys whose ledger entry changed; `may_send` can hold puts back for a while."""
+        """`changed` hears of keys whose ledger entry changed; `may_send` can hold puts back for a while
+        (not from a client that has nothing yet)."""
         self.ledger = Ledger()
         self._catalog = catalog
         self._changed = changed
         self._order = make_order
         self._may_send = may_send
         self._types: dict[str, _TypeState] = {}
-        self._sent: _Sent | None = None
         self._count = 0
 
     @property
     def settled(self) -> bool:
         """Whether the client has subscribed to every type and said yes or no to all there is."""
         states = [self._types.get(type_url) for type_url in self._order]
-        return self._sent is None and all(
-            state is not None and state.greeted and not state.dirty and not state.parts for state in states
-        )
+        return all(state is not None and state.greeted and state.idle for state in states)
 
     def wants(self, key: ResourceKey) -> bool:
         """Whether the client is subscribed to this resource."""
@@ -178,8 +183,8 @@ class Session:
             self._subscribe(state, request.resource_names_subscribe)
         for name in request.resource_names_unsubscribe:
             self._unsubscribe(request.type_url, state, name)
-        if self._sent and request.response_nonce == self._sent.nonce:
-            self._answer(self._sent, state, request)
+        if sent := state.under_way.pop(request.response_nonce, None):
+            self._answer(sent, state, request)
 
     def _greet(self, state: _TypeState, request: Any) -> None:
         names = set(request.resource_names_subscribe)
@@ -225,16 +230,15 @@ class Session:
             self._changed((key,))
 
     def _answer(self, sent: _Sent, state: _TypeState, request: Any) -> None:
-        self._sent = None
         names = (*sent.puts, *sent.removals)
-        keys = [(sent.type_url, name) for name in names]
+        keys = [(request.type_url, name) for name in names]
         if not request.HasField("error_detail"):
             for name, version in sent.puts.items():
-                self.ledger.acked[sent.type_url, name] = version
-                self.ledger.rejected.pop((sent.type_url, name), None)
+                self.ledger.acked[request.type_url, name] = version
+                self.ledger.rejected.pop((request.type_url, name), None)
             for name in sent.removals:
-                self.ledger.acked.pop((sent.type_url, name), None)
-                self.ledger.rejected.pop((sent.type_url, name), None)
+                self.ledger.acked.pop((request.type_url, name), None)
+                self.ledger.rejected.pop((request.type_url, name), None)
         elif len(names) > 1:
             state.known.update(dict.fromkeys(names, ""))  # nobody knows which of them it took
             half = len(names) // 2
@@ -242,40 +246,48 @@ class Session:
             return
         else:
             for name in sent.puts:
-                self.ledger.rejected[sent.type_url, name] = (sent.puts[name], request.error_detail.message)
+                self.ledger.rejected[request.type_url, name] = (sent.puts[name], request.error_detail.message)
                 state.known[name] = ""
                 state.dirty.pop(name, None)
-                if (now := self._catalog.get((sent.type_url, name))) and now.version != sent.puts[name]:
+                if (now := self._catalog.get((request.type_url, name))) and now.version != sent.puts[name]:
                     state.dirty[name] = None
         self._changed(keys)
 
     def next_response(self) -> bytes | None:
         """Return the next DeltaDiscoveryResponse, serialised, or None if there is nothing to send now."""
-        if self._sent is not None or not self._catalog.is_open:
+        if not self._catalog.is_open:
             return None
         for type_url in self._order:
-            if (state := self._types.get(type_url)) and (response := self._make(type_url, state)):
+            state = self._types.get(type_url)
+            if state and len(state.under_way) < UNDER_WAY and (response := self._make(type_url, state)):
                 return response
         for type_url in reversed(self._order):
-            if (state := self._types.get(type_url)) and (response := self._break(type_url, state)):
+            state = self._types.get(type_url)
+            if state and len(state.under_way) < UNDER_WAY and (response := self._break(type_url, state)):
                 return response
+            if state and not state.idle:
+                break  # what it names goes only after it
         return None
 
     def _make(self, type_url: str, state: _TypeState) -> bytes | None:
         """Send new and changed resources; removals go along only for the last type of the order."""
+        earlier = self._order[: self._order.index(type_url)]
+        if any(self._has_unsent_puts(other) for other in earlier):
+            return None
         while state.parts:
             names = state.parts.popleft()
             puts, gone = self._sort(type_url, state, names)
             if puts or gone:
                 return self._send(type_url, state, puts, gone)
         limit = BATCH if state.greeted else len(state.dirty)
+        fresh = not state.greeted and not state.known  # it has nothing yet: it is told everything
         puts = {}
         gone = []
         for name in list(state.dirty):
             if len(puts) >= limit:
                 break
             new, absent = self._sort(type_url, state, (name,))
-            if new and not self._may_send((type_url, name)):
+            if new and not fresh and not self._may_send((type_url, name)):
                 continue
             if absent and type_url != self._order[-1] and name not in state.asked:
                 continue  # removed later, in the opposite order
@@ -285,6 +297,12 @@ class Session:
         if puts or gone or not state.greeted:
             return self._send(type_url, state, puts, gone)
         return None
+
+    def _has_unsent_puts(self, type_url: str) -> bool:
+        state = self._types.get(type_url)
+        return state is not None and (
+            bool(state.parts) or any(self._sort(type_url, state, (name,))[0] for name in state.dirty)
+        )
 
     def _break(self, type_url: str, state: _TypeState) -> bytes | None:
         gone = [name for name in state.dirty if self._catalog.get((type_url, name)) is None and name in state.known]
@@ -320,7 +338,7 @@ class Session:
         for name in gone:
             state.known.pop(name, None)
         state.asked.difference_update(puts, gone)
-        self._sent = _Sent(type_url, nonce, {name: r.version for name, r in puts.items()}, tuple(gone))
+        state.under_way[nonce] = _Sent({name: r.version for name, r in puts.items()}, tuple(gone))
         if paired := REFRESHED_WITH.get(type_url):
             self._refresh(paired, puts)
         head = DeltaDiscoveryResponse(type_url=type_url, nonce=nonce, removed_resources=gone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from typing import cast
 
@@ -62,7 +62,14 @@ class MemoryStore:
         self._revision += 1
         await self._record(Change("deleted", self._revision, old))
 
-    async def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncIterator[Change]:
+    async def trim(self, kind: type[Document], keep: int) -> int:
+        """Delete all but the `keep` most recently written documents of the kind."""
+        documents = sorted((await self.list(kind)).documents, key=lambda d: d.meta.revision, reverse=True)
+        for document in documents[keep:]:
+            await self.delete(kind, document.name)
+        return len(documents[keep:])
+
+    async def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:
         """Yield changes after `since`."""
         names = {kind.kind for kind in kinds}
         while not self._closed:

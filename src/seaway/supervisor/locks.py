@@ -11,6 +11,8 @@ from pathlib import Path
 
 from seaway.home import Home
 
+SUFFIX = ".part"
+
 
 class Held(Exception):
     """Somebody else runs this part; `pid` says who."""
@@ -31,7 +33,7 @@ class Holder:
 
 def lock_path(home: Home, part: str) -> Path:
     """Return the lock file of a part."""
-    return home.run / f"{part}.lock"
+    return home.run / f"{part}{SUFFIX}"
 
 
 def acquire(home: Home, part: str) -> int:

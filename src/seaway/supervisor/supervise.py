@@ -12,7 +12,7 @@ import structlog
 
 from seaway.home import Home, Settings
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
-from seaway.supervisor.locks import Held, acquire, find_holder
+from seaway.supervisor.locks import SUFFIX, Held, acquire, find_holder
 from seaway.supervisor.processes import (
     become_subreaper,
     list_parts,
@@ -113,12 +113,14 @@ async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> No
     if find_holder(home, "node") is None:
         node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
         log.info("started to stop the apps", pid=node)
-    await stop_apps()
-    await asyncio.gather(*(_stop(home, part, PART_STOP_LIMIT) for part in ("node", "control")))
+    try:
+        await stop_apps()
+    finally:
+        await asyncio.gather(*(_stop(home, part, PART_STOP_LIMIT) for part in ("node", "control")))
 
 
 def _known_parts(home: Home) -> list[str]:
-    return sorted(path.stem for path in home.run.glob("*.lock") if path.stem != SUPERVISOR)
+    return sorted(path.stem for path in home.run.glob(f"*{SUFFIX}") if path.stem != SUPERVISOR)
 
 
 async def _stop(home: Home, part: str, limit: float) -> None:

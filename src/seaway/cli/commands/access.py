@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
 
@@ -41,6 +41,13 @@ async def list_tokens(*, output: OutputOption = Output.TEXT) -> None:
     print_table(("token", "role", "team", "created", "expires", "by"), rows, empty="no tokens")
 
 
+def parse_lifetime(text: str | float) -> float:
+    """Parse a duration that may also be in days (90d); return seconds."""
+    if isinstance(text, str) and text.endswith("d") and text[:-1].isascii() and text[:-1].isdigit():
+        return int(text[:-1]) * 86400.0
+    return parse_seconds(text)
+
+
 def _expiry(token: Doc) -> str:
     at = moment(dig(token, "spec.expires_at"))
     if at is None:
@@ -57,7 +64,12 @@ async def create(
     team: Annotated[str | None, typer.Option("--team", help="Whose apps; admins may leave it out.")] = None,
     expires: Annotated[
         float | None,
-        typer.Option("--expires", parser=parse_seconds, metavar="TIME", help="Valid this long (90, 30s, 5m, 1h)."),
+        typer.Option(
+            "--expires",
+            parser=parse_lifetime,
+            metavar="TIME",
+            help="Valid this long, for example 8h or 90d; by default for ever.",
+        ),
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -66,13 +78,13 @@ async def create(
     if team is not None:
         body["team"] = team
     if expires is not None:
-        body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=expires)).isoformat()
+        body["expires_in"] = expires
     async with connect() as api:
         answer: Doc = await api.post("/tokens", body)
     if output is Output.JSON:
         print_json(answer)
         return
-    secret = dig(answer, "secret") or dig(answer, "token")
+    secret = dig(answer, "secret")
     if not isinstance(secret, str):
         raise CliError("the API made the token but sent no secret", hint=f"revoke it: seaway tokens revoke {name}")
     print_note(f"token {name} ({role}); keep it now, it is not shown again:")

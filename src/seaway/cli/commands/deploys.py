@@ -28,6 +28,7 @@ from seaway.cli.show import (
     Output,
     age,
     dig,
+    plural,
     print_json,
     print_json_line,
     print_note,
@@ -176,8 +177,10 @@ async def _upload(waiter: Waiter, folder: Path, progress: Progress) -> str:
     progress.phase("packing", str(folder))
     with pack_folder(folder) as archive:
         progress.settle()
-        length = {"Content-Length": str(archive.stat().st_size), "Content-Type": "application/gzip"}
-        with progress.upload(archive) as opened:
+        for left_out in archive.skipped:
+            progress.say(f"left out: {left_out}")
+        length = {"Content-Length": str(archive.file.stat().st_size), "Content-Type": "application/gzip"}
+        with progress.upload(archive.file, plural(archive.files, "file")) as opened:
             answer: Any = await waiter.patience.ask(
                 lambda: waiter.api.call("PUT", "/sources", content=opened, headers=length)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import sys
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -12,9 +13,9 @@ import typer
 from seaway.cli.client import Api, Doc, Patience, cancelling
 from seaway.cli.commands.watching import read_stream
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable
-from seaway.cli.logline import first
+from seaway.cli.logline import is_partial, own_text
 from seaway.cli.session import AppOption, OutputOption, TimeoutOption, command, connect
-from seaway.cli.show import Output, dig, print_json_line, print_note, print_text
+from seaway.cli.show import Output, dig, print_json_line, print_note
 from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
 
@@ -36,9 +37,9 @@ async def run(
     timeout: TimeoutOption = 600.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Run a command with the app's newest image and config; the exit code is the command's own.
+    """Run a command with image and config of the release that serves; the exit code is the command's own.
 
-    Its output is streamed; Ctrl-C kills it. Options of this command come before CMD.
+    Its output is streamed, standard error apart from standard output; Ctrl-C kills it. Options come before CMD.
     """
     app = find_app(app)
     line = words[0] if len(words) == 1 else shlex.join(words)
@@ -48,7 +49,7 @@ async def run(
         try:
             state = await runner.follow()
         except asyncio.CancelledError as error:
-            await api.call("DELETE", runner.path)
+            await runner.kill()
             raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
     _finish(state, output)
 
@@ -76,6 +77,14 @@ class _Run:
         await self.patience.ask(self._print_rest)
         return state
 
+    async def kill(self) -> None:
+        """Kill the command; one that has ended meanwhile is fine."""
+        try:
+            await self.api.call("DELETE", self.path)
+        except ApiError as error:
+            if error.exit_code != ExitCode.NOT_FOUND:
+                raise
+
     async def _stream(self) -> None:
         stream = read_stream(self.api, self.logs, self.query, ALL_LINES, follow=True, time_field="@timestamp")
         try:
@@ -98,8 +107,10 @@ class _Run:
         self.printed += 1
         if self.output is Output.JSON:
             print_json_line(line)
-        else:
-            print_text(first(line, "message"))
+            return
+        stream = sys.stderr if line.get("stream") == "stderr" else sys.stdout
+        stream.write(own_text(line) + ("" if is_partial(line) else "\n"))
+        stream.flush()
 
 
 def _finish(state: Doc, output: Output) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich.text import Text
 
 from seaway.cli.client import Doc
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
 from seaway.cli.session import OutputOption, connect, parse_seconds
-from seaway.cli.show import Output, age, dig, moment, print_fields, print_json, print_table, print_text
+from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_target
 from seaway.home import Home, Settings
@@ -156,15 +157,33 @@ def _print_status(parts: Sequence[Part], api: Doc) -> None:
     else:
         print_text("no part of Seaway runs on this machine: start it with `seaway up -d`")
     print_text()
-    good = dig(api, "reachable", False)
-    reachable = coloured("ok") if good else coloured("down")
-    known = {"url", "reachable", "error"}
-    facts = [(k, _fact(v)) for k, v in api.items() if k not in known and not isinstance(v, (dict, list))]
-    print_fields([("api", f"{api['url']}"), ("state", reachable), ("why", dig(api, "error.message", "")), *facts])
+    print_fields(_describe_api(api))
 
 
-def _fact(value: Any) -> str:
-    return age(value) if isinstance(value, str) and moment(value) and "T" in value else str(value)
+def _describe_api(api: Doc) -> Iterator[tuple[str, Cell]]:
+    """Yield what the API says of the platform at a glance."""
+    yield "api", Text.assemble(f"{api['url']} ", coloured("ok" if dig(api, "reachable", False) else "down"))
+    yield "why", dig(api, "error.message", "")
+    if not dig(api, "reachable", False):
+        return
+    yield "version", dig(api, "version", "")
+    port = dig(api, "http_port", 80)
+    yield "apps at", f"http://APP.{dig(api, 'domain', '')}{'' if port == 80 else f':{port}'}/"
+    states = ", ".join(f"{count} {word}" for word, count in sorted(dig(api, "app_states", {}).items()))
+    yield "apps", f"{dig(api, 'apps', 0)}" + (f" ({states})" if states else "")
+    nodes = [
+        f"{dig(n, 'name', '')} {'ready' if dig(n, 'ready', False) else 'not ready'}"
+        for n in dig(api, "engine.nodes", [])
+    ]
+    yield (
+        "engine",
+        dig(api, "engine.reason", "") or f"{plural(dig(api, 'engine.instances', 0), 'instance')} on {', '.join(nodes)}",
+    )
+    routers = [
+        f"{dig(r, 'name', '')} {'connected' if dig(r, 'connected', False) else 'not connected'}"
+        for r in dig(api, "routers", [])
+    ]
+    yield "routers", ", ".join(routers) or "none has connected yet"
 
 
 def _add_processes(root: typer.Typer, platform: PlatformCommands) -> None:

@@ -42,7 +42,7 @@ async def list_instances(*, app: AppOption = None, output: OutputOption = Output
     rows = [
         (dig(i, "key.process", ""), version(dig(i, "key.release")), short_id(dig(i, "id", "")), coloured(_state(i)),
          age(dig(i, "started_at")), str(dig(i, "restarts", 0)), f"{dig(i, 'cpu', 0.0):.2f}",
-         size(dig(i, "memory", 0)), dig(i, "node", ""), dig(i, "reason", ""))
+         size(dig(i, "memory", 0)), dig(i, "node", ""), dig(i, "drain_reason", "") or dig(i, "reason", ""))
         for i in sorted(instances, key=_order)
     ]  # fmt: skip
     print_table(
@@ -59,6 +59,8 @@ def short_id(instance: str) -> str:
 
 def _state(instance: Doc) -> str:
     word = str(dig(instance, "state", ""))
+    if dig(instance, "draining", False) and word == "running":
+        return "draining"
     return "not ready" if word == "running" and not dig(instance, "ready", False) else word
 
 
@@ -131,6 +133,4 @@ async def restart(
 ) -> None:
     """Replace every instance by a new one, without dropping a request: a new release that is the same."""
     app = find_app(app)
-    await release_and_wait(
-        app, lambda api: api.post(f"/apps/{app}/restart"), wait=not no_wait, timeout=timeout, output=output
-    )
+    await release_and_wait(app, "POST", "/restart", {}, wait=not no_wait, timeout=timeout, output=output)

@@ -112,15 +112,8 @@ async def diff(
     if output is Output.JSON:
         print_json(answer)
         return
-    rows = [(field, str(was), str(now)) for field, was, now in _flatten_diff(answer)]
+    rows = [(dig(c, "field", ""), str(dig(c, "from", "-")), str(dig(c, "to", "-"))) for c in dig(answer, "changes", [])]
     print_table(("field", version(a), version(b)), rows, empty=f"{version(a)} and {version(b)} do not differ")
-
-
-def _flatten_diff(answer: object) -> list[tuple[str, object, object]]:
-    """Read [{"field", "from", "to"}, ...], or the same below "changes"."""
-    changes = answer.get("changes", []) if isinstance(answer, dict) else answer
-    assert isinstance(changes, list)
-    return [(dig(c, "field", ""), dig(c, "from", "-"), dig(c, "to", "-")) for c in changes]
 
 
 @command
@@ -137,9 +130,7 @@ async def rollback(
     """Go back to an earlier release, as a new release that copies it."""
     app = find_app(app)
     body = {} if to is None else {"to": parse_release(to)}
-    await release_and_wait(
-        app, lambda api: api.post(f"/apps/{app}/rollback", body), wait=not no_wait, timeout=timeout, output=output
-    )
+    await release_and_wait(app, "POST", "/rollback", body, wait=not no_wait, timeout=timeout, output=output)
 
 
 @command

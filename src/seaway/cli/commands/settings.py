@@ -82,13 +82,7 @@ async def set_config(
     values = parse_config(pairs)
     app = find_app(app)
     body = {"set": values, "unset": []}
-    await release_and_wait(
-        app,
-        lambda api: api.call("PATCH", f"/apps/{app}/config", body=body),
-        wait=not no_wait,
-        timeout=timeout,
-        output=output,
-    )
+    await release_and_wait(app, "PATCH", "/config", body, wait=not no_wait, timeout=timeout, output=output)
 
 
 @command
@@ -105,13 +99,7 @@ async def unset_config(
         _check_key(key, key)
     app = find_app(app)
     body = {"set": {}, "unset": keys}
-    await release_and_wait(
-        app,
-        lambda api: api.call("PATCH", f"/apps/{app}/config", body=body),
-        wait=not no_wait,
-        timeout=timeout,
-        output=output,
-    )
+    await release_and_wait(app, "PATCH", "/config", body, wait=not no_wait, timeout=timeout, output=output)
 
 
 def parse_config(pairs: list[str]) -> dict[str, str]:
@@ -177,7 +165,7 @@ async def list_routes(*, app: AppOption = None, output: OutputOption = Output.TE
     if output is Output.JSON:
         print_json(routes)
         return
-    rows = [(dig(r, "host", ""), dig(r, "path", "/"), dig(r, "from", dig(r, "source", ""))) for r in routes]
+    rows = [(dig(r, "host", ""), dig(r, "path", "/"), dig(r, "source", "")) for r in routes]
     print_table(
         ("host", "path", "from"), rows, empty=f"{app} has no routes: `seaway routes add HOST -a {app}` adds one"
     )

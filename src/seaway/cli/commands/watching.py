@@ -63,24 +63,25 @@ async def read_stream(
     api: Api, path: str, query: dict[str, Any], count: int, *, follow: bool, time_field: str
 ) -> AsyncGenerator[Doc, None]:
     """Yield the last `count` objects, then (following) what comes, across outages without gap or repetition."""
-    patience, resume, pause = Patience(print_note), Resume(time_field), FIRST_PAUSE
-    begun = False
+    patience, resume, pause = Patience(print_note), Resume(time_field, 2 * OVERLAP), FIRST_PAUSE
+    connected, wanted = False, count
     while True:
-        wanted = max(count, OVERLAP) if begun else count
         try:
             async with aclosing(api.stream(path, **query, n=wanted, follow=1 if follow else None)) as items:
                 async for item in items:
-                    line = item.json()
-                    begun, pause = True, FIRST_PAUSE
+                    line = item.json() if item.event != "end" else None
+                    connected, pause = True, FIRST_PAUSE
                     if isinstance(line, dict) and resume.is_new(line, item.data):
                         yield line
+            connected = True
             if not follow:
                 return
-            begun = True
         except (Unreachable, ApiError) as error:
-            if not begun or (isinstance(error, ApiError) and not error.passing):
+            if not connected or (isinstance(error, ApiError) and not error.passing):
                 raise
             patience.outage()
+        resume.begin_again()
+        wanted = count if resume.empty else max(count, OVERLAP)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 

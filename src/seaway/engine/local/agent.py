@@ -1,0 +1,168 @@
+"""The node agent's process (`seaway node`): lock, socket, loops, signals.
+
+SIGTERM and SIGINT end the agent and leave every instance running; a new agent adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from seaway.engine.local.api import make_api
+from seaway.engine.local.base import OutputCollector, Timings, Unpacker
+from seaway.engine.local.changes import Changes
+from seaway.engine.local.keeper import Keeper
+from seaway.engine.local.machine import Images, Machine
+from seaway.engine.local.ports import PortPool
+from seaway.engine.local.process import LeaderIndex
+from seaway.engine.local.state import NodeState
+from seaway.home import Home
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 128
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the agent's SIGTERM is the agent's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Agent:
+    """One node agent; `start`, then `close`. Also used in-process by tests."""
+
+    def __init__(
+        self,
+        home: Home,
+        unpacker: Unpacker,
+        collector: OutputCollector,
+        node_name: str | None = None,
+        timings: Timings | None = None,
+    ) -> None:
+        self._home = home
+        self._unpacker = unpacker
+        self._collector = collector
+        self._node = node_name or socket.gethostname()
+        self._timings = timings or Timings()
+        self._lock: int | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Take the lock (RuntimeError if another agent has it), adopt what runs, and answer on the socket."""
+        self._home.create()
+        self._lock = _take_lock(self._home.run / "node.lock")
+        self._changes = Changes()
+        machine = Machine(
+            node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
+            collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
+            leaders=LeaderIndex(), notify=self._changes.notify,
+        )  # fmt: skip
+        self._keeper = Keeper(machine, self._changes)
+        await self._keeper.load()
+        for work in (self._collector.run(), self._keeper.sample(), self._keeper.collect_garbage()):
+            self._spawn(work)
+        await self._serve()
+        log.info(
+            "node agent ready", node=self._node, socket=str(self._path), instances=len(self._keeper.observe().instances)
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_loop_end)
+        self._loops.append(task)
+
+    def _on_loop_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("a loop of the node agent ended", error=repr(task.exception()))
+            self.failed.set()
+
+    async def _serve(self) -> None:
+        self._path = self._home.socket("node")
+        listener = _listen(self._path)
+        config = uvicorn.Config(
+            make_api(self._keeper), log_config=None, access_log=False, lifespan="off", ws="none",
+            timeout_graceful_shutdown=2,
+        )  # fmt: skip
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn offers no event
+            await asyncio.sleep(0.005)
+
+    async def close(self) -> None:
+        """Stop answering and looking after; every instance runs on."""
+        self._changes.close()
+        self._server.should_exit = True
+        await self._serving
+        self._path.unlink(missing_ok=True)
+        await self._keeper.detach()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._collector.close()
+        assert self._lock is not None
+        os.close(self._lock)
+
+
+async def run_agent(
+    home: Home,
+    unpacker: Unpacker,
+    collector: OutputCollector,
+    node_name: str | None = None,
+    timings: Timings | None = None,
+) -> int:
+    """Run a node agent until SIGTERM or SIGINT; return the exit code."""
+    agent = Agent(home, unpacker, collector, node_name, timings)
+    try:
+        await agent.start()
+    except RuntimeError as error:
+        log.error("node agent cannot start", reason=str(error))
+        return 1
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(agent.failed.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in waits:
+        task.cancel()
+    await agent.close()
+    return 1 if agent.failed.is_set() else 0
+
+
+def _take_lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 32).decode().strip()
+        os.close(fd)
+        raise RuntimeError(f"another node agent (pid {holder or 'unknown'}) holds {path}: stop it first") from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def _listen(path: Path) -> socket.socket:
+    """Listen beside the path and move it there: a client finds the old agent or the new one, never a dead file."""
+    temporary = path.with_name(f"{path.name}~")
+    temporary.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(temporary))
+    temporary.chmod(0o600)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    temporary.replace(path)
+    return listener

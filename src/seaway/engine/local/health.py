@@ -1,0 +1,82 @@
+"""The health of one running process: which checks apply, and what their answers add up to over time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from seaway.engine.local.base import Timings
+from seaway.model import Check, Process
+
+Ask = Callable[[Check], Awaitable[str | None]]
+"""Run a check: None is good, else what went wrong."""
+
+GROWTH = 1.2
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The checks that apply to a process. `startup` None: running for a moment counts as started."""
+
+    startup: Check | None
+    readiness: Check | None
+    liveness: Check | None
+
+    @classmethod
+    def of(cls, process: Process, *, routed: bool) -> Checks:
+        """Fill in the defaults: a routed process must accept TCP connections on its PORT."""
+        health = process.health
+        tcp = Check(tcp=True) if routed else None
+        readiness = health.readiness or tcp
+        return cls(health.startup or readiness, readiness, health.liveness)
+
+    @property
+    def need_port(self) -> bool:
+        """Whether any check goes to the instance's PORT."""
+        return any(c is not None and c.command is None for c in (self.startup, self.readiness, self.liveness))
+
+
+async def await_passing(check: Check, ask: Ask, limit: float, timings: Timings) -> str | None:
+    """Ask often until `healthy_after` answers in a row are good (None), or `limit` seconds are over: the last fault."""
+    wait = timings.first_probe
+    slowest = max(wait, min(check.interval, timings.slowest_start_probe))
+    passed, fault = 0, "it was not asked yet"
+    try:
+        async with asyncio.timeout(limit):
+            while True:
+                said = await ask(check)
+                passed = passed + 1 if said is None else 0
+                if passed >= check.healthy_after:
+                    return None
+                fault = said or fault
+                await asyncio.sleep(wait)
+                wait = min(wait * GROWTH, slowest)
+    except TimeoutError:
+        return fault
+
+
+async def follow_readiness(check: Check, ask: Ask, ready: bool, tell: Callable[[bool, str], None]) -> None:
+    """Ask for ever; `tell` each change of readiness with the reason."""
+    good = bad = 0
+    while True:
+        fault = await ask(check)
+        good, bad = (good + 1, 0) if fault is None else (0, bad + 1)
+        if ready and bad >= check.unhealthy_after:
+            ready = False
+            tell(False, f"not ready: {fault} ({bad} times in a row)")
+        elif not ready and good >= check.healthy_after:
+            ready = True
+            tell(True, "")
+        await asyncio.sleep(check.interval)
+
+
+async def await_dead(check: Check, ask: Ask) -> str:
+    """Ask until `unhealthy_after` answers in a row are bad; return the last fault."""
+    bad = 0
+    while True:
+        fault = await ask(check)
+        bad = 0 if fault is None else bad + 1
+        if fault is not None and bad >= check.unhealthy_after:
+            return f"liveness check failed {bad} times in a row: {fault}"
+        await asyncio.sleep(check.interval)

@@ -1,0 +1,87 @@
+"""What every runner shares: state on disk, images, ports, probes, output, and who wants to hear of changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
+from seaway.engine.local.ports import PortPool
+from seaway.engine.local.probe import HOST, Prober
+from seaway.engine.local.process import LeaderIndex
+from seaway.engine.local.state import NodeState
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def utc_now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+class Images:
+    """The unpacker behind a lock: nothing is released while something is prepared."""
+
+    def __init__(self, unpacker: Unpacker) -> None:
+        self._unpacker = unpacker
+        self._lock = asyncio.Lock()
+
+    async def prepare(self, image: str) -> RunRoot:
+        """Return the root to run the image in, or raise EngineError."""
+        async with self._lock:
+            return await self._unpacker.prepare(image)
+
+    async def release(self, in_use: Callable[[], Set[str]]) -> None:
+        """Free the roots of images that `in_use` does not name."""
+        async with self._lock:
+            await asyncio.to_thread(self._unpacker.release, in_use())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The surroundings of instances and tasks on this node."""
+
+    node: str
+    state: NodeState
+    images: Images
+    collector: OutputCollector
+    timings: Timings
+    ports: PortPool
+    leaders: LeaderIndex
+    notify: Callable[[str], None]  # called with the app's name at each change
+    prober: Prober = field(default_factory=Prober)
+
+    def make_env(
+        self,
+        root: RunRoot,
+        folder: Path,
+        config: Mapping[str, str],
+        *,
+        app: str,
+        release: int,
+        process: str,
+        instance: str,
+        port: int | None = None,
+    ) -> dict[str, str]:
+        """Return an instance's whole environment: base, image, config, and what only the platform may set."""
+        env = {
+            "PATH": DEFAULT_PATH,
+            "LANG": "C.UTF-8",
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            "HOST": HOST,
+            "PYTHONUNBUFFERED": "1",
+            **root.env,
+            **config,
+            "SEAWAY_APP": app,
+            "SEAWAY_RELEASE": f"v{release}",
+            "SEAWAY_PROCESS": process,
+            "SEAWAY_INSTANCE": instance,
+            "SEAWAY_NODE": self.node,
+        }
+        if port is not None:
+            env["PORT"] = str(port)
+        return env

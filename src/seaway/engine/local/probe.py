@@ -1,0 +1,107 @@
+"""Asking one instance once: HTTP, TCP or a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from seaway.model import Check
+
+HOST = "127.0.0.1"
+SHOWN = 200  # characters of a command's output in a reason
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a check is asked of: the port, and the folder and environment in which commands run."""
+
+    port: int | None
+    workdir: Path
+    env: Mapping[str, str]
+
+
+class Prober:
+    """Runs checks; one HTTP client for all, without keep-alive."""
+
+    def __init__(self) -> None:
+        self._http: httpx.AsyncClient | None = None
+
+    async def ask(self, check: Check, target: Target) -> str | None:
+        """Return None if the check passes, else what went wrong as the end of a sentence."""
+        if check.command is not None:
+            return await ask_command(check.command, check.timeout, target)
+        if target.port is None:
+            return "the process has no PORT"
+        if check.http is not None:
+            return await self._ask_http(check.http, check.timeout, target.port)
+        return await ask_tcp(check.timeout, target.port)
+
+    async def _ask_http(self, path: str, timeout: float, port: int) -> str | None:
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                verify=False,  # noqa: S501 - plain HTTP to this machine only; saves loading certificates
+                trust_env=False,
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._http.stream(
+                    "GET", f"http://{HOST}:{port}{path}", timeout=None, headers={"User-Agent": "seaway-health"}
+                ) as response,
+            ):
+                code = response.status_code
+        except TimeoutError:
+            return f"GET {path} on port {port} got no answer within {timeout:g} s"
+        except httpx.HTTPError as error:
+            return f"GET {path} on port {port} failed: {str(error) or type(error).__name__}"
+        return None if 200 <= code < 400 else f"GET {path} on port {port} answered {code}"
+
+    async def close(self) -> None:
+        """Close the HTTP client."""
+        if self._http is not None:
+            await self._http.aclose()
+
+
+async def ask_tcp(timeout: float, port: int) -> str | None:
+    """Return None if something accepts a connection on the port within `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(HOST, port)
+    except TimeoutError:
+        return f"port {port} did not accept a connection within {timeout:g} s"
+    except OSError:
+        return f"port {port} refused the connection"
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return None
+
+
+async def ask_command(command: str, timeout: float, target: Target) -> str | None:
+    """Run the command in the instance's folder and environment; 0 is good. Its whole group is killed at the limit."""
+    process = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", command, cwd=target.workdir, env=dict(target.env), start_new_session=True,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        return f"check command did not end within {timeout:g} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if process.returncode == 0:
+        return None
+    lines = output.decode(errors="replace").strip().splitlines()
+    said = f": {lines[-1][:SHOWN]}" if lines else ""
+    return f"check command ended with code {process.returncode}{said}"

@@ -1,0 +1,254 @@
+"""One process group of the user's, started so that it and its exit code outlive the agent.
+
+The group's leader is a small shell that runs the user's command and writes its exit code to a file; output goes
+straight to files. An agent that comes back finds the leader by pid, start time and command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from seaway.engine.local.state import Launched
+
+log = structlog.get_logger(__name__)
+
+WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
+umask 022
+cd -- "$2" && /bin/sh -c "$1"
+echo $? >"$3"
+"""
+"""The leader. It outlives signals to the group; in the command the traps are back at their defaults."""
+
+STREAMS = ("stdout", "stderr")
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+POLL = 0.01  # between looks at a group that was just killed
+KILL_LIMIT = 10.0  # seconds a killed group may take to vanish (disk waits); then it is reported and left
+
+
+@dataclass(frozen=True)
+class Stat:
+    """The fields of /proc/PID/stat used here; times in clock ticks, `resident` in pages."""
+
+    pid: int
+    state: str
+    group: int
+    session: int
+    cpu: int
+    birth: int
+    resident: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """Return the process's numbers, or None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Stat(
+        pid=pid, state=fields[0].decode(), group=int(fields[2]), session=int(fields[3]),
+        cpu=int(fields[11]) + int(fields[12]), birth=int(fields[19]), resident=int(fields[21]),
+    )  # fmt: skip
+
+
+def list_stats() -> list[Stat]:
+    """Return the numbers of every live process on this machine (zombies are not)."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - runs often
+    return [stat for pid in pids if (stat := read_stat(pid)) is not None and stat.state not in "ZX"]
+
+
+def find_members(session: int | None, instance_id: str) -> list[Stat]:
+    """Return what belongs to an instance: its session, and what left it but carries its environment."""
+    marker = f"SEAWAY_INSTANCE={instance_id}".encode()
+    me = os.getpid()
+    found = []
+    for stat in list_stats():
+        if stat.pid == me:
+            continue
+        ours = _has_variable(stat.pid, marker)
+        # a session number cannot be reused while a member lives; an empty environment is a process that cleared it
+        if ours or (ours is None and session is not None and stat.session == session):
+            found.append(stat)
+    return found
+
+
+def _has_variable(pid: int, marker: bytes) -> bool | None:
+    """Return whether the variable is in the environment; None if that cannot be told."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    if marker in environ.split(b"\0"):
+        return True
+    return None if b"SEAWAY_INSTANCE=" not in environ else False
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make an instance's own home and scratch folders."""
+    for name in ("home", "tmp"):
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str, str]) -> Launched:
+    """Start the command in a session of its own; output is appended to `folder`/stdout and stderr.
+
+    posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work folder
+    and the exit file is in argv.
+    """
+    prepare_folder(folder)
+    marks = {stream: _size(folder / stream) for stream in STREAMS}
+    actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]
+    argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance", command, str(workdir), str(exit_file(folder, run))]
+    pid = os.posix_spawn(
+        "/bin/sh", argv, dict(env), file_actions=actions, setsid=True,
+        setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+    )  # fmt: skip
+    stat = read_stat(pid)
+    return Launched(run=run, pid=pid, birth=stat.birth if stat else None, marks=marks)
+
+
+def exit_file(folder: Path, run: int) -> Path:
+    """Return where the leader of this run writes the exit code."""
+    return folder / f"exit.{run}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class LeaderIndex:
+    """Leaders that run now by their exit file: finds one whose pid a killed agent had no time to write down."""
+
+    def __init__(self) -> None:
+        self._pids: dict[str, int] = {}
+        for stat in list_stats():
+            with suppress(OSError):
+                argv = Path(f"/proc/{stat.pid}/cmdline").read_bytes().split(b"\0")
+                if len(argv) > 6 and argv[3] == b"seaway-instance":
+                    self._pids[os.fsdecode(argv[6])] = stat.pid
+
+    def adopt(self, folder: Path, launched: Launched) -> Group | None:
+        """Return the group of that run if its leader lives."""
+        pid = self._pids.get(str(exit_file(folder, launched.run)))
+        if pid is None:
+            return None
+        stat = read_stat(pid)
+        if stat is None or (launched.pid == pid and launched.birth not in (None, stat.birth)):
+            return None
+        with suppress(ProcessLookupError):
+            return Group(folder, launched.model_copy(update={"pid": pid, "birth": stat.birth}))
+        return None
+
+
+class Group:
+    """A started process group. Its leader's death is noticed at once (pidfd), be it our child or not."""
+
+    def __init__(self, folder: Path, launched: Launched) -> None:
+        assert launched.pid is not None
+        self.folder = folder
+        self.launched = launched
+        self.pid: int = launched.pid
+        self._status: int | None = None
+        self._ended = asyncio.get_running_loop().create_future()
+        self._pidfd: int | None = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+
+    def _on_end(self) -> None:
+        self.detach()
+        with suppress(ChildProcessError):  # adopted: somebody else's child
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def detach(self) -> None:
+        """Stop watching; the group runs on."""
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the leader is gone."""
+        return self._ended.done()
+
+    async def wait(self) -> None:
+        """Return once the leader is gone."""
+        await asyncio.shield(self._ended)
+
+    def exit_code(self) -> int | None:
+        """Return the command's exit code (-N: signal N); None if nobody was there to see it."""
+        code = read_exit_code(self.folder, self.launched.run)
+        return code if code is not None else self._status if self._status and self._status < 0 else None
+
+    def send(self, number: int) -> None:
+        """Send a signal to the group, if it is still there."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def stop(self, grace: float, instance_id: str) -> bool:
+        """SIGTERM, wait up to `grace` seconds, then SIGKILL what is left; return whether it ended by itself."""
+        gentle = True
+        if not self.ended:
+            self.send(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.wait(), grace)
+            except TimeoutError:
+                gentle = False
+        await sweep(self.pid, instance_id)
+        if not self.ended:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.wait(), KILL_LIMIT)
+        return gentle
+
+
+async def sweep(session: int | None, instance_id: str) -> None:
+    """Kill whatever is left of an instance and return when it is gone."""
+    deadline = asyncio.get_running_loop().time() + KILL_LIMIT
+    while members := find_members(session, instance_id):
+        _kill(members)
+        if asyncio.get_running_loop().time() > deadline:
+            log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in members])
+            return
+        await asyncio.sleep(POLL)
+
+
+def _kill(members: Iterable[Stat]) -> None:
+    for stat in members:
+        try:
+            fd = os.pidfd_open(stat.pid)
+        except ProcessLookupError:
+            continue
+        try:
+            now = read_stat(stat.pid)  # the pidfd pins the process: no reused pid is hit
+            if now is not None and now.birth == stat.birth:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+        finally:
+            os.close(fd)
+
+
+def read_exit_code(folder: Path, run: int) -> int | None:
+    """Return the exit code that the leader wrote; codes over 128 that stand for a signal become -N."""
+    try:
+        text = exit_file(folder, run).read_text().strip()
+    except FileNotFoundError:
+        return None
+    if not text.isdigit():
+        return None
+    code = int(text)
+    return 128 - code if 128 < code <= 128 + 64 else code

@@ -1,0 +1,76 @@
+"""One sentence on why a process is where it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+LINES = 5
+LINE_LENGTH = 200
+TAIL = 8192  # bytes read from the end of a raw file
+
+MEANINGS = {
+    0: "it is meant to run on",
+    126: "the command cannot be executed",
+    127: "command not found",
+    -signal.SIGKILL: "killed, perhaps for lack of memory",
+    -signal.SIGSEGV: "memory fault",
+    -signal.SIGABRT: "aborted",
+    -signal.SIGTERM: "told to terminate",
+}
+
+
+def describe_exit(code: int | None) -> str:
+    """Return for example "exited with code 127 (command not found)" or "ended by SIGKILL (killed, ...)"."""
+    if code is None:
+        return "ended while nobody was there to see its exit code"
+    meaning = f" ({MEANINGS[code]})" if code in MEANINGS else ""
+    if code >= 0:
+        return f"exited with code {code}{meaning}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"ended by {name}{meaning}"
+
+
+def describe_unstarted(port: int | None, fault: str, limit: float, listening: list[str]) -> str:
+    """Say why a process never became healthy, and where it listens instead of PORT."""
+    on_port = [address for address in listening if address.rsplit(":", 1)[1] == str(port)]
+    if port is None or on_port or "refused" not in fault:
+        return f"did not become healthy within {limit:g} s: {fault}" + (
+            f" (it listens on {', '.join(on_port)})" if on_port and "refused" in fault else ""
+        )
+    others = f"it listens on {', '.join(listening)}" if listening else "it listens on no port"
+    return f"did not listen on PORT {port} within {limit:g} s ({others})"
+
+
+def read_last_lines(folder: Path, marks: Mapping[str, int], count: int = LINES) -> list[str]:
+    """Return the last lines this run wrote: of stderr, filled up from stdout. `marks` are sizes at its start."""
+    err = _tail(folder / "stderr", marks.get("stderr", 0), count)
+    out = _tail(folder / "stdout", marks.get("stdout", 0), count - len(err))
+    return out + err
+
+
+def quote_output(folder: Path, marks: Mapping[str, int]) -> str:
+    """Return "; last output: ..." with the last lines, or nothing if there was none."""
+    lines = read_last_lines(folder, marks)
+    return f"; last output: {' | '.join(lines)}" if lines else "; it wrote nothing"
+
+
+def _tail(path: Path, mark: int, count: int) -> list[str]:
+    if count <= 0:
+        return []
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(mark, size - TAIL))
+            data = file.read(size - start)
+    except FileNotFoundError:
+        return []
+    if start > mark:
+        data = data.partition(b"\n")[2]
+    lines = data.replace(b"\0", b"").decode(errors="replace").splitlines()
+    return [line.strip()[:LINE_LENGTH] for line in lines if line.strip()][-count:]

@@ -1,0 +1,342 @@
+"""The life of one instance: start, verify, watch, restart with growing delays, stop.
+
+One asyncio task per instance. Every step is on disk before it counts, so that a new agent goes on where a killed one
+was: what runs is adopted with the readiness it had, what ended meanwhile is restarted, what was to stop is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from seaway.engine.base import EngineError
+from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
+from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.probe import HOST, Target
+from seaway.engine.local.process import Group, exit_file, launch, read_exit_code, sweep
+from seaway.engine.local.reasons import describe_exit, describe_unstarted, quote_output
+from seaway.engine.local.state import Launched, Record, remove_folder
+from seaway.engine.local.usage import find_listening
+from seaway.model import Check, Instance, InstanceState, Workload
+
+log = structlog.get_logger(__name__)
+S = InstanceState
+
+UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process has to be started again; `hopeless`: it counts as crashing at once."""
+
+    reason: str
+    exit_code: int | None = None
+    hopeless: bool = False
+
+
+class Unhealthy(Exception):
+    """A health check asks for a restart."""
+
+
+class Runner:
+    """Runs one instance until told to stop. `on_end` is called once nothing of it is left."""
+
+    def __init__(self, machine: Machine, workload: Workload, record: Record, on_end: Callable[[Runner], None]) -> None:
+        self.machine = machine
+        self.workload = workload
+        self.record = record
+        self.id = record.instance.id
+        self.folder = machine.state.instance_folder(self.id)
+        self.halting = False
+        self._on_end = on_end
+        self._told = asyncio.Event()
+        self._checks = Checks.of(workload.process, routed=workload.routed)
+        self._group: Group | None = None
+        self._target: Target | None = None
+        self._task: asyncio.Task[None] | None = None
+        if record.stop_since is not None:
+            self._told.set()
+
+    @property
+    def instance(self) -> Instance:
+        """The instance as it is seen now."""
+        return self.record.instance
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop for good."""
+        return self.record.stop_since is not None
+
+    @property
+    def session(self) -> int | None:
+        """The session of its live process group."""
+        return self._group.pid if self._group is not None and not self._group.ended else None
+
+    def start(self) -> None:
+        """Write it down and begin (or go on) to run it; its output is followed from now on."""
+        key, machine = self.workload.key, self.machine
+        machine.state.write_record(self.record)
+        machine.collector.follow(
+            self.id, self.folder, app=key.app, team=self.workload.team, release=key.release, process=key.process,
+            node=machine.node,
+        )  # fmt: skip
+        if self.instance.port is not None:
+            machine.ports.claim(self.instance.port)
+        self._task = asyncio.create_task(self._live(), name=f"instance {self.id}")
+        machine.notify(key.app)
+
+    def stop(self, why: str) -> None:
+        """Stop for good: SIGTERM, grace, SIGKILL."""
+        if not self.stopping:
+            self._update(stop_since=utc_now(), stop_why=why, state=S.STOPPING, ready=False, reason=why)
+            self._told.set()
+
+    async def halt(self) -> None:
+        """Stop its processes but keep the instance: the next agent starts it again."""
+        self.halting = True
+        self._told.set()
+        await self.join()
+
+    async def join(self) -> None:
+        """Wait until it has come to its end."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def detach(self) -> None:
+        """Stop looking after it; its processes run on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._group is not None:
+            self._group.detach()
+
+    def show_usage(self, cpu: float, memory: int) -> None:
+        """Note CPU (cores) and memory (bytes); neither written down nor announced."""
+        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory})
+        self.record = self.record.model_copy(update={"instance": instance})
+
+    def _update(self, **changes: Any) -> None:
+        """Change fields of the record or its instance, write them down, and tell the watchers."""
+        own = {name: changes.pop(name) for name in list(changes) if name in Record.model_fields}
+        if self.stopping:  # checks that end late don't hide that it stops
+            changes = {
+                k: v for k, v in changes.items() if k not in ("ready", "reason") and v not in (S.RUNNING, S.BACKOFF)
+            }
+        instance = self.instance.model_copy(update=changes)
+        self.record = self.record.model_copy(update={**own, "instance": instance})
+        self.machine.state.write_record(self.record)
+        if changes:
+            self.machine.notify(self.workload.key.app)
+
+    async def _live(self) -> None:
+        try:
+            await self._run_until_told()
+        except Exception:
+            log.exception("instance runner failed", instance=self.id)
+            self._update(state=S.CRASHING, ready=False, reason="the node agent failed on it; see logs/platform")
+            await self._told.wait()
+        await self._end()
+
+    async def _run_until_told(self) -> None:
+        failure = await self._resume()
+        while True:
+            if failure is not None:
+                await self._back_off(failure)
+            if self._told.is_set():
+                return
+            failure = await self._run_once()
+
+    async def _resume(self) -> Failure | None:
+        """Adopt what an earlier agent started, or say how it ended meanwhile."""
+        launched = self.record.launched
+        if launched.run == 0:
+            return None
+        self._group = self.machine.leaders.adopt(self.folder, launched)
+        if self._group is not None:
+            self._update(launched=self._group.launched)
+            log.info("adopted", instance=self.id, pid=self._group.pid)
+            return None
+        code = read_exit_code(self.folder, launched.run)
+        if launched.pid is None and code is None:
+            return None  # it was waiting for its next start
+        return self._judge(code)
+
+    async def _run_once(self) -> Failure | None:
+        """Start it unless it was adopted, and attend to it; None once told to stop."""
+        try:
+            if self._group is None:
+                await self._launch()
+            await self._prepare_target()
+        except EngineError as error:
+            return Failure(str(error), hopeless=True)
+        except OSError as error:
+            return Failure(f"could not be started: {error.strerror or error}", hopeless=True)
+        assert self._group is not None
+        return await self._attend(self._group)
+
+    async def _prepare_target(self) -> None:
+        """Prepare folder and environment of commands; the same for the process and its command checks."""
+        if self._target is None:
+            root = await self.machine.images.prepare(self.workload.image)
+            key, port = self.workload.key, self.instance.port
+            env = self.machine.make_env(
+                root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
+                instance=self.id, port=port,
+            )  # fmt: skip
+            self._target = Target(port, root.workdir, env)
+
+    async def _launch(self) -> None:
+        if self.workload.routed or self._checks.need_port:
+            port = self.machine.ports.keep(self.instance.port)
+            if port != self.instance.port:
+                self._update(port=port, address=HOST)
+        self._target = None
+        await self._prepare_target()
+        if self._told.is_set() or self._target is None:
+            return
+        run = self.record.launched.run + 1
+        self._update(launched=Launched(run=run))
+        command = self.workload.process.command
+        launched = launch(self.folder, run, command, self._target.workdir, self._target.env)
+        self._group = Group(self.folder, launched)
+        again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
+        self._update(
+            launched=launched, state=S.STARTING, ready=False, ready_since=None, started_at=utc_now(),
+            restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
+        )  # fmt: skip
+
+    async def _attend(self, group: Group) -> Failure | None:
+        """Wait for its end, an order to stop, or a failed check, whichever comes first."""
+        told, ended = asyncio.create_task(self._told.wait()), asyncio.create_task(group.wait())
+        health = asyncio.create_task(self._watch_health(group))
+        try:
+            await asyncio.wait([told, ended, health], return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return None
+            return self._judge(group.exit_code()) if ended.done() else health.result()
+        finally:
+            for task in (told, ended, health):
+                task.cancel()
+            await asyncio.gather(told, ended, health, return_exceptions=True)
+
+    def _judge(self, code: int | None) -> Failure:
+        lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
+        return Failure(f"{describe_exit(code)} after {lived:.1f} s{self._quote()}", exit_code=code)
+
+    def _quote(self) -> str:
+        return quote_output(self.folder, self.record.launched.marks)
+
+    async def _watch_health(self, group: Group) -> Failure:
+        """Verify the start, then follow readiness and liveness; return when it has to be restarted."""
+        if self.instance.state is not S.RUNNING:
+            failure = await self._verify(group)
+            if failure is not None:
+                return failure
+            ready = self._checks.readiness in (None, self._checks.startup)
+            self._tell(ready, "" if ready else "started, not ready yet", state=S.RUNNING)
+        fault = ""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._checks.readiness is not None:
+                    tasks.create_task(
+                        follow_readiness(self._checks.readiness, self._ask, self.instance.ready, self._tell)
+                    )
+                if self._checks.liveness is not None:
+                    tasks.create_task(self._await_dead(self._checks.liveness))
+                tasks.create_task(self._forget_failures())
+                tasks.create_task(asyncio.Event().wait())  # until cancelled, if nothing asks for a restart
+        except* Unhealthy as errors:
+            fault = str(errors.exceptions[0])
+        return Failure(f"{fault}{self._quote()}")
+
+    async def _verify(self, group: Group) -> Failure | None:
+        """Wait until the start has succeeded; what went wrong if it did not in time."""
+        passed = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
+        if self._checks.startup is None:
+            await asyncio.sleep(max(0.0, self.machine.timings.settle - passed))
+            return None
+        limit = self.workload.process.health.start_timeout
+        fault = await await_passing(self._checks.startup, self._ask, max(0.1, limit - passed), self.machine.timings)
+        if fault is None:
+            return None
+        listening = await asyncio.to_thread(find_listening, group.pid, self.id)
+        return Failure(describe_unstarted(self.instance.port, fault, limit, listening) + self._quote(), hopeless=True)
+
+    @property
+    def _ask(self) -> Ask:
+        async def ask(check: Check) -> str | None:
+            assert self._target is not None
+            return await self.machine.prober.ask(check, self._target)
+
+        return ask
+
+    def _tell(self, ready: bool, why: str, **more: Any) -> None:
+        since: datetime | None = utc_now() if ready else None
+        self._update(ready=ready, ready_since=since, reason=why, **more)
+
+    async def _await_dead(self, check: Check) -> None:
+        raise Unhealthy(await await_dead(check, self._ask))
+
+    async def _forget_failures(self) -> None:
+        await asyncio.sleep(self.machine.timings.reset_after)
+        if self.record.failures:
+            self._update(failures=0)
+
+    async def _back_off(self, failure: Failure) -> None:
+        """Say what happened at once, clear away what is left, and wait for the next start."""
+        timings, failures = self.machine.timings, self.record.failures + 1
+        crashing = failure.hopeless or failures >= timings.crashing_after
+        self._update(
+            state=S.CRASHING if crashing else S.BACKOFF, failures=failures, ready=False, ready_since=None,
+            reason=failure.reason, exit_code=failure.exit_code, cpu=0.0, memory=0,
+        )  # fmt: skip
+        log.info("failed", instance=self.id, reason=failure.reason, failures=failures)
+        await self._clear_group(min(self.workload.process.stop_grace, UNHEALTHY_GRACE))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), timings.delay(failures))
+
+    async def _clear_group(self, grace: float) -> bool:
+        """Leave nothing of the process group; return whether it ended within its grace."""
+        gentle = True
+        if self._group is not None:
+            gentle = await self._group.stop(grace, self.id)
+            code = self._group.exit_code()
+            if code is not None and code != self.instance.exit_code:
+                self._update(exit_code=code)
+            self._group = None
+        else:
+            await sweep(None, self.id)
+        await self.machine.collector.flush(self.id)
+        launched = self.record.launched
+        self._update(launched=Launched(run=launched.run, marks=launched.marks))
+        exit_file(self.folder, launched.run).unlink(missing_ok=True)
+        return gentle
+
+    async def _end(self) -> None:
+        """Stop what runs with its grace, and take the instance apart (or keep it for the next agent if halting)."""
+        since = self.record.stop_since or utc_now()
+        grace = self.workload.process.stop_grace
+        left = max(0.0, grace - (utc_now() - since).total_seconds())
+        gentle = await self._clear_group(left)
+        if not self.stopping:
+            self._update(
+                failures=0, state=S.PENDING, ready=False, ready_since=None, started_at=None, cpu=0.0, memory=0,
+                reason="stopped with the platform",
+            )  # fmt: skip
+            return
+        await self.machine.collector.finish(self.id)
+        if self.instance.port is not None:
+            self.machine.ports.release(self.instance.port)
+        why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
+        stopped = {"state": S.STOPPED, "reason": why, "ready": False, "cpu": 0.0, "memory": 0}
+        self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
+        await asyncio.to_thread(remove_folder, self.folder)
+        self.machine.collector.forget(self.id)
+        self._on_end(self)
+        self.machine.notify(self.workload.key.app)

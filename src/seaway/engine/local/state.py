@@ -1,0 +1,169 @@
+"""What the node agent keeps on disk, so that a killed agent finds it again: intent, and one record per process.
+
+    node/workloads/APP.vN.PROCESS.json    Desired
+    node/instances/ID/record.json         Record       (beside it stdout, stderr, exit.RUN, home/, tmp/)
+    node/tasks/ID/record.json             TaskRecord   (likewise)
+
+Files are replaced atomically and have mode 0600: configuration holds secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from seaway.engine.base import EngineError
+from seaway.model import Frozen, Instance, Task, TaskState, Workload, WorkloadKey
+
+log = structlog.get_logger(__name__)
+M = TypeVar("M", bound=BaseModel)
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_-]+)*")
+RECORD = "record.json"
+
+
+class Desired(Frozen):
+    """A workload as last applied; `removed` ones stay until their last instance is gone."""
+
+    workload: Workload
+    removed: bool = False
+
+
+class Launched(Frozen):
+    """A process that was started: its wrapper's pid (also its session), its start time, and what was there before."""
+
+    run: int = 0  # counts the starts of one instance
+    pid: int | None = None
+    birth: int | None = None  # start time in clock ticks since boot: tells a reused pid apart
+    marks: dict[str, int] = {}  # stream -> size of its raw file when this run began
+
+
+class Record(Frozen):
+    """An instance as last seen and what a restarted agent must know to go on with it."""
+
+    instance: Instance
+    launched: Launched = Launched()
+    failures: int = 0  # in a row
+    stop_since: datetime | None = None  # told to stop for good
+    stop_why: str = ""
+
+
+class TaskRecord(Frozen):
+    """A one-off and what became of it."""
+
+    task: Task
+    state: TaskState
+    launched: Launched = Launched()
+
+
+class NodeState:
+    """Reads and writes the files below `root` (SEAWAY_HOME/node)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.workloads = root / "workloads"
+        self.instances = root / "instances"
+        self.tasks = root / "tasks"
+        for folder in (self.workloads, self.instances, self.tasks):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def read_desired(self) -> list[Desired]:
+        """Return every workload on disk."""
+        return [found for path in sorted(self.workloads.glob("*.json")) if (found := _read(path, Desired))]
+
+    def write_desired(self, desired: Desired) -> None:
+        """Keep a workload; it survives a power cut."""
+        write_atomically(self._path(desired.workload.key), desired, durable=True)
+
+    def delete_desired(self, key: WorkloadKey) -> None:
+        """Forget a workload."""
+        self._path(key).unlink(missing_ok=True)
+
+    def read_records(self) -> Iterator[Record]:
+        """Yield the record of every instance; folders without one (never started) are removed."""
+        yield from _read_records(self.instances, Record)
+
+    def read_tasks(self) -> Iterator[TaskRecord]:
+        """Yield the record of every task."""
+        yield from _read_records(self.tasks, TaskRecord)
+
+    def write_record(self, record: Record) -> None:
+        """Keep an instance's record."""
+        write_atomically(self.instance_folder(record.instance.id) / RECORD, record)
+
+    def write_task(self, record: TaskRecord) -> None:
+        """Keep a task's record."""
+        write_atomically(self.task_folder(record.task.id) / RECORD, record)
+
+    def instance_folder(self, instance_id: str) -> Path:
+        """Return the folder of an instance, made if needed."""
+        return _make_folder(self.instances, instance_id)
+
+    def task_folder(self, task_id: str) -> Path:
+        """Return the folder of a task, made if needed."""
+        return _make_folder(self.tasks, task_id)
+
+    def _path(self, key: WorkloadKey) -> Path:
+        return self.workloads / f"{check_name(str(key))}.json"
+
+
+def check_name(name: str) -> str:
+    """Return the name if it is safe as a file name; EngineError otherwise."""
+    if not SAFE_NAME.fullmatch(name):
+        raise EngineError(f"{name!r} cannot name a workload or task: use letters, digits, dots, hyphens, underscores")
+    return name
+
+
+def write_atomically(path: Path, value: BaseModel, *, durable: bool = False) -> None:
+    """Replace the file by the value as JSON, mode 0600; `durable` also waits for the disk."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(value.model_dump_json().encode())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and what an app may have made in it, unreadable folders included."""
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    folder = parent / check_name(name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _read_records(parent: Path, model: type[M]) -> Iterator[M]:
+    for folder in sorted(parent.iterdir()):
+        found = _read(folder / RECORD, model)
+        if found is not None:
+            yield found
+        elif not (folder / RECORD).exists():
+            shutil.rmtree(folder)
+
+
+def _read(path: Path, model: type[M]) -> M | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:  # written by another version or damaged: keep the file for a human to see
+        log.error("state unreadable", path=str(path), problems=error.error_count())
+        return None

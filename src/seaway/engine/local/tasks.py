@@ -1,0 +1,142 @@
+"""The life of a one-off: run once to the end, also if the agent is killed meanwhile; the outcome is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from seaway.engine.base import EngineError
+from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.process import Group, exit_file, launch, read_exit_code, sweep
+from seaway.engine.local.reasons import describe_exit
+from seaway.engine.local.state import Launched, TaskRecord, remove_folder
+from seaway.model import Task
+
+log = structlog.get_logger(__name__)
+
+
+class TaskRunner:
+    """Runs one task."""
+
+    def __init__(self, machine: Machine, record: TaskRecord) -> None:
+        self.machine = machine
+        self.record = record
+        self.id = record.task.id
+        self.folder = machine.state.task_folder(self.id)
+        self._told = asyncio.Event()
+        self._why = ""
+        self._group: Group | None = None
+        self._job: asyncio.Task[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.record.state.done
+
+    def start(self) -> None:
+        """Write it down and begin (or go on) to run it; a task that is done stays so."""
+        if self.done:
+            return
+        task = self.record.task
+        self.machine.state.write_task(self.record)
+        self.machine.collector.follow(
+            self.id, self.folder, app=task.app, team=task.team, release=task.release, process=task.process,
+            node=self.machine.node,
+        )  # fmt: skip
+        self._job = asyncio.create_task(self._live(), name=f"task {self.id}")
+
+    async def kill(self, why: str) -> None:
+        """End it now if it still runs."""
+        self._why = why
+        self._told.set()
+        if self._job is not None:
+            await asyncio.wait([self._job])
+
+    async def remove(self) -> None:
+        """Kill it if it runs and forget it."""
+        await self.kill("removed")
+        if self.folder.exists():
+            await asyncio.to_thread(remove_folder, self.folder)
+
+    async def detach(self) -> None:
+        """Stop looking after it; its process runs on."""
+        if self._job is not None:
+            self._job.cancel()
+            await asyncio.wait([self._job])
+        if self._group is not None:
+            self._group.detach()
+
+    def _update(self, launched: Launched | None = None, **changes: Any) -> None:
+        state = self.record.state.model_copy(update=changes)
+        update: dict[str, Any] = {"state": state} if launched is None else {"state": state, "launched": launched}
+        self.record = self.record.model_copy(update=update)
+        self.machine.state.write_task(self.record)
+        self.machine.notify(self.record.task.app)
+
+    async def _live(self) -> None:
+        try:
+            code, reason = await self._run()
+        except EngineError as error:
+            code, reason = None, str(error)
+        except OSError as error:
+            code, reason = None, f"could not be started: {error.strerror or error}"
+        await sweep(self._group.pid if self._group else None, self.id)
+        await self.machine.collector.finish(self.id)
+        self._update(done=True, exit_code=code, reason=reason, ended_at=utc_now())
+        await asyncio.to_thread(self._discard_files)
+        self.machine.collector.forget(self.id)
+
+    def _discard_files(self) -> None:
+        for name in ("home", "tmp"):
+            remove_folder(self.folder / name)
+        for name in ("stdout", "stderr", exit_file(self.folder, 1).name):
+            (self.folder / name).unlink(missing_ok=True)
+
+    async def _run(self) -> tuple[int | None, str]:
+        """Start or adopt it and wait for its end; return exit code and reason."""
+        launched = self.record.launched
+        if launched.run:
+            self._group = self.machine.leaders.adopt(self.folder, launched)
+        if self._group is None and launched.run:
+            code = read_exit_code(self.folder, launched.run)
+            if code is not None or launched.pid is not None:
+                return code, _explain(code)
+        if self._group is None:
+            self._group = await self._launch(self.record.task)
+        return await self._await_end(self._group)
+
+    async def _launch(self, task: Task) -> Group:
+        root = await self.machine.images.prepare(task.image)
+        env = self.machine.make_env(
+            root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
+        )
+        self._update(Launched(run=1))
+        launched = launch(self.folder, 1, task.command, root.workdir, env)
+        group = Group(self.folder, launched)
+        self._update(launched, started_at=utc_now(), reason="running")
+        return group
+
+    async def _await_end(self, group: Group) -> tuple[int | None, str]:
+        limit = self.record.task.timeout
+        passed = (utc_now() - (self.record.state.started_at or utc_now())).total_seconds()
+        told, ended = asyncio.create_task(self._told.wait()), asyncio.create_task(group.wait())
+        try:
+            await asyncio.wait([told, ended], timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                code = group.exit_code()
+                return code, _explain(code)
+            why = self._why if told.done() else f"killed: it did not end within {limit:g} s"
+            await group.stop(0.0, self.id)
+            return group.exit_code(), why
+        finally:
+            for task in (told, ended):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(told, ended, return_exceptions=True)
+
+
+def _explain(code: int | None) -> str:
+    return "exited with code 0" if code == 0 else describe_exit(code)

@@ -1,0 +1,158 @@
+"""An engine in memory, for property tests of decisions: passes the engine contract, moves only when told to.
+
+Nothing runs. `tick` moves every instance one step on; what becomes of a workload's instances is told by `behave`.
+Ids are counted, so that a seeded test repeats exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from seaway.engine.base import EngineUnavailable
+from seaway.model import Instance, InstanceState, Node, Observation, Task, TaskState, Workload, WorkloadKey
+
+S = InstanceState
+Behaviour = Literal["serve", "crash", "silent"]
+"""serve: becomes ready; crash: exits with code 1 whenever started; silent: runs and never becomes ready."""
+
+CRASHING_AFTER = 3
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryEngine:
+    """Implements Engine. With `auto`, every `observe` ticks first."""
+
+    def __init__(
+        self,
+        behave: Callable[[Workload], Behaviour] = lambda _: "serve",
+        run_task: Callable[[Task], int | None] = lambda _: 0,
+        clock: Callable[[], datetime] = _utc_now,
+        *,
+        auto: bool = False,
+    ) -> None:
+        self.available = True
+        self.instances: dict[str, Instance] = {}
+        self.workloads: dict[WorkloadKey, Workload] = {}
+        self.tasks: dict[str, tuple[Task, TaskState]] = {}
+        self._keys: dict[WorkloadKey, Workload] = {}  # as last applied, removed ones too
+        self._behave, self._run_task, self._clock, self._auto = behave, run_task, clock, auto
+        self._count = 0
+        self._queues: list[asyncio.Queue[str]] = []
+
+    async def apply(self, workload: Workload) -> None:
+        """See Engine.apply."""
+        self._check()
+        self.workloads[workload.key] = self._keys[workload.key] = workload
+        mine = [i for i in self.instances.values() if i.key == workload.key and not _gone(i)]
+        for instance in mine:
+            if instance.id in workload.retire:
+                self._set(instance, state=S.STOPPING, ready=False, reason="retired")
+        living = sum(1 for i in mine if i.id not in workload.retire)
+        for _ in range(workload.count - living):
+            self._count += 1
+            key = workload.key
+            name = f"{key.app}-v{key.release}-{key.process}-{self._count:04d}"
+            self._set(Instance(id=name, key=key, node="memory", state=S.PENDING, created_at=self._clock()))
+
+    async def remove(self, key: WorkloadKey) -> None:
+        """See Engine.remove."""
+        self._check()
+        self.workloads.pop(key, None)
+        for instance in list(self.instances.values()):
+            if instance.key == key and not _gone(instance):
+                self._set(instance, state=S.STOPPING, ready=False, reason="its release was removed")
+
+    async def observe(self) -> Observation:
+        """See Engine.observe."""
+        self._check()
+        if self._auto:
+            self.tick()
+        return Observation(
+            nodes=(Node(name="memory", ready=True),),
+            instances=tuple(self.instances.values()),
+            workloads=tuple(self.workloads.values()),
+            tasks=tuple(state for _, state in self.tasks.values()),
+        )
+
+    async def watch(self) -> AsyncIterator[str]:
+        """See Engine.watch."""
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._queues.append(queue)
+        try:
+            yield ""
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.remove(queue)
+
+    async def start_task(self, task: Task) -> None:
+        """See Engine.start_task."""
+        self._check()
+        if task.id not in self.tasks:
+            self.tasks[task.id] = (task, TaskState(id=task.id, app=task.app, started_at=self._clock()))
+            self._notify(task.app)
+
+    async def remove_task(self, task_id: str) -> None:
+        """See Engine.remove_task."""
+        self._check()
+        self.tasks.pop(task_id, None)
+
+    def tick(self) -> None:
+        """Move every instance and task one step on; a stopped instance is forgotten one tick later."""
+        for instance in list(self.instances.values()):
+            self._step(instance)
+        for task, state in list(self.tasks.values()):
+            if not state.done:
+                ended: dict[str, Any] = {"done": True, "exit_code": self._run_task(task), "ended_at": self._clock()}
+                self.tasks[task.id] = (task, state.model_copy(update=ended))
+                self._notify(task.app)
+
+    def crash(self, instance_id: str, code: int = -9) -> None:
+        """End an instance's process as a kill from outside would."""
+        instance = self.instances[instance_id]
+        self._set(
+            instance, state=S.BACKOFF, ready=False, ready_since=None, exit_code=code, reason=f"exited with code {code}"
+        )
+
+    def _step(self, instance: Instance) -> None:
+        behaviour, now = self._behave(self._keys[instance.key]), self._clock()
+        match instance.state:
+            case S.PENDING:
+                self._set(instance, state=S.STARTING, started_at=now, address="127.0.0.1", port=20000 + self._count)
+            case S.BACKOFF | S.CRASHING:
+                self._set(instance, state=S.STARTING, started_at=now, restarts=instance.restarts + 1)
+            case S.STARTING if behaviour == "serve":
+                self._set(instance, state=S.RUNNING, ready=True, ready_since=now, reason="")
+            case S.STARTING if behaviour == "crash":
+                state = S.CRASHING if instance.restarts + 1 >= CRASHING_AFTER else S.BACKOFF
+                self._set(instance, state=state, ready=False, exit_code=1, reason="exited with code 1")
+            case S.STARTING:
+                self._set(instance, state=S.CRASHING, ready=False, reason="did not listen on its PORT in time")
+            case S.STOPPING:
+                self._set(instance, state=S.STOPPED)
+            case S.STOPPED:
+                del self.instances[instance.id]
+            case _:
+                return
+
+    def _set(self, instance: Instance, **changes: Any) -> None:
+        self.instances[instance.id] = instance.model_copy(update=changes)
+        self._notify(instance.key.app)
+
+    def _notify(self, app: str) -> None:
+        for queue in self._queues:
+            queue.put_nowait(app)
+
+    def _check(self) -> None:
+        if not self.available:
+            raise EngineUnavailable("the engine is switched off by the test")
+
+
+def _gone(instance: Instance) -> bool:
+    return instance.state in (S.STOPPING, S.STOPPED)

@@ -1,0 +1,50 @@
+"""A node agent as a process of its own, for tests: images are plain folders. Also used in-process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Set
+from pathlib import Path
+
+from seaway.engine.base import EngineError
+from seaway.engine.local.agent import run_agent
+from seaway.engine.local.base import RunRoot, Timings
+from seaway.home import Home
+from seaway.logs.collector import FileLogCollector
+
+
+class FolderUnpacker:
+    """Images are the folders below `images`, named by what follows "sha256:"."""
+
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        self.in_use: Set[str] = set()
+
+    async def prepare(self, image: str) -> RunRoot:
+        """Return the folder of the image."""
+        folder = self.images / image.removeprefix("sha256:")
+        if not folder.is_dir():
+            raise EngineError(f"image {image} needs containers: this engine cannot run it")
+        return RunRoot(folder, {"PATH": f"{Path(sys.executable).parent}:{os.defpath}"})
+
+    def release(self, images_in_use: Set[str]) -> None:
+        """Note what is in use."""
+        self.in_use = images_in_use
+
+
+async def main(home: Home, images: Path, timings: Timings) -> int:
+    """Run an agent until a signal."""
+    return await run_agent(home, FolderUnpacker(images), FileLogCollector(home), "node-1", timings)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--timings", type=json.loads, default={})
+    options = parser.parse_args()
+    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings))))
