@@ -40,7 +40,7 @@ def create_api(deps: ApiDeps) -> FastAPI:
     api = FastAPI(title="Seaway", version=__version__, description=DESCRIPTION.strip(), redoc_url=None)
     api.state.deps = deps
     install_handlers(api)
-    api.add_middleware(Guard, deps=deps)
+    api.add_middleware(Guard)
     api.include_router(status.public)
     token = HTTPBearer(auto_error=False, description="a token, swy_...")
     versioned = APIRouter(prefix="/v1", dependencies=[Depends(token)], responses=RESPONSES)

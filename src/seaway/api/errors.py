@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -98,6 +99,8 @@ def translate(error: Exception) -> ApiError:
             return _unavailable("engine-unavailable", f"the engine does not answer now: {error}")
         case EngineError():
             return ApiError(409, "engine-refused", str(error))
+        case UnicodeError() | PydanticSerializationError():
+            return ApiError(422, "invalid", "the text has no form in UTF-8 (half of a surrogate pair)")
         case OSError() if error.errno == errno.ENOSPC:
             return ApiError(507, "disk-full", "the platform's disk is full", hint="free space below SEAWAY_HOME")
         case _:
@@ -138,7 +141,7 @@ def explain_input(errors: Iterable[Any]) -> ApiError:
 
 
 def _field(error: Mapping[str, Any]) -> str:
-    return ".".join(str(part) for part in error["loc"][1:])
+    return ".".join(str(part) for part in error["loc"][1:] if part != "[key]")
 
 
 def _problem(error: Mapping[str, Any]) -> str:

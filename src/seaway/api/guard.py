@@ -23,9 +23,8 @@ CALLER = "seaway.caller"
 class Guard:
     """Lets a request through once its token is known; ends it when its body grows too large."""
 
-    def __init__(self, app: ASGIApp, deps: ApiDeps) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._deps = deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -36,8 +35,9 @@ class Guard:
         limit = SOURCE_LIMIT if scope["path"] == SOURCES else JSON_LIMIT
         try:
             if scope["path"] not in PUBLIC:
-                store, now = self._deps.store, self._deps.clock()
-                scope[CALLER] = await authenticate(store, headers.get("authorization"), now)
+                deps = scope["app"].state.deps
+                assert isinstance(deps, ApiDeps)
+                scope[CALLER] = await authenticate(deps.store, headers.get("authorization"), deps.clock())
             announced = headers.get("content-length", "")
             if announced.isdecimal() and int(announced[:20]) > limit:
                 raise too_large(limit)

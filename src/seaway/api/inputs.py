@@ -27,6 +27,10 @@ def _check_key(key: str) -> str:
 
 
 def _check_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which has no form in UTF-8") from None
     if "\x00" in value:
         raise ValueError("holds a NUL character, which no environment or command line can carry")
     return value

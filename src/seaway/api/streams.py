@@ -34,9 +34,9 @@ def event(data: Any, name: str | None = None, identity: int | None = None) -> by
 class Stream(StreamingResponse):
     """A streaming answer that closes its source however it ends."""
 
-    def __init__(self, source: AsyncGenerator[bytes, None], media_type: str) -> None:
+    def __init__(self, source: AsyncGenerator[bytes, None], media_type: str, status_code: int = 200) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(source, media_type=media_type, headers=headers)
+        super().__init__(source, status_code, media_type=media_type, headers=headers)
         self._source = source
 
     async def stream_response(self, send: Send) -> None:

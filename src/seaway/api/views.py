@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from seaway.api.collisions import default_route
 from seaway.home import Settings
 from seaway.model import (
     App,
@@ -26,6 +25,7 @@ from seaway.model import (
     Route,
     Token,
 )
+from seaway.router.table import default_route
 
 MASK = "********"
 URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")

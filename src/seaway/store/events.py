@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ from seaway.store.base import Store
 
 KEEP_EVENTS = 10_000
 """How many events a platform keeps; older ones are trimmed by the control loop."""
+
+_calls = itertools.count()
 
 
 async def record_event(
@@ -25,10 +28,11 @@ async def record_event(
 ) -> Event:
     """Store one event and return it. `about` is a kind and a name ("rollout shop.v3"), `reason` a CamelCase word.
 
-    Its name sorts by time; its labels are app and team, so that lists can be narrowed to either.
+    Its name sorts by time (and within one process by call); its labels are app and team, so that lists can be narrowed to either.
     """
     moment = at or datetime.now(UTC)
-    name = f"{int(moment.timestamp() * 1_000_000):016d}-{secrets.token_hex(3)}"
+    order = next(_calls) % 0x10000
+    name = f"{int(moment.timestamp() * 1_000_000):016d}-{order:04x}{secrets.token_hex(3)}"
     labels = {key: value for key, value in (("app", app), ("team", team)) if value}
     spec = EventSpec(at=moment, app=app, about=about, reason=reason, message=message, by=by)
     return await store.create(Event(meta=Meta(name=name, labels=labels), spec=spec))

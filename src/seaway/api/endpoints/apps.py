@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from seaway.api.changing import change
-from seaway.api.collisions import default_route, find_owner
+from seaway.api.claims import find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
 from seaway.api.errors import ApiError
 from seaway.api.inputs import NewApp, Scale
 from seaway.api.views import AppView, InstanceView, view_app, view_instance
 from seaway.model import App, AppSpec, Meta, Release, Rollout
 from seaway.rollout.releases import find_base
+from seaway.router.table import default_route
 from seaway.store.base import AlreadyExists
 
 router = APIRouter(tags=["apps"])
@@ -34,11 +35,10 @@ async def create_app(body: NewApp, deps: Deps, caller: Developer) -> AppView:
         message = f"the token {caller.name!r} belongs to the team {caller.team!r}, not {team!r}"
         raise ApiError(403, "other-team", message, field="team", hint="leave team out")
     async with deps.claiming:
-        host = default_route(body.name, deps.settings.domain)
-        apps = (await deps.store.list(App)).documents
-        owner = find_owner(host, apps, (await deps.store.list(Release)).documents, deps.settings.domain, body.name)
+        address = default_route(body.name, deps.settings.domain)
+        owner = await find_route_owner(deps, address, body.name)
         if owner:
-            message = f"the app's address {host} is a route of {owner}"
+            message = f"the app's address {address} belongs to {owner}"
             raise ApiError(409, "route-taken", message, field="name", hint="choose another name")
         try:
             app = await deps.store.create(

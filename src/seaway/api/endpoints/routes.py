@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from seaway.api.changing import change
-from seaway.api.collisions import claim_routes, find_owner
+from seaway.api.claims import find_route_owner, load_live
+from seaway.api.collisions import claim_routes
 from seaway.api.context import ChangeableApp, Deps, Developer, VisibleApp, note
 from seaway.api.deps import ApiDeps
 from seaway.api.endpoints.apps import with_spec
 from seaway.api.errors import ApiError
 from seaway.api.views import RouteView, view_route
-from seaway.model import App, Release, Route
-from seaway.store.base import Store
+from seaway.model import App, Route
 
 router = APIRouter(tags=["routes"])
 
@@ -24,9 +24,9 @@ MOST_ROUTES = 1000  # of one app
 @router.get("/apps/{app}/routes", summary="List the routes that lead to an app")
 async def list_routes(app: VisibleApp, deps: Deps) -> list[RouteView]:
     """The default one first, then the app's own, then those that its releases declare in seaway.toml."""
-    releases = (await deps.store.list(Release, {"app": app.name})).documents
+    _, live = await load_live(deps, app.name)
     shown: dict[Route, str] = {}
-    for source, route in claim_routes(app, releases, deps.settings.domain):
+    for source, route in claim_routes(app, live, deps.settings.domain):
         shown.setdefault(route, source)
     return [view_route(route, source, deps.settings) for route, source in shown.items()]
 
@@ -52,13 +52,9 @@ async def add_route(app: ChangeableApp, body: Route, deps: Deps, caller: Develop
 
 
 async def _check_free(deps: ApiDeps, app: App, route: Route) -> None:
-    store: Store = deps.store
-    apps = (await store.list(App)).documents
-    releases = (await store.list(Release)).documents
-    owner = find_owner(route, apps, releases, deps.settings.domain, besides=app.name)
-    if owner:
-        hint = f"remove it there first (seaway routes remove {route} -a {owner}), or choose another host or path"
-        raise ApiError(409, "route-taken", f"{route} leads to {owner} already", field="host", hint=hint)
+    if owner := await find_route_owner(deps, route, app.name):
+        hint = "choose another host or path, or remove it there first"
+        raise ApiError(409, "route-taken", f"{route} belongs to the app {owner}", field="host", hint=hint)
 
 
 @router.delete("/apps/{app}/routes", summary="Remove a route from an app")
