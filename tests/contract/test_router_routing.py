@@ -181,4 +181,3 @@ async def test_bad_requests_are_refused(lab: Lab) -> None:
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
     writer.close()
     await writer.wait_closed()
-

@@ -131,9 +131,7 @@ def _grpc_source(api_type: str) -> dict[str, Any]:
         "api_type": api_type,
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
-        "grpc_services": [
-            {"envoy_grpc": {"cluster_name": RELAY_CLUSTER, "retry_policy": {"retry_back_off": backoff}}}
-        ],
+        "grpc_services": [{"envoy_grpc": {"cluster_name": RELAY_CLUSTER, "retry_policy": {"retry_back_off": backoff}}}],
     }
 
 
@@ -260,8 +258,7 @@ def _build_lower_host() -> dict[str, Any]:
                                 "action": {
                                     "name": "skip",
                                     "typed_config": {
-                                        "@type": _TYPE
-                                        + "extensions.filters.common.matcher.action.v3.SkipFilter"
+                                        "@type": _TYPE + "extensions.filters.common.matcher.action.v3.SkipFilter"
                                     },
                                 }
                             },

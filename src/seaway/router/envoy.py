@@ -136,9 +136,7 @@ def _build_upstream_options(keepalive: float) -> AnyMessage:
     else:
         common.max_requests_per_connection.value = 1
     return _pack(
-        HttpProtocolOptions(
-            common_http_protocol_options=common, explicit_http_config={"http_protocol_options": {}}
-        )
+        HttpProtocolOptions(common_http_protocol_options=common, explicit_http_config={"http_protocol_options": {}})
     )
 
 
@@ -244,9 +242,7 @@ def _build_action(target: Target, retry_on: str) -> Any:
         action.cluster = cluster_name(target.app, target.weights[0][0])
         return action
     for number, weight in target.weights:
-        entry = action.weighted_clusters.clusters.add(
-            name=cluster_name(target.app, number), weight={"value": weight}
-        )
+        entry = action.weighted_clusters.clusters.add(name=cluster_name(target.app, number), weight={"value": weight})
         entry.response_headers_to_add.add(**_header("x-seaway-release", f"v{number}"))
     return action
 

@@ -103,7 +103,9 @@ class HealthLog:
             try:
                 event = parse_event(line) if line else None
             except (ValueError, KeyError) as error:
-                log.warning("a health event is not understood", line=line[:200].decode(errors="replace"), error=repr(error))
+                log.warning(
+                    "a health event is not understood", line=line[:200].decode(errors="replace"), error=repr(error)
+                )
                 continue
             if event:
                 self._take(event)

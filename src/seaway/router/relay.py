@@ -143,7 +143,10 @@ class Relay:
             self._reached = False
             metadata = (("authorization", f"Bearer {read_secret()}"), (ROUTER_HEADER, self._name))
             try:
-                async with grpc.aio.insecure_channel(target, options=GRPC_OPTIONS) as channel, asyncio.TaskGroup() as tasks:
+                async with (
+                    grpc.aio.insecure_channel(target, options=GRPC_OPTIONS) as channel,
+                    asyncio.TaskGroup() as tasks,
+                ):
                     tasks.create_task(self._exchange(channel, metadata))
                     tasks.create_task(self._report(channel, metadata))
             except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, StreamEnded) as group:

@@ -118,7 +118,7 @@ class Router:
     async def _rotate_logs(self) -> None:
         while True:
             await asyncio.sleep(ROTATE_EVERY)
-            if any([rotate(self._folder / name, *limits) for name, limits in LOG_LIMITS.items()]):
+            if any(rotate(self._folder / name, *limits) for name, limits in LOG_LIMITS.items()):
                 try:
                     await self._admin.reopen_logs()
                 except httpx.HTTPError as error:

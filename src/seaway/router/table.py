@@ -101,17 +101,13 @@ def default_route(app: str, domain: str) -> Route:
     return Route(host=f"{app}.{domain}")
 
 
-def build_app_table(
-    app: App, releases: Mapping[int, Release], instances: Sequence[Instance], domain: str
-) -> AppTable:
+def build_app_table(app: App, releases: Mapping[int, Release], instances: Sequence[Instance], domain: str) -> AppTable:
     """Return what routers need to know of one app.
 
     `releases` are the app's by number (at least those with traffic or instances; an unknown one gets the
     default policy and TCP checks). `instances` may hold other processes' and other apps': they are skipped.
     """
-    web = sorted(
-        (i for i in instances if i.key.app == app.name and i.key.process == WEB), key=lambda i: i.id
-    )
+    web = sorted((i for i in instances if i.key.app == app.name and i.key.process == WEB), key=lambda i: i.id)
     weights = tuple(sorted((number, weight) for number, weight in app.status.traffic.items() if weight > 0))
     main = releases.get(find_main_release(app.status.traffic) or 0)
     numbers = {number for number, _ in weights}
@@ -123,9 +119,7 @@ def build_app_table(
         app=app.name,
         routes=tuple(dict.fromkeys((own, *declared))),
         target=Target(app.name, weights, policy.idle_timeout),
-        backends=tuple(
-            _build_backend(app, number, releases.get(number), web, own.host) for number in sorted(numbers)
-        ),
+        backends=tuple(_build_backend(app, number, releases.get(number), web, own.host) for number in sorted(numbers)),
     )
 
 
@@ -135,9 +129,7 @@ def find_main_release(traffic: Mapping[int, int]) -> int | None:
     return max(carrying)[1] if carrying else None
 
 
-def _build_backend(
-    app: App, number: int, release: Release | None, web: Sequence[Instance], host: str
-) -> Backend:
+def _build_backend(app: App, number: int, release: Release | None, web: Sequence[Instance], host: str) -> Backend:
     endpoints: dict[str, Endpoint] = {}
     for instance in web:
         if instance.key.release == number and (endpoint := _find_endpoint(app, instance)):

@@ -315,9 +315,7 @@ class Session:
             del state.dirty[name]
         return self._send(type_url, state, {}, gone) if gone else None
 
-    def _sort(
-        self, type_url: str, state: _TypeState, names: Iterable[str]
-    ) -> tuple[dict[str, Resource], list[str]]:
+    def _sort(self, type_url: str, state: _TypeState, names: Iterable[str]) -> tuple[dict[str, Resource], list[str]]:
         """Return what of `names` is to be put and what to be removed at the client."""
         puts: dict[str, Resource] = {}
         gone: list[str] = []
@@ -332,9 +330,7 @@ class Session:
                     puts[name] = resource
         return puts, gone
 
-    def _send(
-        self, type_url: str, state: _TypeState, puts: Mapping[str, Resource], gone: Sequence[str]
-    ) -> bytes:
+    def _send(self, type_url: str, state: _TypeState, puts: Mapping[str, Resource], gone: Sequence[str]) -> bytes:
         self._count += 1
         nonce = f"{self._count}"
         state.greeted = True
