@@ -94,7 +94,7 @@ def _service(
     service: str, method: str, handler: StreamHandler, deserialise: Any, serialise: Any
 ) -> grpc.GenericRpcHandler[Any, Any]:
     stream = grpc.stream_stream_rpc_method_handler(
-        handler,  # type: ignore[arg-type]  # the stubs know only blocking handlers
+        handler,
         request_deserializer=deserialise,
         response_serializer=serialise,
     )

@@ -190,7 +190,7 @@ def find_collisions(
             others[release.spec.app].update(release.spec.routes)
     defaults = {default_route(name, domain).host: name for name in others}
     own = default_route(app, domain).host
-    collisions = []
+    collisions: list[Collision] = []
     for route in routes:
         owners = {name for name, taken in others.items() if route in taken}
         if route.host == own:

@@ -87,7 +87,7 @@ class Catalog:
                 changed.append(key)
         for key in removals:
             if self._resources.get(key[0], {}).pop(key[1], None) is not None:
-                changed.append(key)
+                changed.append(key)  # noqa: PERF401  # the condition removes it
         if changed:
             self._notify(changed)
 

@@ -28,7 +28,7 @@ async def record_event(
 ) -> Event:
     """Store one event and return it. `about` is a kind and a name ("rollout shop.v3"), `reason` a CamelCase word.
 
-    Its name sorts by time (and within one process by call); its labels are app and team, so that lists can be narrowed to either.
+    Its name sorts by time (and within one process by call); its labels are app and team, to narrow lists by.
     """
     moment = at or datetime.now(UTC)
     order = next(_calls) % 0x10000
