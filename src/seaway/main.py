@@ -2,7 +2,240 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence, Set
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import httpx
+import structlog
+
+from seaway.cli.app import build_cli
+from seaway.cli.commands.platform import Part, PlatformCommands
+from seaway.cli.errors import CliError
+from seaway.home import Home, Settings
+from seaway.supervisor.guard import start_guard
+from seaway.supervisor.locks import Held, acquire
+from seaway.supervisor.running import (
+    PlatformError,
+    list_states,
+    run_foreground,
+    start_detached,
+    stop,
+    wait_started,
+)
+from seaway.supervisor.supervise import run_supervisor
+
+ALREADY_RUNS = 75  # EX_TEMPFAIL: another process holds this part
+
 
 def run() -> None:
     """Entry point of the `seaway` command."""
-    raise SystemExit("seaway: not assembled yet")
+    commands = PlatformCommands(
+        up=up,
+        down=down,
+        status_local=status_local,
+        control=lambda: _run_part("control", run_control),
+        node=lambda: _run_part("node", run_node),
+        router=lambda name: _run_part(name, lambda home: run_router_part(name, home)),
+        supervise=supervise,
+    )
+    build_cli(commands)()
+
+
+def configure_logging() -> None:
+    """Log one JSON object a line to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="@timestamp"),
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
+    """Hold the part's lock, watch over the supervisor, and run."""
+    configure_logging()
+    home = Home.find().create()
+    try:
+        lock = acquire(home, part)
+    except Held as held:
+        structlog.get_logger().info("runs already", part=part, pid=held.pid)
+        return ALREADY_RUNS
+    start_guard(home)
+    try:
+        return asyncio.run(_await(main(home)))
+    finally:
+        os.close(lock)
+
+
+async def _await(result: Awaitable[int]) -> int:
+    return await result
+
+
+async def run_control(home: Home) -> int:
+    """Run the control plane: SQLite, the local engine, xDS, the API."""
+    from seaway.api import ApiDeps, create_api, ensure_admin_token
+    from seaway.builder.process import SubprocessBuilder
+    from seaway.control.process import ControlParts, ControlPlane
+    from seaway.engine.local.client import LocalEngine
+    from seaway.logs.reader import FileLogReader
+    from seaway.metrics.endpoint import add_metrics
+    from seaway.router.plane import XdsPlane, read_secret
+    from seaway.store.sqlite import SqliteStore
+
+    settings = home.read_settings()
+    store = SqliteStore.open(home.database)
+    await ensure_admin_token(store, home, datetime.now(UTC))
+    builder = SubprocessBuilder(home)
+    await asyncio.to_thread(builder.clean_leftovers)
+    engine, plane = LocalEngine(home), XdsPlane()
+    deps = ApiDeps(store=store, engine=engine, routers=plane, logs=FileLogReader(home), home=home, settings=settings)
+    api = create_api(deps)
+    add_metrics(api, store, engine, plane)
+    await plane.start(home.socket("xds"), read_secret(home.root))
+    try:
+        await ControlPlane(
+            ControlParts(
+                home=home,
+                settings=settings,
+                store=store,
+                engine=engine,
+                plane=plane,
+                builder=builder,
+                api=api,
+            )
+        ).run()
+    finally:
+        await plane.stop()
+        await store.close()
+    return 0
+
+
+async def run_node(home: Home) -> int:
+    """Run the node agent of the local engine."""
+    from seaway.builder.layout import ImageError
+    from seaway.builder.unpack import CannotRun, ImageUnpacker
+    from seaway.engine.base import EngineError
+    from seaway.engine.local.agent import run_agent
+    from seaway.engine.local.base import RunRoot
+    from seaway.logs.collector import FileLogCollector
+
+    class Images:
+        """The builder's images as the node agent wants them."""
+
+        def __init__(self) -> None:
+            self._unpacker = ImageUnpacker(home)
+
+        async def prepare(self, image: str) -> RunRoot:
+            try:
+                found = await self._unpacker.prepare(image)
+            except (CannotRun, ImageError) as error:
+                raise EngineError(str(error)) from error
+            return RunRoot(workdir=found.workdir, env=found.env)
+
+        def release(self, images_in_use: Set[str]) -> None:
+            asyncio.run(self._unpacker.release(images_in_use))  # called in a thread of its own
+
+    return await run_agent(home, Images(), FileLogCollector(home))
+
+
+async def run_router_part(name: str, home: Home) -> int:
+    """Run one router."""
+    from seaway.router.running import run_router
+
+    return await run_router(name, home, home.read_settings())
+
+
+async def stop_apps() -> None:
+    """Have the node agent stop every instance; what is wanted stays, for the next `seaway up`."""
+    from seaway.engine.base import EngineError
+    from seaway.engine.local.client import LocalEngine
+
+    engine = LocalEngine(Home.find())
+    for _ in range(100):
+        with suppress(EngineError):
+            await engine.stop_all()
+            return
+        await asyncio.sleep(0.1)
+    raise PlatformError("the node agent does not answer, so apps may still run; see logs/platform/node.log")
+
+
+def supervise() -> int:
+    """Run the supervisor (in the background)."""
+    configure_logging()
+    return asyncio.run(run_supervisor(Home.find(), stop_apps))
+
+
+def up(settings: Settings, detach: bool) -> int:
+    """Start the platform."""
+    home = Home.find()
+    try:
+        if not detach:
+            configure_logging()
+            return run_foreground(home, settings, stop_apps)
+        start_detached(home, settings)
+        wait_started(home, lambda: _find_missing(home, settings), lambda text: print(f"  {text}", flush=True))
+    except PlatformError as error:
+        raise CliError(str(error)) from error
+    print(f"Seaway is up: apps at http://APP.{settings.domain}:{settings.http_port}/, ", end="")
+    print(f"API at http://{settings.bind}:{settings.api_port}/, home {home.root}")
+    return 0
+
+
+def _find_missing(home: Home, settings: Settings) -> str:
+    """Return what the platform still lacks, or ""."""
+    missing = [state.name for state in list_states(home) if state.pid is None]
+    if missing:
+        return f"starting {', '.join(missing)}"
+    try:
+        token = home.admin_token.read_text().strip()
+        url = f"http://{settings.bind}:{settings.api_port}/v1/status"
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=2)
+    except (httpx.HTTPError, FileNotFoundError):
+        return "waiting for the API"
+    if answer.status_code != httpx.codes.OK:
+        return f"waiting for the API (it answers {answer.status_code})"
+    connected = sum(router["connected"] for router in answer.json()["routers"])
+    if connected < settings.routers:
+        return f"waiting for the routers ({connected} of {settings.routers} connected)"
+    return ""
+
+
+def down(timeout: float) -> int:
+    """Stop the platform, apps included."""
+    home = Home.find()
+    try:
+        stopped = home.run.exists() and stop(home, stop_apps, timeout)
+    except PlatformError as error:
+        raise CliError(str(error)) from error
+    print("Seaway is down; `seaway up` brings every app back" if stopped else f"nothing runs on {home.root}")
+    return 0
+
+
+def status_local() -> Sequence[Part]:
+    """Return the parts as the lock files tell."""
+    home = Home.find()
+    if not home.run.exists():
+        return []
+    states = list_states(home)
+    if not any(state.pid for state in states):
+        return []
+    return [
+        Part(
+            name=state.name,
+            state="running" if state.pid else "stopped",
+            pid=state.pid,
+            started_at=datetime.fromtimestamp(state.since, UTC) if state.since else None,
+        )
+        for state in states
+    ]

@@ -113,7 +113,7 @@ class FileLogCollector:
 
     async def _catch_up(self, source: _Source) -> None:
         """Copy all whole lines there are."""
-        while self._pump(source, final=False):  # noqa: ASYNC110 - nothing to wait for: others get their turn
+        while self._pump(source, final=False):
             await asyncio.sleep(0)
 
     def _pump(self, source: _Source, *, final: bool) -> bool:

@@ -112,6 +112,7 @@ class Drain(Frozen):
     since: datetime
     limit: datetime
     why: str
+    out_at: datetime | None = None  # when every live router was seen to have acknowledged it
 
 
 AppState = Literal["empty", "deploying", "serving", "degraded", "down", "stopped", "destroying"]

@@ -88,6 +88,7 @@ class ReleaseSpec(Frozen):
     processes: dict[str, Process] = {}
     release_command: str | None = None
     routes: tuple[Route, ...] = ()
+    scale: dict[str, int] = {}  # instances per process type where the app says nothing itself; absent: 1
     rollout: RolloutPolicy = RolloutPolicy()
     router: RouterPolicy = RouterPolicy()
     copies: int | None = None  # a rollback: the release it copies

@@ -12,12 +12,24 @@ ResourceKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class RequestTotals:
+    """Requests of one cluster since the router started: sent to instances, answered well, failed (5xx or broken)."""
+
+    issued: int = 0
+    ok: int = 0
+    error: int = 0
+
+
+@dataclass(frozen=True)
 class RouterView:
     """One router as the control plane knows it now.
 
     `acked` holds the version of each resource that Envoy itself has acknowledged; `rejected` what it refused
     and why; `healthy` the addresses ("ip:port") per cluster that its health checks found good; `active` the
-    requests in flight per cluster, as of `active_at`.
+    requests in flight per cluster, as of `active_at`, and `busy` the same per cluster and address ("ip:port");
+    what is not named has none. `totals` counts requests per cluster.
+
+    The mappings are live and cheap: read them, don't keep them.
     """
 
     name: str
@@ -28,6 +40,8 @@ class RouterView:
     healthy: Mapping[str, Set[str]] = field(default_factory=dict)
     active: Mapping[str, int] = field(default_factory=dict)
     active_at: datetime | None = None
+    busy: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    totals: Mapping[str, RequestTotals] = field(default_factory=dict)
 
 
 class RouterPlane(Protocol):

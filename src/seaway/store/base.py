@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -75,8 +75,12 @@ class Store(Protocol):
         """Delete; with `revision` only if unchanged since (Conflict otherwise); NotFound if it is not there."""
         ...
 
-    def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncIterator[Change]:
-        """Yield every change after revision `since` in order, for ever; raise Expired if it is too old."""
+    async def trim(self, kind: type[Document], keep: int) -> int:
+        """Delete all but the `keep` most recently written documents of the kind; return how many went."""
+        ...
+
+    def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:
+        """Yield every change after revision `since` in order until closed; raise Expired if it is too old."""
         ...
 
     async def close(self) -> None:

@@ -99,7 +99,7 @@ class Agent:
         )  # fmt: skip
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn offers no event
+        while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
 
     async def close(self) -> None:

@@ -1,0 +1,66 @@
+"""Draws docs/rollouts.md from the transition table. `--check` only says whether the file is current."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from seaway.rollout.transitions import TRANSITIONS, draw_mermaid
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "rollouts.md"
+
+INTRODUCTION = """\
+# Rollouts
+
+A rollout moves an app's traffic from the release that serves (A) to a new one (B). Deploys, config changes,
+restarts and rollbacks all take this road; a rollback is a new release that copies an old one. This page is
+drawn from the transition table (`src/seaway/rollout/transitions.py`) by `scripts/gen_rollout_docs.py`.
+
+All process types move together: B counts as started when every instance of every process type is ready.
+Requests reach B only after every live router has acknowledged B's endpoints and its own health checks found them
+good; A is stopped only after every live router has acknowledged that nothing is sent there and reports no
+request in flight on it (or the drain limit has passed).
+
+```mermaid
+"""
+
+
+def render() -> str:
+    """Return the page."""
+    rows = [
+        f"| {phase.value} | {to.value} | {why} |" for phase, edges in TRANSITIONS.items() for to, why in edges.items()
+    ]
+    return (
+        INTRODUCTION
+        + draw_mermaid()
+        + "```\n\n| from | to | when |\n| --- | --- | --- |\n"
+        + "\n".join(rows)
+        + """
+
+## What a user can do meanwhile
+- `seaway rollouts pause`: it holds before traffic moves, or keeps A; a pause ends after 24 hours.
+- `seaway rollouts resume`, `seaway rollouts promote`: go on; promote also ends the time in which A is kept.
+- `seaway rollouts cancel`: before traffic moved, B goes; afterwards traffic returns to A first. The config goes
+  back too, because the next release is never built on one whose rollout was cancelled or failed.
+- Deploying again: the newer release waits for its turn and supersedes any that waited before it; a release that
+  already serves ends its keeping time early for it.
+
+## Deadlines
+`[rollout]` in seaway.toml sets them, in seconds: `release_timeout` (600) for the release command,
+`start_timeout` (120) for B to be ready, `router_timeout` (30) for the routers, `keep` (30) for A to be kept,
+`drain` (30) for requests in flight on an instance that is to stop.
+"""
+    )
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    page = render()
+    if "--check" in sys.argv:
+        return 0 if TARGET.read_text() == page else 1
+    TARGET.write_text(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

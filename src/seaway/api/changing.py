@@ -1,0 +1,61 @@
+"""Changing documents: compare-and-swap with retries, and documents that take the next free number."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from seaway.api.errors import ApiError
+from seaway.model import App, Build, BuildSpec, Document, Meta, Release, Rollout, build_name
+from seaway.rollout.releases import Change, compose_release
+from seaway.store.base import AlreadyExists, Conflict, Store
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+
+ATTEMPTS = 30  # of one change; each loss means that another writer won
+
+
+async def change(store: Store, kind: type[D], name: str, edit: Callable[[D], D]) -> D:
+    """Read, edit, write, again if somebody else wrote in between. `edit` may raise ApiError; NotFound passes."""
+
+    async def attempt() -> D:
+        return await store.update(edit(await store.get(kind, name)))
+
+    return await retry(attempt)
+
+
+async def make_release(store: Store, app: App, wanted: Change, by: str) -> Release:
+    """Store the next release of the app; raise ReleaseRefused if the change makes none."""
+
+    async def attempt() -> Release:
+        labels = {"app": app.name}
+        releases = (await store.list(Release, labels)).documents
+        rollouts = (await store.list(Rollout, labels)).documents
+        current = await store.get(App, app.name)
+        return await store.create(compose_release(current, releases, rollouts, wanted, by))
+
+    return await retry(attempt)
+
+
+async def make_build(store: Store, app: App, fill: Callable[[int], BuildSpec]) -> Build:
+    """Store the next build of the app; `fill` gets its number."""
+
+    async def attempt() -> Build:
+        builds = (await store.list(Build, {"app": app.name})).documents
+        number = max((build.spec.number for build in builds), default=0) + 1
+        meta = Meta(name=build_name(app.name, number), labels={"app": app.name, "team": app.spec.team})
+        return await store.create(Build(meta=meta, spec=fill(number)))
+
+    return await retry(attempt)
+
+
+async def retry(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat until nobody else was quicker; after ATTEMPTS raise ApiError 409."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await attempt()
+        except (Conflict, AlreadyExists):
+            await asyncio.sleep(0)
+    raise ApiError(409, "conflict", "others keep changing this at the same time; nothing was done", hint="try again")

@@ -1,0 +1,119 @@
+"""Apps: create, list, look at, scale, destroy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from seaway.api.changing import change
+from seaway.api.claims import find_route_owner
+from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
+from seaway.api.errors import ApiError
+from seaway.api.inputs import NewApp, Scale
+from seaway.api.views import AppView, InstanceView, view_app, view_instance
+from seaway.model import App, AppSpec, Meta, Release, Rollout
+from seaway.rollout.releases import find_base
+from seaway.router.table import default_route
+from seaway.store.base import AlreadyExists
+
+router = APIRouter(tags=["apps"])
+
+
+@router.get("/apps", summary="List the apps you may see")
+async def list_apps(deps: Deps, caller: Viewer) -> list[AppView]:
+    """By name."""
+    apps = (await deps.store.list(App)).documents
+    return [view_app(app, deps.settings) for app in apps if caller.sees(app.spec.team)]
+
+
+@router.post("/apps", status_code=201, summary="Create an app")
+async def create_app(body: NewApp, deps: Deps, caller: Developer) -> AppView:
+    """The app is empty until something is deployed to it."""
+    team = body.team or caller.team or "default"
+    if not caller.sees(team):
+        message = f"the token {caller.name!r} belongs to the team {caller.team!r}, not {team!r}"
+        raise ApiError(403, "other-team", message, field="team", hint="leave team out")
+    async with deps.claiming:
+        address = default_route(body.name, deps.settings.domain)
+        owner = await find_route_owner(deps, address, body.name)
+        if owner:
+            message = f"the app's address {address} belongs to {owner}"
+            raise ApiError(409, "route-taken", message, field="name", hint="choose another name")
+        try:
+            app = await deps.store.create(
+                App(meta=Meta(name=body.name, labels={"team": team}), spec=AppSpec(team=team))
+            )
+        except AlreadyExists:
+            message = f"there is an app {body.name!r} already"
+            raise ApiError(409, "exists", message, field="name", hint="choose another name") from None
+    await note(deps, caller, app, about=f"app {app.name}", reason="AppCreated", message=f"Created for the team {team}.")
+    return view_app(app, deps.settings)
+
+
+@router.get("/apps/{app}", summary="An app: what is wanted, what is, and why")
+async def get_app(app: VisibleApp, deps: Deps) -> AppView:
+    """Status and reason are the control loop's own words."""
+    return view_app(app, deps.settings)
+
+
+@router.delete("/apps/{app}", status_code=202, summary="Destroy an app with all it has")
+async def destroy_app(
+    app: VisibleApp,
+    deps: Deps,
+    caller: Developer,
+    confirm: Annotated[str, Query(description="the app's name, again", max_length=200)] = "",
+) -> AppView:
+    """The control loop takes everything down; the app is there until that is done."""
+    if confirm != app.name:
+        message = f"confirm={app.name} is needed to destroy {app.name}"
+        hint = f"seaway apps destroy {app.name} --confirm {app.name}"
+        raise ApiError(422, "not-confirmed", message, field="confirm", hint=hint)
+    if not app.spec.destroy:
+        app = await change(deps.store, App, app.name, lambda now: with_spec(now, destroy=True))
+        await note(
+            deps,
+            caller,
+            app,
+            about=f"app {app.name}",
+            reason="AppDestroyRequested",
+            message="Is to be destroyed with all it has.",
+        )
+    return view_app(app, deps.settings)
+
+
+def with_spec(app: App, **update: object) -> App:
+    """Return the app with fields of its spec replaced."""
+    return app.model_copy(update={"spec": app.spec.model_copy(update=update)})
+
+
+@router.get("/apps/{app}/instances", summary="The app's instances, as the engine sees them now", tags=["instances"])
+async def list_instances(app: VisibleApp, deps: Deps) -> list[InstanceView]:
+    """By release, process and age."""
+    seen = await deps.engine.observe()
+    now = deps.clock()
+    mine = [instance for instance in seen.instances if instance.key.app == app.name]
+    mine.sort(key=lambda i: (i.key.release, i.key.process, i.created_at, i.id))
+    return [view_instance(instance, app, now) for instance in mine]
+
+
+@router.put("/apps/{app}/scale", summary="Set how many instances of each process run", tags=["instances"])
+async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Developer) -> AppView:
+    """Processes that are not named keep their number."""
+    labels = {"app": app.name}
+    releases = (await deps.store.list(Release, labels)).documents
+    base = find_base(app, releases, (await deps.store.list(Rollout, labels)).documents)
+    running = [release for release in releases if release.spec.number == app.status.current]
+    known = {name for release in (*running, *([base] if base else [])) for name in release.spec.processes}
+    for name in body:
+        if name not in known:
+            hint = f"its processes are: {', '.join(sorted(known))}" if known else "deploy it first"
+            raise ApiError(
+                422, "no-such-process", f"{app.name} has no process {name[:80]!r}", field=name[:80], hint=hint
+            )
+    before = dict(app.spec.scale)
+    app = await change(deps.store, App, app.name, lambda now: with_spec(now, scale={**now.spec.scale, **body}))
+    if app.spec.scale != before:
+        counts = ", ".join(f"{name}={count}" for name, count in sorted(body.items()))
+        await note(deps, caller, app, about=f"app {app.name}", reason="AppScaled", message=f"Scaled to {counts}.")
+    return view_app(app, deps.settings)

@@ -1,0 +1,203 @@
+"""Sources and builds: upload, build, follow the output, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
+
+from seaway.api.changing import change, make_build
+from seaway.api.context import ChangeableApp, Deps, Developer, Number, VisibleApp, note, require_role
+from seaway.api.deps import ApiDeps
+from seaway.api.errors import ApiError
+from seaway.api.inputs import NewBuild
+from seaway.api.streams import STREAM, Stream, event, lines, server_sent
+from seaway.api.tailing import tail_build
+from seaway.api.views import Digest, view_build
+from seaway.model import App, Build, BuildSpec, BuildState, Role, build_name
+from seaway.store.base import NotFound
+
+router = APIRouter(tags=["builds"])
+
+UPLOAD_PREFIX = ".upload-"
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK = 1 << 20  # bytes written to disk at once
+
+BINARY = {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}
+ARCHIVE = {"requestBody": {"required": True, "content": BINARY}}
+
+
+@router.put("/sources", summary="Upload an app's source, a gzipped tar of at most 512 MiB", openapi_extra=ARCHIVE)
+async def put_source(request: Request, deps: Deps, _: Developer) -> Digest:
+    """The same archive may be sent again: it is kept under its digest."""
+    temporary = deps.home.sources / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
+    try:
+        digest = await _receive(request, temporary)
+        temporary.replace(deps.home.sources / f"{digest}.tar.gz")
+    except ClientDisconnect as error:
+        raise ApiError(400, "incomplete", "the upload broke off") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Digest(digest=digest)
+
+
+async def _receive(request: Request, target: Path) -> str:
+    """Write the body to a file, synced; return its digest."""
+    digest, buffer, first = hashlib.sha256(), bytearray(), True
+    with target.open("xb", buffering=0) as file:
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        async for part in request.stream():
+            buffer += part
+            if first and len(buffer) >= len(GZIP_MAGIC):
+                first = False
+                if not buffer.startswith(GZIP_MAGIC):
+                    break
+            if len(buffer) >= CHUNK:
+                await asyncio.to_thread(write, bytes(buffer))
+                buffer.clear()
+        if first or (file.tell() == 0 and not buffer.startswith(GZIP_MAGIC)):
+            raise ApiError(
+                400, "not-an-archive", "the body is not a gzipped tar archive", hint="send what `tar -cz` makes"
+            )
+        await asyncio.to_thread(write, bytes(buffer))
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return digest.hexdigest()
+
+
+@router.post("/apps/{app}/builds", status_code=201, summary="Build an image from source, and deploy it")
+async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: Developer) -> Build:
+    """The build is queued; follow it with its log or the app's watch."""
+    source = body.source.plain()
+    if source.archive and not (deps.home.sources / f"{source.archive}.tar.gz").exists():
+        message = f"there is no uploaded source {source.archive[:12]}"
+        raise ApiError(422, "no-such-source", message, field="source.archive", hint="upload it with PUT /v1/sources")
+    if source.git and source.git.startswith("file:"):
+        require_role(caller, Role.ADMIN, "building from a path on the platform's own disk")
+    build = await make_build(
+        deps.store,
+        app,
+        lambda number: BuildSpec(
+            app=app.name, number=number, source=source, deploy=body.deploy, strategy=body.strategy, by=caller.name
+        ),
+    )
+    await note(
+        deps,
+        caller,
+        app,
+        about=f"build {build.name}",
+        reason="BuildRequested",
+        message=f"Build b{build.spec.number} is queued.",
+    )
+    return view_build(build)
+
+
+@router.get("/apps/{app}/builds", summary="List an app's builds, newest first")
+async def list_builds(app: VisibleApp, deps: Deps) -> list[Build]:
+    """Credentials in git URLs are masked."""
+    builds = (await deps.store.list(Build, {"app": app.name})).documents
+    return [view_build(build) for build in sorted(builds, key=lambda build: -build.spec.number)]
+
+
+@router.get("/apps/{app}/builds/{number}", summary="A build: where it is and why")
+async def get_build(app: VisibleApp, number: Number, deps: Deps) -> Build:
+    """`status.release` is the release it made."""
+    return view_build(await _find_build(deps, app, number))
+
+
+@router.get(
+    "/apps/{app}/builds/{number}/log",
+    summary="A build's output",
+    response_class=Stream,
+    responses=STREAM,
+)
+async def read_build_log(
+    app: VisibleApp, number: Number, deps: Deps, request: Request, follow: bool = Query(False)
+) -> Stream:
+    """One {"line": "..."} a line; with `follow` as server-sent events, and `end` with the state once it is over."""
+    build = await _find_build(deps, app, number)
+    path = deps.home.builds / f"{build.name}.log"
+    if not follow:
+        return lines({"line": line} async for line in tail_build(path, None))
+    return server_sent(request, _follow_log(deps, build, path))
+
+
+async def _follow_log(deps: ApiDeps, build: Build, path: Path) -> AsyncGenerator[bytes, None]:
+    ended = asyncio.Event()
+    watching = asyncio.create_task(_wait_for_end(deps, build, ended))
+    try:
+        async with aclosing(tail_build(path, ended)) as output:
+            async for line in output:
+                yield event({"line": line})
+        state = await watching
+        yield event({"state": state.status.state, "reason": state.status.reason}, "end")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _wait_for_end(deps: ApiDeps, build: Build, ended: asyncio.Event) -> Build:
+    """Return the build once it is over; set `ended` however this ends."""
+    try:
+        revision = (await deps.store.list(Build, {"app": build.spec.app})).revision
+        now = await deps.store.get(Build, build.name)
+        if is_over(now):
+            return now
+        async with aclosing(deps.store.watch((Build,), revision)) as changes:
+            async for seen in changes:
+                document = seen.document
+                if isinstance(document, Build) and document.name == build.name:
+                    now = document
+                    if is_over(now) or seen.type == "deleted":
+                        return now
+        return now
+    finally:
+        ended.set()
+
+
+@router.post("/apps/{app}/builds/{number}/cancel", status_code=202, summary="Cancel a build")
+async def cancel_build(app: VisibleApp, number: Number, deps: Deps, caller: Developer) -> Build:
+    """A build that is over cannot be cancelled."""
+    name = (await _find_build(deps, app, number)).name
+
+    def cancel(build: Build) -> Build:
+        if is_over(build):
+            message = f"build b{number} of {app.name} is over: it {build.status.state}"
+            raise ApiError(409, "ended", message)
+        return build.model_copy(update={"spec": build.spec.model_copy(update={"cancel": True})})
+
+    before = (await deps.store.get(Build, name)).spec.cancel
+    build = await change(deps.store, Build, name, cancel)
+    if not before:
+        await note(
+            deps,
+            caller,
+            app,
+            about=f"build {name}",
+            reason="BuildCancelRequested",
+            message=f"Build b{number} is to be cancelled.",
+        )
+    return view_build(build)
+
+
+def is_over(build: Build) -> bool:
+    """Whether the build has ended."""
+    return build.status.state not in {BuildState.QUEUED, BuildState.RUNNING}
+
+
+async def _find_build(deps: ApiDeps, app: App, number: int) -> Build:
+    try:
+        return await deps.store.get(Build, build_name(app.name, number))
+    except NotFound:
+        hint = f"`seaway builds list -a {app.name}` shows what there is"
+        raise ApiError(404, "no-such-build", f"{app.name} has no build b{number}", field="number", hint=hint) from None

@@ -1,0 +1,140 @@
+"""What the API takes: request bodies, checked field by field."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from seaway.model import Frozen, Name, Role, Seconds, Source, Strategy
+
+DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
+GIT_URL = re.compile(r"(?:(?:https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:)[^\s\x00-\x1f]+")
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED = "PORT and names that begin with SEAWAY_ are set by the platform; choose another"
+LONGEST_VALUE = 64 * 1024  # characters; Linux takes 128 KiB for one variable of an environment
+
+
+def _check_key(key: str) -> str:
+    if not KEY.fullmatch(key) or len(key) > 256:
+        raise ValueError(f"{key[:80]!r} is not a config key: use letters, digits and _, not beginning with a digit")
+    if key == "PORT" or key.upper().startswith("SEAWAY_"):
+        raise ValueError(f"{key!r} is reserved: {RESERVED}")
+    return key
+
+
+def _check_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which has no form in UTF-8") from None
+    if "\x00" in value:
+        raise ValueError("holds a NUL character, which no environment or command line can carry")
+    return value
+
+
+def _check_image(value: str) -> str:
+    if not IMAGE.fullmatch(value):
+        raise ValueError(f"{value[:100]!r} is not an image: give its digest, sha256: and 64 hexadecimal digits")
+    return value
+
+
+ConfigKey = Annotated[str, AfterValidator(_check_key)]
+ConfigValue = Annotated[str, AfterValidator(_check_text), Field(max_length=LONGEST_VALUE)]
+Command = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=8192)]
+Image = Annotated[str, AfterValidator(_check_image)]
+Scale = dict[str, Annotated[int, Field(ge=0, le=1000)]]
+
+
+class NewApp(Frozen):
+    """An app to create. `team` is the token's own if left out, or "default" for a token of every team."""
+
+    name: Name
+    team: Name | None = None
+
+
+class SourceInput(Source):
+    """A build's source: `archive` (the digest that PUT /v1/sources answered) or `git` with an optional `ref`."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.archive is None) == (self.git is None):
+            raise ValueError('a source has exactly one of archive ("<sha256>") and git ("https://...")')
+        if self.archive is not None and not DIGEST.fullmatch(self.archive):
+            raise ValueError("archive is not a digest: upload with PUT /v1/sources and give the digest it answers")
+        if self.archive is not None and self.ref is not None:
+            raise ValueError("ref belongs to git, not to archive")
+        if self.git is not None and (not GIT_URL.fullmatch(self.git) or len(self.git) > 2048):
+            raise ValueError("git is not a URL of a repository: use https://host/path, ssh://... or user@host:path")
+        if self.ref is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]{0,254}", self.ref):
+            raise ValueError("ref is not the name of a branch, tag or commit")
+        return self
+
+    def plain(self) -> Source:
+        """Return the source as builds keep it: the archive's digest without prefix."""
+        archive = match[1] if self.archive and (match := DIGEST.fullmatch(self.archive)) else None
+        return Source(archive=archive, git=self.git, ref=self.ref)
+
+
+class NewBuild(Frozen):
+    """A build to start. `deploy`: make a release of it; `strategy` overrides the app's for that release."""
+
+    source: SourceInput
+    deploy: bool = True
+    strategy: Strategy | None = None
+
+
+class NewRelease(Frozen):
+    """An image that is there, to be released."""
+
+    image: Image
+    strategy: Strategy | None = None
+
+
+class RollbackInput(Frozen):
+    """Which release to return to; left out: the newest one that served before the one that serves now."""
+
+    to: int | None = Field(default=None, ge=1, le=2**31)
+
+
+class ConfigPatch(Frozen):
+    """Values to set and keys to unset, all in one new release."""
+
+    set: dict[ConfigKey, ConfigValue] = {}
+    unset: list[ConfigKey] = []
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.set and not self.unset:
+            raise ValueError('nothing to do: give "set": {"KEY": "value"} or "unset": ["KEY"]')
+        if both := sorted(set(self.set) & set(self.unset)):
+            raise ValueError(f"{', '.join(both)}: in both set and unset; choose one")
+        return self
+
+
+class TaskInput(Frozen):
+    """A shell command to run once with the app's current image and config."""
+
+    command: Command
+    timeout: Annotated[Seconds, Field(gt=0)] = 600.0
+
+
+class TokenInput(Frozen):
+    """A token to make. It never expires unless told so by `expires_in` (seconds) or `expires_at`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+    role: Role = Role.DEVELOPER
+    team: Name | None = None
+    expires_in: float | None = Field(default=None, gt=0, le=10 * 365 * 86400, allow_inf_nan=False)
+    expires_at: datetime | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.expires_in is not None and self.expires_at is not None:
+            raise ValueError("give expires_in or expires_at, not both")
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ValueError("expires_at has no time zone: write for example 2030-01-31T12:00:00Z")
+        return self

@@ -1,0 +1,95 @@
+"""Server-sent events: heartbeats while nothing happens, an end when the client or its token goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+from seaway.api.auth import authenticate
+from seaway.api.context import get_deps
+from seaway.api.errors import translate
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"}
+}
+"""What OpenAPI says of an answer that may be a stream."""
+
+HEARTBEAT = b": still here\n\n"
+
+
+def event(data: Any, name: str | None = None, identity: int | None = None) -> bytes:
+    """Return one server-sent event with JSON data."""
+    head = f"event: {name}\n" if name else ""
+    head += f"id: {identity}\n" if identity is not None else ""
+    return f"{head}data: {json.dumps(data)}\n\n".encode()
+
+
+class Stream(StreamingResponse):
+    """A streaming answer that closes its source however it ends."""
+
+    def __init__(self, source: AsyncGenerator[bytes, None], media_type: str, status_code: int = 200) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(source, status_code, media_type=media_type, headers=headers)
+        self._source = source
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all of it."""
+        async with aclosing(self._source):
+            await super().stream_response(send)
+
+
+def server_sent(request: Request, source: AsyncGenerator[bytes, None]) -> Stream:
+    """Return events as they come, with heartbeats; ends with an `error` event if the token stops being good."""
+    return Stream(_beating(request, source), "text/event-stream")
+
+
+def lines(source: AsyncGenerator[Any, None]) -> Stream:
+    """Return one JSON value a line, as they come, until the source ends."""
+
+    async def encode() -> AsyncGenerator[bytes, None]:
+        async with aclosing(source):
+            async for item in source:
+                yield json.dumps(item).encode() + b"\n"
+
+    return Stream(encode(), "application/x-ndjson")
+
+
+async def _beating(request: Request, source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    deps = get_deps(request)
+    loop = asyncio.get_running_loop()
+    pending: asyncio.Task[bytes] | None = None
+    checked = loop.time()
+    yield HEARTBEAT  # at once, so that the client knows that it is connected
+    try:
+        while True:
+            pending = pending or asyncio.create_task(_next(source))
+            done, _ = await asyncio.wait({pending}, timeout=deps.heartbeat)
+            if loop.time() - checked >= deps.heartbeat:
+                await authenticate(deps.store, request.headers.get("authorization"), deps.clock())
+                checked = loop.time()
+            if not done:
+                yield HEARTBEAT
+                continue
+            item, pending = pending.result(), None
+            yield item
+    except StopAsyncIteration:
+        return
+    except Exception as error:
+        translated = translate(error)
+        yield event({"error": translated.body.model_dump(exclude_none=True)}, "error")
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+        await source.aclose()
+
+
+async def _next(source: AsyncIterator[bytes]) -> bytes:
+    return await anext(source)

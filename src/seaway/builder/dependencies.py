@@ -1,0 +1,186 @@
+"""Installing with uv into folders, and turning those into layer files that name no folder of this machine."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from seaway.builder.base import BuildError
+from seaway.builder.commands import CommandFailed, Commands
+from seaway.builder.image import TextFile
+from seaway.builder.interpreter import Interpreter, NoInterpreter, find_interpreter
+from seaway.builder.plan import BuildPlan, Recipe, SourceFacts
+from seaway.builder.source import SourceFile
+
+DROPPED = frozenset({"REQUESTED", "uv_cache.json", "uv_build.json"})  # of *.dist-info: differ from machine to machine
+SHEBANG = b"#!/usr/bin/env python3\n"
+ADD_SITE = (
+    b"# Written by Seaway: .pth files count here too.\nimport os, site\n\nsite.addsitedir(os.path.dirname(__file__))\n"
+)
+
+_UV_SHEBANG = re.compile(rb"\A(?:#![^\n]*python[^\n]*\n|#!/bin/sh\n'''exec' [^\n]*\n' '''\n)")
+_NOISE = ("Using CPython", "warning: Failed to hardlink", "         If the cache and target", "Resolved ", "Audited ")
+
+
+class DependencyInstaller:
+    """Carries out the install steps of one plan; `source` is the app's folder, `scratch` a private one."""
+
+    def __init__(self, plan: BuildPlan, facts: SourceFacts, source: Path, scratch: Path, commands: Commands) -> None:
+        assert plan.python is not None
+        self._plan = plan
+        self._facts = facts
+        self._source = source
+        self._scratch = scratch
+        self._commands = commands
+        self._interpreter = _find(plan.python)
+
+    def install_dependencies(self) -> Path:
+        """Install what the plan's recipe names; return the folder."""
+        target = self._scratch / "deps"
+        if self._plan.recipe is Recipe.LOCK:
+            self._install(target, ["--no-deps", "-r", str(self._export_lock())])
+        elif self._plan.recipe is Recipe.REQUIREMENTS:
+            folder = self._scratch / "requirements"
+            folder.mkdir()
+            for name, text in (self._facts.requirements or {}).items():
+                (folder / name).write_text(text)
+            self._install(target, ["-r", str(folder / "requirements.txt")])
+        else:
+            self._install(target, ["-r", "pyproject.toml"])
+        return target
+
+    def install_project(self) -> Path:
+        """Install the project itself, without its dependencies; return the folder."""
+        target = self._scratch / "project"
+        self._install(target, ["--no-deps", "."])
+        return target
+
+    def _export_lock(self) -> Path:
+        exported = self._scratch / "exported.txt"
+        argv = [find_uv_bin(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-editable", "--quiet"]
+        argv += ["--python", str(self._interpreter.executable), "--output-file", str(exported)]
+        self._run(argv, quiet=True)
+        return exported
+
+    def _install(self, target: Path, arguments: list[str]) -> None:
+        argv = [find_uv_bin(), "pip", "install", "--target", str(target)]
+        argv += ["--python", str(self._interpreter.executable)]
+        if self._plan.platform.endswith("-manylinux_2_28"):
+            argv += ["--python-platform", self._plan.platform]
+        self._run([*argv, *arguments])
+        target.mkdir(exist_ok=True)
+
+    def _run(self, argv: list[str], quiet: bool = False) -> None:
+        try:
+            self._commands.run(argv, self._source, quiet=quiet)
+        except CommandFailed as failed:
+            raise BuildError(explain_failure(self._plan.recipe, failed.output, str(self._scratch))) from None
+
+
+def _find(version: str) -> Interpreter:
+    try:
+        return find_interpreter(version)
+    except NoInterpreter as error:
+        raise BuildError(str(error)) from None
+
+
+def is_noise(line: str) -> bool:
+    """Tell whether a line of uv's output is of no use to the user."""
+    return line.startswith(_NOISE)
+
+
+def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
+    """Condense uv's output to one reason, and say what to do."""
+    lines = [line for line in output if line.strip() and not is_noise(line)]
+    start = next((index for index, line in enumerate(lines) if line.startswith("error:")), max(len(lines) - 5, 0))
+    words = " ".join(line.strip() for line in lines[start : start + 12]).replace(scratch + os.sep, "")
+    reason = re.sub(
+        r"\s+", " ", words.removeprefix("error:").replace("requirements/requirements.txt", "requirements.txt")
+    )
+    file = recipe.value if recipe is not Recipe.NONE else "pyproject.toml"
+    if "No solution found" in reason or "not found in the" in reason:
+        place = "pyproject.toml, run `uv lock`" if recipe is Recipe.LOCK else file
+        todo = f"correct the name or the version in {place}"
+    elif "Failed to fetch" in reason or "error sending request" in reason:
+        todo = "see that the package index can be reached from here (UV_DEFAULT_INDEX, HTTPS_PROXY), then deploy again"
+    elif "Hash mismatch" in reason:
+        todo = "the index serves other files than were locked: run `uv lock --upgrade` and deploy again"
+    else:
+        todo = "the build's log has it in full"
+    return f"{file}: the dependencies cannot be installed: {reason[:900].strip()}; {todo}"
+
+
+def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
+    """Return the files of a `--target` folder for a layer at `prefix`, free of what differs between machines.
+
+    Shebangs become `env python3`, RECORD is rewritten to match, and installer leftovers are dropped.
+    """
+    files: dict[str, SourceFile | TextFile] = {}
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in names:
+            path = Path(root) / name
+            relative = path.relative_to(folder).as_posix()
+            if relative != ".lock" and not name.endswith((".pyc", ".pyo")) and not _is_leftover(path):
+                files[relative] = _read(path, relative)
+    for record in [name for name in files if name.endswith(".dist-info/RECORD")]:
+        files[record] = TextFile(record, _rewrite_record(folder / record, files))
+    if any("/" not in name and name.endswith(".pth") for name in files) and "sitecustomize.py" not in files:
+        files["sitecustomize.py"] = TextFile("sitecustomize.py", ADD_SITE)
+    return [_move(file, prefix) for file in files.values()]
+
+
+def _is_leftover(path: Path) -> bool:
+    if not path.parent.name.endswith(".dist-info"):
+        return False
+    if path.name == "direct_url.json":
+        return bool(str(json.loads(path.read_bytes()).get("url", "")).startswith("file:"))
+    return path.name in DROPPED
+
+
+def _read(path: Path, relative: str) -> SourceFile | TextFile:
+    status = path.stat()
+    executable = bool(status.st_mode & 0o100)
+    if relative.startswith("bin/"):
+        content = path.read_bytes()
+        changed = _UV_SHEBANG.sub(SHEBANG, content)
+        if changed != content:
+            return TextFile(relative, changed, executable=True)
+    return SourceFile(relative, path, executable=executable, size=status.st_size)
+
+
+def _rewrite_record(record: Path, files: dict[str, SourceFile | TextFile]) -> bytes:
+    """Return RECORD sorted, without dropped files, with hashes of the files that were changed."""
+    rows: list[list[str]] = []
+    for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):
+        name = os.path.normpath(row[0]) if row else ""
+        file = files.get(name)
+        if isinstance(file, TextFile) and not name.endswith("/RECORD"):
+            digest = base64.urlsafe_b64encode(hashlib.sha256(file.content).digest()).rstrip(b"=").decode()
+            rows.append([row[0], f"sha256={digest}", str(len(file.content))])
+        elif file is not None:
+            rows.append(row)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(sorted(rows))
+    return out.getvalue().encode()
+
+
+def _move(file: SourceFile | TextFile, prefix: str) -> SourceFile | TextFile:
+    name = f"{prefix}/{file.name}"
+    if isinstance(file, TextFile):
+        return TextFile(name, file.content, file.executable)
+    return SourceFile(name, file.path, file.executable, file.link, file.size)
+
+
+def move_all(files: Iterable[SourceFile], prefix: str) -> list[SourceFile | TextFile]:
+    """Return the files with `prefix`/ before their names."""
+    return [_move(file, prefix) for file in files]

@@ -1,0 +1,226 @@
+"""Procfile and seaway.toml to a BuildManifest; every error names file, key, what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from seaway.builder.base import BuildError
+from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
+from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Process
+from seaway.model.base import NAME_PATTERN
+
+PROCFILE = "Procfile"
+SEAWAY_TOML = "seaway.toml"
+LONGEST_COMMAND = 8192
+
+
+@dataclass(frozen=True)
+class AppFiles:
+    """What the app's own files say: the manifest for the platform, and [build] for the builder."""
+
+    manifest: BuildManifest
+    build: BuildTable
+
+
+def read_app_files(procfile: str | None, toml: str | None, hint: str = "") -> AppFiles:
+    """Parse the texts of Procfile and seaway.toml (None: no such file); raise BuildError.
+
+    `hint` says what else was recognised in the source, for the error when no process is named at all.
+    """
+    commands = parse_procfile(procfile) if procfile is not None else {}
+    table = parse_toml(toml) if toml is not None else SeawayToml()
+    processes, release_command = _merge(commands, table.processes, procfile is not None)
+    if not processes:
+        raise BuildError(_explain_nothing(hint, release_command))
+    _check_names(table.scale, processes)
+    if table.routes and WEB not in processes:
+        raise BuildError(f"{SEAWAY_TOML}: routes: only a web process gets traffic and the app has none: add one")
+    manifest = BuildManifest(
+        processes=processes,
+        release_command=release_command,
+        scale=dict(table.scale),
+        routes=tuple({(route.host, route.path): route for route in table.routes}.values()),
+        rollout=table.rollout,
+        router=table.router,
+    )
+    return AppFiles(manifest=manifest, build=table.build)
+
+
+def parse_procfile(text: str) -> dict[str, str]:
+    """Return process type -> command; raise BuildError naming the line."""
+    commands: dict[str, str] = {}
+    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        where = f"{PROCFILE}: line {number}"
+        name, colon, command = (part.strip() for part in line.partition(":"))
+        if not colon:
+            raise BuildError(f"{where}: {_shorten(line)} has no colon: write `name: command`, for example web: ./serve")
+        if not re.fullmatch(NAME_PATTERN, name) or "--" in name:
+            raise BuildError(
+                f"{where}: {_shorten(name)} is not a process name: use 1 to 30 lower-case letters, digits and "
+                "single hyphens, starting with a letter"
+            )
+        if not command:
+            raise BuildError(f"{where}: {name} has no command: write `{name}: command`")
+        if len(command) > LONGEST_COMMAND:
+            raise BuildError(
+                f"{where}: the command of {name} is longer than {LONGEST_COMMAND} characters: use a script"
+            )
+        if name in commands:
+            raise BuildError(f"{where}: {name} is there twice: give each process type one line")
+        commands[name] = command
+    return commands
+
+
+def parse_toml(text: str) -> SeawayToml:
+    """Return the validated seaway.toml; raise BuildError with every wrong key, one a line."""
+    try:
+        data = tomllib.loads(text.lstrip("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise BuildError(f"{SEAWAY_TOML}: is not valid TOML: {error}: correct it there") from None
+    try:
+        # By way of JSON: there strict mode still takes text for an enum and a list for a tuple.
+        return SeawayToml.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        lines = [_explain(details) for details in error.errors(include_url=False)]
+        raise BuildError("\n".join(f"{SEAWAY_TOML}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _merge(
+    commands: Mapping[str, str], tables: Mapping[str, ProcessTable], has_procfile: bool
+) -> tuple[dict[str, Process], str | None]:
+    processes: dict[str, Process] = {}
+    for name in [*commands, *(name for name in tables if name not in commands)]:
+        table = tables.get(name, ProcessTable())
+        command = table.command or commands.get(name)
+        if command is None:
+            others = f"{PROCFILE} has no {name!r}{_suggest(name, commands)}" if has_procfile else "there is no Procfile"
+            raise BuildError(f'{SEAWAY_TOML}: processes.{name}: has no command and {others}: add command = "..."')
+        if name == RELEASE_COMMAND:
+            if table.health != Health():
+                raise BuildError(
+                    f"{SEAWAY_TOML}: processes.release.health: a release command ends by itself; remove it"
+                )
+            continue
+        processes[name] = Process(command=command, health=table.health, stop_grace=table.stop_grace)
+    release = tables.get(RELEASE_COMMAND, ProcessTable()).command or commands.get(RELEASE_COMMAND)
+    return processes, release
+
+
+def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> None:
+    for name in scale:
+        if name not in processes:
+            known = ", ".join(processes)
+            raise BuildError(
+                f"{SEAWAY_TOML}: scale.{name}: the app has no process {name!r}{_suggest(name, processes)}: "
+                f"its processes are {known}"
+            )
+
+
+def _explain_nothing(hint: str, release_command: str | None) -> str:
+    if release_command is not None:
+        return f"{PROCFILE}: has only a release command: add a process that stays, for example web: python app.py"
+    if hint:
+        return (
+            f"no process is named: found {hint}, but neither a {PROCFILE} nor [processes] in {SEAWAY_TOML}: "
+            f"add a {PROCFILE} with a line such as web: python app.py"
+        )
+    return (
+        f"nothing recognisable in the source: Seaway looks for a {PROCFILE} (for example web: ./serve) or a "
+        f"{SEAWAY_TOML} with [processes.web], and for Python in uv.lock, pyproject.toml or requirements.txt"
+    )
+
+
+def _explain(details: ErrorDetails) -> str:
+    """Turn one pydantic error into `key.path: what is wrong; what would be right`."""
+    loc = details["loc"]
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    path = _join(loc)
+    if kind == "extra_forbidden":
+        known = _known_keys(loc[:-1])
+        return f"{path}: unknown key{_suggest(str(loc[-1]), known)}; known here: {', '.join(known)}"
+    if kind == "missing":
+        return f"{path}: is missing"
+    if kind == "value_error":
+        return f"{path}: {context['error']}"
+    wanted = _wanted(kind, context)
+    return f"{path}: {_show(value)} {wanted}" if wanted else f"{path}: {details['msg']}"
+
+
+def _wanted(kind: str, context: Mapping[str, Any]) -> str:
+    fixed = {
+        "float_type": 'is not a duration or number: write a number of seconds, or "500ms", "30s", "5m"',
+        "int_type": "is not a whole number: write it without quotes or a point",
+        "int_from_float": "is not a whole number: write it without a point",
+        "string_type": "is not text: put it in quotes",
+        "bool_type": "is not true or false: write it without quotes",
+        "tuple_type": "is not a list: write [ ... ]",
+        "dict_type": "is not a table",
+        "model_type": "is not a table",
+        "finite_number": "is not a finite number",
+        "string_too_short": "is empty",
+    }
+    if kind in fixed:
+        return fixed[kind]
+    bounds = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
+    if kind in bounds:
+        words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+        return f"is out of range: it must be {words[bounds[kind]]} {context[bounds[kind]]:g}"
+    if kind == "enum":
+        return f"is unknown: it is one of {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        if context["pattern"].startswith("^3"):
+            return 'is not a Python version: write for example "3.12"'
+        return 'is not an image name: write for example "python:3.11-slim"'
+    return ""
+
+
+def _join(loc: Sequence[int | str]) -> str:
+    path = ""
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":
+            path += f".{part}" if path else part
+    return path or "top level"
+
+
+def _known_keys(loc: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand in the table at `loc`."""
+    schema = make_schema()
+    node: dict[str, Any] = schema
+    for part in loc:
+        node = resolve(schema, node)
+        if isinstance(part, int):
+            node = resolve(schema, node["items"])
+            node = next((side for side in node.get("anyOf", ()) if "properties" in side), node)
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+        else:
+            node = values_of(node) or {}
+    return list(resolve(schema, node).get("properties", {}))
+
+
+def _suggest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return repr(text) if len(text) <= limit else repr(text[: limit - 3] + "...")

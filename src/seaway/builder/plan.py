@@ -1,0 +1,262 @@
+"""Facts of a source in, a frozen build plan out. Pure: no file, clock, process or environment is touched here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from seaway.builder.base import BuildError
+from seaway.builder.schema import PYTHON_PATTERN, BuildTable
+
+PLAN_VERSION = 1
+"""Part of every cache key: raise it when the same inputs come to give other layers."""
+
+PYTHON_MINORS = tuple(range(8, 16))
+PATCHES = tuple(range(40))  # a minor version suits requires-python if one of its patch releases does
+
+
+class Recipe(StrEnum):
+    """Where the dependencies come from."""
+
+    NONE = "none"
+    LOCK = "uv.lock"
+    REQUIREMENTS = "requirements.txt"
+    PROJECT = "pyproject.toml"
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the builder saw in a source folder and on this machine."""
+
+    has_python_files: bool = False  # *.py at the top
+    pyproject: Mapping[str, Any] | None = None
+    lock: Mapping[str, Any] | None = None  # uv.lock
+    lock_digest: str = ""
+    requirements: Mapping[str, str] | None = None  # file name -> text: requirements.txt and its constraints
+    local_requirements: bool = False  # some requirement is a folder or file of the source itself
+    source_digest: str = ""  # of all files of the source; only looked at when dependencies are part of it
+    python_version_file: tuple[str, str] | None = None  # (file name, content)
+    default_python: str = "3.11"
+    platform: str = "x86_64-manylinux_2_28"
+    foreign: tuple[str, ...] = ()  # lock files of other tools at the top (Pipfile, poetry.lock, ...)
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What to do: `python` None means no interpreter is part of it; `dependency_key` None means no such layer."""
+
+    recipe: Recipe
+    python: str | None
+    dependency_key: str | None
+    install_project: bool
+    platform: str
+    base: str | None
+    notes: tuple[str, ...] = ()  # sentences for the user
+
+    @property
+    def runtime(self) -> str:
+        """Label of the image: python3.11, or none."""
+        return f"python{self.python}" if self.python else "none"
+
+
+def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
+    """Decide language, Python version, dependency key and steps; raise BuildError if the files disagree."""
+    recipe = _choose_recipe(facts)
+    packaged = _is_package(facts.pyproject)
+    version_asked = build.python or facts.python_version_file
+    if recipe is Recipe.NONE and not packaged and not facts.has_python_files and not version_asked:
+        return BuildPlan(Recipe.NONE, None, None, False, facts.platform, build.base)
+    python = _choose_python(facts, build)
+    if recipe is Recipe.LOCK:
+        _check_lock(facts)
+    return BuildPlan(
+        recipe=recipe,
+        python=python,
+        dependency_key=_make_key(facts, recipe, python),
+        install_project=packaged,
+        platform=facts.platform,
+        base=build.base,
+        notes=_make_notes(facts, recipe),
+    )
+
+
+def _choose_recipe(facts: SourceFacts) -> Recipe:
+    if facts.lock is not None:
+        if facts.pyproject is None:
+            raise BuildError(
+                "uv.lock: there is no pyproject.toml beside it: add it, uv.lock alone says not what to run"
+            )
+        return Recipe.LOCK
+    if facts.requirements is not None:
+        return Recipe.REQUIREMENTS
+    project = facts.pyproject or {}
+    if "project" in project or "poetry" in project.get("tool", {}):
+        return Recipe.PROJECT
+    if facts.foreign:
+        raise BuildError(
+            f"{facts.foreign[0]}: Seaway does not read it: add a uv.lock (run `uv lock`) or a requirements.txt"
+        )
+    return Recipe.NONE
+
+
+def _make_notes(facts: SourceFacts, recipe: Recipe) -> tuple[str, ...]:
+    notes = []
+    if recipe is Recipe.PROJECT:
+        notes.append("there is no uv.lock: versions are chosen now; run `uv lock` to have the same ones everywhere")
+    if recipe is Recipe.REQUIREMENTS and facts.pyproject is not None and "project" in facts.pyproject:
+        notes.append("dependencies come from requirements.txt, not from pyproject.toml")
+    notes += [f"{name} is not read" for name in facts.foreign]
+    return tuple(notes)
+
+
+def _is_package(pyproject: Mapping[str, Any] | None) -> bool:
+    """Tell whether the project itself is to be installed: it has a build system, unless [tool.uv] says otherwise."""
+    if pyproject is None:
+        return False
+    said = _table(_table(pyproject, "tool"), "uv").get("package")
+    return said if isinstance(said, bool) else "build-system" in pyproject
+
+
+def _choose_python(facts: SourceFacts, build: BuildTable) -> str:
+    requires = _requires_python(facts.pyproject)
+    if build.python:
+        return _agree(build.python, "seaway.toml: build.python", requires)
+    if facts.python_version_file:
+        return _agree(_parse_version(*facts.python_version_file), facts.python_version_file[0], requires)
+    if requires is None or _suits(facts.default_python, requires):
+        return facts.default_python
+    for minor in PYTHON_MINORS:
+        if _suits(f"3.{minor}", requires):
+            return f"3.{minor}"
+    raise BuildError(f'pyproject.toml: project.requires-python: no Python 3 suits "{requires}"')
+
+
+def _parse_version(file: str, content: str) -> str:
+    lines = [line.strip() for line in content.splitlines()]
+    text = next((line for line in lines if line and not line.startswith("#")), "")
+    match = re.fullmatch(r"(?:cpython-|python-)?(3\.\d+)(?:\.\d+)?", text)
+    if not match or not re.fullmatch(PYTHON_PATTERN, match[1]):
+        raise BuildError(f"{file}: {text!r} is not a Python version that Seaway knows: write for example 3.12")
+    return match[1]
+
+
+def _requires_python(pyproject: Mapping[str, Any] | None) -> SpecifierSet | None:
+    text = _table(pyproject or {}, "project").get("requires-python")
+    if text is None:
+        return None
+    try:
+        return SpecifierSet(str(text))
+    except InvalidSpecifier:
+        raise BuildError(
+            f'pyproject.toml: project.requires-python: {text!r} is not a version range: write for example ">=3.11"'
+        ) from None
+
+
+def _suits(python: str, requires: SpecifierSet) -> bool:
+    return any(requires.contains(f"{python}.{patch}") for patch in PATCHES)
+
+
+def _agree(python: str, where: str, requires: SpecifierSet | None) -> str:
+    if requires is not None and not _suits(python, requires):
+        raise BuildError(
+            f'{where}: Python {python} does not suit project.requires-python "{requires}" of pyproject.toml: '
+            "change one of them"
+        )
+    return python
+
+
+def _make_key(facts: SourceFacts, recipe: Recipe, python: str) -> str | None:
+    """Hash what decides the dependency layer; None when there are no dependencies to install."""
+    inputs: dict[str, Any] = {
+        "plan": PLAN_VERSION,
+        "python": python,
+        "platform": facts.platform,
+        "recipe": recipe.value,
+    }
+    local = facts.local_requirements
+    if recipe is Recipe.NONE:
+        return None
+    if recipe is Recipe.LOCK:
+        inputs["lock"] = facts.lock_digest
+        local = local or _has_local_packages(facts.lock or {})
+    elif recipe is Recipe.REQUIREMENTS:
+        inputs["requirements"] = facts.requirements
+    else:
+        project = _table(facts.pyproject or {}, "project")
+        local = local or "dependencies" in project.get("dynamic", ()) or "project" not in (facts.pyproject or {})
+        inputs["project"] = {key: project.get(key) for key in ("dependencies", "requires-python", "dynamic")}
+    inputs["tool"] = _table(_table(facts.pyproject or {}, "tool"), "uv")
+    if local:
+        inputs["source"] = facts.source_digest
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _has_local_packages(lock: Mapping[str, Any]) -> bool:
+    for package in lock.get("package", ()):
+        source = package.get("source", {})
+        path = next((source[key] for key in ("editable", "directory", "path", "virtual") if key in source), ".")
+        if path != ".":
+            return True
+    return False
+
+
+def _check_lock(facts: SourceFacts) -> None:
+    """Refuse a uv.lock whose record of the project's own requirements differs from pyproject.toml.
+
+    Compared here and not by `uv lock --check`: that asks the package index, and calls a lock stale that was
+    made with another index (a mirror) although it pins the same files.
+    """
+    project = _table(facts.pyproject or {}, "project")
+    if "dependencies" in project.get("dynamic", ()):
+        return
+    name = canonicalize_name(str(project.get("name", "")))
+    root = next(
+        (p for p in (facts.lock or {}).get("package", ()) if canonicalize_name(p.get("name", "")) == name), None
+    )
+    if root is None:
+        raise BuildError(
+            f"uv.lock: does not know the project {name!r} of pyproject.toml: run `uv lock` and deploy again"
+        )
+    locked: dict[str, SpecifierSet] = {
+        canonicalize_name(entry["name"]): SpecifierSet(entry.get("specifier", ""))
+        for entry in root.get("metadata", {}).get("requires-dist", ())
+        if "extra ==" not in entry.get("marker", "")
+    }
+    wanted = _wanted_requirements(project)
+    sourced = {canonicalize_name(key) for key in _table(_table(_table(facts.pyproject or {}, "tool"), "uv"), "sources")}
+    changed = sorted(
+        name for name in locked.keys() | wanted.keys()
+        if (name in locked) != (name in wanted) or (name not in sourced and locked[name] not in wanted[name])
+    )  # fmt: skip
+    if changed:
+        raise BuildError(
+            f"uv.lock: is older than pyproject.toml (differs in {', '.join(changed)}): run `uv lock` and deploy again"
+        )
+
+
+def _wanted_requirements(project: Mapping[str, Any]) -> dict[str, list[SpecifierSet]]:
+    """Return name -> specifiers (more than one where markers choose) of project.dependencies."""
+    wanted: dict[str, list[SpecifierSet]] = {}
+    for text in project.get("dependencies", ()):
+        try:
+            requirement = Requirement(str(text))
+        except InvalidRequirement as error:
+            raise BuildError(f"pyproject.toml: project.dependencies: {text!r} is not a requirement: {error}") from None
+        wanted.setdefault(canonicalize_name(requirement.name), []).append(requirement.specifier)
+    return wanted
+
+
+def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key, {})
+    if not isinstance(value, Mapping):
+        raise BuildError(f"pyproject.toml: {key}: is not a table")
+    return value

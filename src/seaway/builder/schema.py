@@ -1,0 +1,190 @@
+"""seaway.toml as pydantic models: what may stand in it, and the JSON schema made of that.
+
+The tables reuse the documents of seaway.model; DESCRIPTIONS adds the sentence a user reads for each key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from seaway.model import Frozen, Health, Name, RolloutPolicy, Route, RouterPolicy, Seconds
+
+SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+LONGEST = 7 * 24 * 3600  # upper bound that marks a duration in the schema, see model.base.Seconds
+DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h)\s*$"
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+PYTHON_PATTERN = r"^3\.(?:[89]|[1-9]\d)$"
+
+
+def _split_route(value: object) -> object:
+    """Turn "host/path" into the table it is short for."""
+    if isinstance(value, str):
+        if "://" in value:
+            raise ValueError(f"{value!r} is not a route: leave out the scheme, write host or host/path")
+        host, slash, path = value.partition("/")
+        return {"host": host, "path": slash + path} if slash else {"host": host}
+    if not isinstance(value, dict):
+        raise ValueError('a route is "host/path" or a table { host = "...", path = "/..." }')
+    return value
+
+
+def _check_command(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the command is empty: write the shell command that starts the process")
+    return value
+
+
+RouteEntry = Annotated[
+    Route,
+    BeforeValidator(_split_route),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "description": "host or host/path"},
+                {
+                    "type": "object",
+                    "properties": {"host": {"type": "string"}, "path": {"type": "string", "default": "/"}},
+                    "required": ["host"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class ProcessTable(Frozen):
+    """One [processes.NAME] table."""
+
+    command: Annotated[str, AfterValidator(_check_command)] | None = Field(default=None, max_length=8192)
+    stop_grace: Seconds = 30.0
+    health: Health = Health()
+
+
+class BuildTable(Frozen):
+    """The [build] table."""
+
+    python: str | None = Field(default=None, pattern=PYTHON_PATTERN)
+    base: str | None = Field(default=None, pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]{0,254}$")
+    timeout: Annotated[Seconds, Field(gt=0)] = 900.0
+
+
+class SeawayToml(Frozen):
+    """A whole seaway.toml."""
+
+    routes: tuple[RouteEntry, ...] = Field(default=(), max_length=200)
+    processes: dict[Name, ProcessTable] = {}
+    scale: dict[Name, Annotated[int, Field(ge=0, le=1000)]] = {}
+    rollout: RolloutPolicy = RolloutPolicy()
+    router: RouterPolicy = RouterPolicy()
+    build: BuildTable = BuildTable()
+
+
+_CHECKS = {
+    "startup": "Passes once before the other checks begin; while it fails the instance is starting.",
+    "readiness": "Gates traffic: an instance that fails it gets no requests until it passes again.",
+    "liveness": "An instance that fails it is restarted.",
+}
+_CHECK_KEYS = {
+    "http": "GET this path on the instance's port; 200 to 399 is good. One of http, tcp, command.",
+    "tcp": "Connect to the instance's port. One of http, tcp, command.",
+    "command": "Run this shell command with the instance's environment; exit code 0 is good. "
+    "One of http, tcp, command.",
+    "interval": "From the start of one check to the start of the next.",
+    "timeout": "A check that takes longer has failed.",
+    "healthy_after": "Good answers in a row that make it pass.",
+    "unhealthy_after": "Bad answers in a row that make it fail.",
+}
+
+DESCRIPTIONS: dict[str, str] = {
+    "routes": 'More addresses of the app, besides APP.DOMAIN: "host" or "host/path", or tables with host and path. '
+    "Stands at the top of the file, before the first [table].",
+    "routes[].host": "Host name, without scheme or port.",
+    "routes[].path": "Path prefix; the longest prefix that matches wins.",
+    "processes": "One table per process type. `web` gets traffic; `release` runs once before traffic moves.",
+    "processes.NAME.command": "Shell command; replaces the Procfile's line of the same name.",
+    "processes.NAME.stop_grace": "Time between SIGTERM and SIGKILL.",
+    "processes.NAME.health": "How the platform asks instances how they are.",
+    "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
+    **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
+    **{f"processes.NAME.health.{check}.{key}": text for check in _CHECKS for key, text in _CHECK_KEYS.items()},
+    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise.",
+    "rollout": "How a new release takes over.",
+    "rollout.strategy": "`blue-green`: the new release runs at full size before traffic moves. "
+    "`recreate`: the old one stops first, for processes that must not run twice.",
+    "rollout.release_timeout": "Limit of the release command.",
+    "rollout.start_timeout": "Limit from the start of the new instances until all are ready.",
+    "rollout.router_timeout": "Limit for the routers to acknowledge a change.",
+    "rollout.min_ready": "How long new instances must have been ready before traffic moves.",
+    "rollout.keep": "How long the old release stays at full size after traffic moved, for an instant return.",
+    "rollout.drain": "Limit for requests in flight on an instance that is to stop.",
+    "router": "How routers treat the web process.",
+    "router.keepalive": "Routers close idle connections to the app after this; keep it below the app's own.",
+    "router.idle_timeout": "A request or upgraded connection without a byte for this long is ended.",
+    "build": "How the image is made.",
+    "build.python": "Python version, for example `3.12`; wins over .python-version and requires-python.",
+    "build.base": "Base image to put the layers on where containers run (Kubernetes); not needed locally.",
+    "build.timeout": "Limit of one build; the platform's own limit holds too.",
+}
+
+
+def make_schema() -> dict[str, Any]:
+    """Return the JSON schema of seaway.toml (draft 2020-12)."""
+    schema = SeawayToml.model_json_schema()
+    _allow_durations(schema)
+    for name, text in DESCRIPTIONS.items():
+        node = _find(schema, [part.removesuffix("[]") for part in name.split(".")])
+        if node is not None:
+            node["description"] = text
+    schema.pop("description", None)
+    return {"$schema": SCHEMA_ID, **schema, "title": "seaway.toml"}
+
+
+def _allow_durations(node: object) -> None:
+    """Let every duration be text too ("30s"), as the parser does."""
+    if isinstance(node, dict):
+        if node.get("type") == "number" and node.get("le") == LONGEST:  # behind a validator pydantic keeps its words
+            bounds = {json_word: node.pop(word) for word, json_word in BOUNDS.items() if word in node}
+            node["anyOf"] = [{"type": node.pop("type"), **bounds}, {"type": "string", "pattern": DURATION_PATTERN}]
+        for child in node.values():
+            _allow_durations(child)
+    elif isinstance(node, list):
+        for child in node:
+            _allow_durations(child)
+
+
+def _find(schema: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+    node: dict[str, Any] = schema
+    for part in path:
+        table = resolve(schema, node)
+        properties = table.get("properties", {})
+        if part in properties:
+            node = properties[part]
+        elif (values := values_of(table)) is not None:
+            node = values
+        else:
+            return None
+    return node
+
+
+def values_of(table: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the schema of the values of a table whose keys are free, or None."""
+    for found in (*table.get("patternProperties", {}).values(), table.get("additionalProperties")):
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """Follow $ref, and the non-null side of anyOf, to the schema that describes the value."""
+    while True:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+            continue
+        sides = [side for side in node.get("anyOf", ()) if side.get("type") != "null"]
+        if len(sides) == 1:
+            node = sides[0]
+            continue
+        return node

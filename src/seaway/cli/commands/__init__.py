@@ -1,0 +1,1 @@
+"""The commands, a module for each thing they are about; every module has `add(app)`."""

@@ -1,0 +1,125 @@
+"""seaway run: one command with an app's image and config."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import typer
+
+from seaway.cli.client import Api, Doc, Patience, cancelling
+from seaway.cli.commands.watching import read_stream
+from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable
+from seaway.cli.logline import is_partial, own_text
+from seaway.cli.session import AppOption, OutputOption, TimeoutOption, command, connect
+from seaway.cli.show import Output, dig, print_json_line, print_note
+from seaway.cli.target import find_app
+from seaway.cli.waiting import POLL
+
+ALL_LINES = 100_000
+SIGNAL_BASE = 128  # a command ended by signal N exits with 128 + N, as in a shell
+
+
+def add(root: typer.Typer) -> None:
+    """Add `run` to the root command; options after CMD are CMD's own."""
+    settings = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+    root.command("run", context_settings=settings)(run)
+
+
+@command
+async def run(
+    words: Annotated[list[str], typer.Argument(metavar="CMD...", help="A command, or one quoted shell line.")],
+    *,
+    app: AppOption = None,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Run a command with image and config of the release that serves; the exit code is the command's own.
+
+    Its output is streamed, standard error apart from standard output; Ctrl-C kills it. Options come before CMD.
+    """
+    app = find_app(app)
+    line = words[0] if len(words) == 1 else shlex.join(words)
+    async with connect() as api:
+        task: Doc = await api.post(f"/apps/{app}/run", {"command": line, "timeout": timeout})
+        runner = _Run(api, app, str(task["id"]), output)
+        try:
+            state = await runner.follow()
+        except asyncio.CancelledError as error:
+            await runner.kill()
+            raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
+    _finish(state, output)
+
+
+class _Run:
+    """One task that is followed: its output is printed as it comes, each line once."""
+
+    def __init__(self, api: Api, app: str, task: str, output: Output) -> None:
+        self.api = api
+        self.path = f"/apps/{app}/run/{task}"
+        self.output = output
+        self.logs = f"/apps/{app}/logs"
+        self.query: dict[str, Any] = {"instance": task}
+        self.printed = 0
+        self.patience = Patience(print_note)
+
+    async def follow(self) -> Doc:
+        """Return the task's last state, when it is done and all its output is printed."""
+        async with cancelling(asyncio.create_task(self._stream())):
+            while True:
+                state: Doc = await self.patience.ask(lambda: self.api.get(self.path))
+                if dig(state, "done", False):
+                    break
+                await asyncio.sleep(POLL)
+        await self.patience.ask(self._print_rest)
+        return state
+
+    async def kill(self) -> None:
+        """Kill the command; one that has ended meanwhile is fine."""
+        try:
+            await self.api.call("DELETE", self.path)
+        except ApiError as error:
+            if error.exit_code != ExitCode.NOT_FOUND:
+                raise
+
+    async def _stream(self) -> None:
+        stream = read_stream(self.api, self.logs, self.query, ALL_LINES, follow=True, time_field="@timestamp")
+        try:
+            async with aclosing(stream) as lines:
+                async for line in lines:
+                    self._print(line)
+        except (Unreachable, ApiError):
+            return  # everything not printed by now comes with the rest, and errors show there
+
+    async def _print_rest(self) -> None:
+        """Print what the stream had not brought when the task ended."""
+        position = 0
+        async with aclosing(self.api.stream(self.logs, **self.query, n=ALL_LINES)) as items:
+            async for item in items:
+                position += 1
+                if position > self.printed:
+                    self._print(item.json())
+
+    def _print(self, line: Doc) -> None:
+        self.printed += 1
+        if self.output is Output.JSON:
+            print_json_line(line)
+            return
+        stream = sys.stderr if line.get("stream") == "stderr" else sys.stdout
+        stream.write(own_text(line) + ("" if is_partial(line) else "\n"))
+        stream.flush()
+
+
+def _finish(state: Doc, output: Output) -> None:
+    """Exit with the command's own code."""
+    if output is Output.JSON:
+        print_json_line({"task": state})
+    code, reason = dig(state, "exit_code"), dig(state, "reason", "")
+    if code is None:
+        raise CliError(f"the command did not run: {reason}", code="not-run")
+    if code < 0 and output is Output.TEXT:
+        print_note(f"seaway: {reason or f'ended by signal {-code}'}")
+    raise typer.Exit(SIGNAL_BASE - code if code < 0 else code)

@@ -1,0 +1,136 @@
+"""seaway ps: list, scale, restart."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from seaway.cli.client import Doc
+from seaway.cli.errors import UsageError
+from seaway.cli.group import ListingGroup
+from seaway.cli.outcome import bring_release
+from seaway.cli.progress import Progress, show_progress
+from seaway.cli.releasing import release_and_wait
+from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
+from seaway.cli.show import Output, age, dig, print_json, print_table, print_text, size, version
+from seaway.cli.show import state as coloured
+from seaway.cli.target import find_app
+from seaway.cli.waiting import Waiter, limit
+
+MOST = 1000  # instances of a process; the API's own limit
+
+
+def add(root: typer.Typer) -> None:
+    """Add `ps` to the root command."""
+    group = typer.Typer(cls=ListingGroup, help="Processes: list instances, scale, restart.")
+    group.command("list")(list_instances)
+    group.command("scale")(scale)
+    group.command("restart")(restart)
+    root.add_typer(group, name="ps")
+
+
+@command
+async def list_instances(*, app: AppOption = None, output: OutputOption = Output.TEXT) -> None:
+    """List an app's instances: state, age, restarts, CPU and memory, and why."""
+    app = find_app(app)
+    async with connect() as api:
+        instances: list[Doc] = await api.get(f"/apps/{app}/instances")
+    if output is Output.JSON:
+        print_json(instances)
+        return
+    rows = [
+        (dig(i, "key.process", ""), version(dig(i, "key.release")), short_id(dig(i, "id", "")), coloured(_state(i)),
+         age(dig(i, "started_at")), str(dig(i, "restarts", 0)), f"{dig(i, 'cpu', 0.0):.2f}",
+         size(dig(i, "memory", 0)), dig(i, "node", ""), dig(i, "drain_reason", "") or dig(i, "reason", ""))
+        for i in sorted(instances, key=_order)
+    ]  # fmt: skip
+    print_table(
+        ("process", "release", "instance", "state", "started", "restarts", "cpu", "memory", "node", "why"),
+        rows,
+        empty=f"{app} has no instances: `seaway deploy` starts some, `seaway ps scale web=1 -a {app}` sets how many",
+    )
+
+
+def short_id(instance: str) -> str:
+    """Return the last part of an instance's id, the one that tells it from its siblings."""
+    return instance.rpartition("-")[2] or instance
+
+
+def _state(instance: Doc) -> str:
+    word = str(dig(instance, "state", ""))
+    if dig(instance, "draining", False) and word == "running":
+        return "draining"
+    return "not ready" if word == "running" and not dig(instance, "ready", False) else word
+
+
+def _order(instance: Doc) -> tuple[bool, str, int, str]:
+    process = str(dig(instance, "key.process", ""))
+    return (process != "web", process, -int(dig(instance, "key.release", 0)), str(dig(instance, "id", "")))
+
+
+@command
+async def scale(
+    counts: Annotated[list[str], typer.Argument(metavar="PROCESS=COUNT...", help="For example web=3 worker=2.")],
+    *,
+    app: AppOption = None,
+    no_wait: NoWaitOption = False,
+    timeout: TimeoutOption = 300.0,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Set how many instances of each process run; waits until they do."""
+    wanted = parse_scale(counts)
+    app = find_app(app)
+    async with connect() as api:
+        answer: Doc = await api.call("PUT", f"/apps/{app}/scale", body=wanted)
+        if not no_wait:
+            with show_progress(quiet=output is Output.JSON) as progress:
+                what, hint = f"scaling {app}", f"`seaway ps -a {app}` tells how it stands; scale it back to undo it"
+                async with limit(timeout, progress, what=what, cancel=hint):
+                    await _follow(Waiter(api, app, progress), answer, wanted, progress)
+    if output is Output.JSON:
+        print_json(answer)
+    else:
+        print_text(f"scaled {app}: {' '.join(f'{name}={count}' for name, count in wanted.items())}")
+
+
+async def _follow(waiter: Waiter, answer: Doc, wanted: dict[str, int], progress: Progress) -> None:
+    """Wait for the rollout if the API made a release of it, for the instances if it only took the numbers."""
+    if dig(answer, "spec.number") is not None:
+        await bring_release(waiter, answer)
+        return
+    app = await waiter.get("")
+    if dig(app, "status.current") is None:
+        progress.say(f"{waiter.app} has nothing deployed yet; the numbers take effect with the first deploy")
+        return
+    await waiter.follow_scale(wanted)
+
+
+def parse_scale(counts: list[str]) -> dict[str, int]:
+    """Parse ["web=3", "worker=2"]."""
+    wanted: dict[str, int] = {}
+    for text in counts:
+        name, equals, count = text.partition("=")
+        if not (name and equals and count.isascii() and count.isdigit() and int(count) <= MOST):
+            raise UsageError(
+                f"{text!r} is not PROCESS=COUNT (a whole number from 0 to {MOST})",
+                hint="for example: seaway ps scale web=3 worker=2",
+                field="scale",
+            )
+        if name in wanted:
+            raise UsageError(f"{name} is given twice", field="scale")
+        wanted[name] = int(count)
+    return wanted
+
+
+@command
+async def restart(
+    *,
+    app: AppOption = None,
+    no_wait: NoWaitOption = False,
+    timeout: TimeoutOption = 1800.0,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Replace every instance by a new one, without dropping a request: a new release that is the same."""
+    app = find_app(app)
+    await release_and_wait(app, "POST", "/restart", {}, wait=not no_wait, timeout=timeout, output=output)

@@ -1,0 +1,180 @@
+"""Runs builds and makes releases of what they built. Documents say what is to be done; tasks only do it.
+
+A build that was running when the control plane died is run again (builds are idempotent), three times at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from seaway.builder.base import Builder, BuildError
+from seaway.control.reconcile import Tell
+from seaway.home import Home
+from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout
+from seaway.rollout.releases import ImageChange, ReleaseRefused, compose_release
+from seaway.store.base import AlreadyExists, Conflict, NotFound, Store
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 3
+OPEN = (BuildState.QUEUED, BuildState.RUNNING)
+
+
+class BuildRunner:
+    """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases."""
+
+    def __init__(
+        self,
+        store: Store,
+        builder: Builder,
+        home: Home,
+        *,
+        clock: Callable[[], datetime],
+        tell: Tell,
+        parallel: int = 2,
+        check_routes: Callable[[App, Release], Awaitable[str]] | None = None,
+    ) -> None:
+        self._store = store
+        self._builder = builder
+        self._home = home
+        self._clock = clock
+        self._tell = tell
+        self._slots = asyncio.Semaphore(parallel)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._check_routes = check_routes
+
+    async def reconcile(self, app: App) -> None:
+        """Look at the app's builds: start, cancel, release."""
+        builds = (await self._store.list(Build, {"app": app.name})).documents
+        for build in builds:
+            state = build.status.state
+            if state in OPEN and (build.spec.cancel or app.spec.destroy):
+                await self._cancel(build)
+            elif state is BuildState.RUNNING and build.name not in self._running:
+                await self._start_again(build)
+        busy = any(b.name in self._running for b in builds)
+        queued = [b for b in builds if b.status.state is BuildState.QUEUED and not b.spec.cancel]
+        if queued and not busy and not app.spec.destroy:
+            self._start(min(queued, key=lambda b: b.spec.number))
+        for build in sorted(builds, key=lambda b: b.spec.number):
+            if build.status.state is BuildState.SUCCEEDED and build.spec.deploy and build.status.release is None:
+                await self._release(app, build, builds)
+
+    async def close(self) -> None:
+        """Stop what runs; it is run again when the control plane is back."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, build: Build) -> None:
+        task = asyncio.create_task(self._run(build), name=f"build-{build.name}")
+        self._running[build.name] = task
+        task.add_done_callback(lambda _: self._running.pop(build.name, None))
+
+    async def _start_again(self, build: Build) -> None:
+        """Queue a build that a dead control plane left running, or give it up."""
+        if build.status.attempts >= MAX_ATTEMPTS:
+            await self._end(build, BuildState.FAILED, f"interrupted {MAX_ATTEMPTS} times; deploy again")
+        else:
+            await self._write(build, state=BuildState.QUEUED, reason="interrupted by a restart; runs again")
+
+    async def _cancel(self, build: Build) -> None:
+        task = self._running.get(build.name)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        await self._end(build, BuildState.CANCELLED, "cancelled")
+
+    async def _run(self, build: Build) -> None:
+        async with self._slots:
+            started = await self._write(
+                build,
+                state=BuildState.RUNNING,
+                reason="starts",
+                attempts=build.status.attempts + 1,
+                started_at=self._clock(),
+            )
+            if started is None:
+                return
+            try:
+                async with asyncio.timeout(build.spec.timeout):
+                    built = await self._builder.build(
+                        build.spec.app, build.spec.source, self._home.builds / f"{build.name}.log", lambda _: None
+                    )
+            except TimeoutError:
+                await self._end(build, BuildState.FAILED, f"took longer than {build.spec.timeout:g} s")
+            except BuildError as error:
+                await self._end(build, BuildState.FAILED, str(error))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.exception("build crashed", build=build.name)
+                await self._end(build, BuildState.FAILED, f"the builder itself failed: {error}")
+            else:
+                reason = f"built {built.image.removeprefix('sha256:')[:12]}"
+                await self._end(build, BuildState.SUCCEEDED, reason, image=built.image, manifest=built.manifest)
+
+    async def _end(self, build: Build, state: BuildState, reason: str, **more: Any) -> None:
+        if await self._write(build, state=state, reason=reason, ended_at=self._clock(), **more) is None:
+            return
+        word = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}.get(state, "BuildCancelled")
+        await self._tell(
+            EventSpec(at=self._clock(), app=build.spec.app, about=f"build {build.name}", reason=word, message=reason),
+            build.meta.labels.get("team", ""),
+        )
+
+    async def _write(self, build: Build, **update: Any) -> Build | None:
+        """Change the status of the newest version of a build that is still open; None if it is not."""
+        while True:
+            try:
+                newest = await self._store.get(Build, build.name)
+                if newest.status.state not in OPEN:
+                    return None
+                status = BuildStatus.model_validate(newest.status.model_dump() | _plain(update))
+                return await self._store.update(newest.model_copy(update={"status": status}))
+            except Conflict:
+                continue
+            except NotFound:
+                return None
+
+    async def _release(self, app: App, build: Build, builds: tuple[Build, ...]) -> None:
+        """Make the release of a built image, once; a build that a newer one overtook makes none."""
+        assert build.status.image is not None
+        assert build.status.manifest is not None
+        releases = (await self._store.list(Release, {"app": app.name})).documents
+        made = next((r.spec.number for r in releases if r.spec.build == build.name), None)
+        overtaken = [b for b in builds if b.spec.number > build.spec.number and b.status.release]
+        if made is None and overtaken:
+            await self._note_release(build, 0, f"superseded by build {overtaken[0].spec.number}; no release was made")
+            return
+        while made is None:
+            rollouts = (await self._store.list(Rollout, {"app": app.name})).documents
+            change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy)
+            try:
+                release = compose_release(app, releases, rollouts, change, build.spec.by)
+                problem = await self._check_routes(app, release) if self._check_routes else ""
+                if problem:
+                    await self._note_release(build, 0, problem)
+                    return
+                made = (await self._store.create(release)).spec.number
+            except ReleaseRefused as refused:
+                await self._note_release(build, 0, refused.message)
+                return
+            except AlreadyExists:
+                releases = (await self._store.list(Release, {"app": app.name})).documents
+        await self._note_release(build, made, build.status.reason)
+
+    async def _note_release(self, build: Build, number: int, reason: str) -> None:
+        """Record the release made of a build; 0: none, and `reason` says why."""
+        status = build.status.model_copy(update={"release": number, "reason": reason})
+        await self._store.update(build.model_copy(update={"status": status}))
+
+
+def _plain(update: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in update.items()}

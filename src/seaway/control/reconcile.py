@@ -1,0 +1,124 @@
+"""One pass over one app: load facts, publish what they amount to, decide, apply. No memory between passes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from seaway.control.ports import Routes
+from seaway.engine.base import Engine, EngineError, EngineUnavailable
+from seaway.model import App, Build, EventSpec, Observation, Release, Rollout
+from seaway.rollout.decide import decide
+from seaway.rollout.facts import Facts, Plan
+from seaway.store.base import AlreadyExists, NotFound, Store
+
+log = structlog.get_logger()
+
+Observe = Callable[[], Awaitable[Observation]]
+Tell = Callable[[EventSpec, str], Awaitable[None]]
+"""Records an event of a team's app."""
+
+
+class Reconciler:
+    """Brings one app at a time from what is to what is wanted."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        routes: Routes,
+        *,
+        clock: Callable[[], datetime],
+        tell: Tell,
+        observe: Observe | None = None,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._routes = routes
+        self._clock = clock
+        self._tell = tell
+        self._observe = observe or engine.observe
+
+    async def reconcile(self, name: str) -> datetime | None:
+        """Do one pass; return when to look again (None: when something changes).
+
+        Raises Conflict if another writer was faster and Unavailable if the store is away: call again.
+        """
+        try:
+            app = await self._store.get(App, name)
+        except NotFound:
+            self._routes.withdraw(name)
+            return None
+        facts, rollouts = await self._load(app)
+        plan = decide(facts)
+        await self._act(plan)
+        await self._record(app, rollouts, plan)
+        return plan.look_again
+
+    async def _load(self, app: App) -> tuple[Facts, dict[str, Rollout]]:
+        labels = {"app": app.name}
+        releases = {r.spec.number: r for r in (await self._store.list(Release, labels)).documents}
+        rollouts = (await self._store.list(Rollout, labels)).documents
+        try:
+            observation, observed = await self._observe(), True
+        except EngineUnavailable as error:
+            log.warning("the engine does not answer", app=app.name, error=str(error))
+            observation, observed = Observation(), False
+        mine = tuple(i for i in observation.instances if i.key.app == app.name)
+        now = self._clock()
+        routers = self._routes.publish(app, releases, mine, now) if observed else ()
+        facts = Facts(
+            now=now,
+            app=app,
+            releases={number: release.spec for number, release in releases.items()},
+            rollouts=rollouts,
+            observed=observed,
+            instances=mine,
+            workloads=tuple(w for w in observation.workloads if w.key.app == app.name),
+            tasks={t.id: t for t in observation.tasks if t.app == app.name},
+            routers=routers,
+        )
+        return facts, {rollout.name: rollout for rollout in rollouts}
+
+    async def _act(self, plan: Plan) -> None:
+        """Tell the engine. What fails now is wanted again at the next pass."""
+        try:
+            for workload in plan.apply:
+                await self._engine.apply(workload)
+            for key in plan.remove:
+                await self._engine.remove(key)
+            for task in plan.start_tasks:
+                await self._engine.start_task(task)
+            for task_id in plan.remove_tasks:
+                await self._engine.remove_task(task_id)
+        except EngineError as error:
+            log.warning("the engine refused", error=str(error))
+
+    async def _record(self, app: App, rollouts: dict[str, Rollout], plan: Plan) -> None:
+        """Write documents: each write is a compare-and-swap on what the plan was made from."""
+        for rollout in plan.create_rollouts:
+            try:
+                await self._store.create(rollout)
+            except AlreadyExists:
+                log.debug("rollout exists", rollout=rollout.name)
+        for name, status in plan.rollout_status.items():
+            await self._store.update(rollouts[name].model_copy(update={"status": status}))
+        if plan.app_status is not None:
+            await self._store.update(app.model_copy(update={"status": plan.app_status}))
+        for event in plan.events:
+            await self._tell(event, app.spec.team)
+        if plan.delete:
+            await self._delete(app)
+
+    async def _delete(self, app: App) -> None:
+        """Delete everything of the app; the app itself last, so that a crash in between goes on."""
+        for kind in (Build, Rollout, Release):
+            for document in (await self._store.list(kind, {"app": app.name})).documents:
+                try:
+                    await self._store.delete(kind, document.name)
+                except NotFound:
+                    log.debug("gone already", document=document.name)
+        self._routes.withdraw(app.name)
+        await self._store.delete(App, app.name)

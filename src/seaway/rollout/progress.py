@@ -1,0 +1,262 @@
+"""How the rollout under way goes on: for each phase, what ends it well, what ends it badly, and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
+from seaway.rollout.facts import Facts
+from seaway.rollout.sentences import describe_routers, describe_unready, find_broken, is_serving
+from seaway.rollout.transitions import advance
+from seaway.rollout.wanted import BEFORE_SHIFT, remaining
+
+PAUSE_LIMIT = timedelta(hours=24)  # a forgotten pause ends as if it had been cancelled
+STOP_MARGIN = timedelta(seconds=60)  # beyond drain and grace, for an engine to report an instance gone
+LOOK_INTERVAL = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a phase says now: `go` on to the next, `fail`, or wait (neither) for `reason`."""
+
+    reason: str
+    go: bool = False
+    fail: bool = False
+
+
+def progress_rollout(
+    facts: Facts, rollout: Rollout, newer: int | None, *, begin: bool = False
+) -> tuple[RolloutStatus, datetime | None]:
+    """Return the rollout's next status and when to look again. `newer`: the release that waits behind it."""
+    status, now = rollout.status, facts.now
+    if begin:
+        return _enter_work(facts, rollout, "its turn"), None
+    paused = rollout.spec.paused and not rollout.spec.promote and not rollout.spec.cancel
+    if rollout.spec.cancel and status.phase not in (Phase.RETURNING, Phase.RESTORING):
+        by = rollout.spec.cancelled_by or "a user"
+        return _undo(facts, rollout, f"cancelled by {by}", cancelled=True), None
+    verdict = _judge(facts, rollout, newer)
+    if verdict.fail:
+        return _undo(facts, rollout, verdict.reason, cancelled=False), None
+    if verdict.go and not (paused and status.phase in (Phase.VERIFYING, Phase.KEEPING)):
+        return _go_on(facts, rollout, verdict.reason), None
+    deadline = status.deadline
+    if paused and status.entered_at is not None and deadline is not None:
+        deadline = max(deadline, status.entered_at + PAUSE_LIMIT)
+    blind = not facts.observed and status.phase not in BEFORE_SHIFT
+    if deadline is not None and now >= deadline and not blind:
+        why = f"gave up after {_seconds(status, now)} s of {status.phase}: {verdict.reason}"
+        return _undo(facts, rollout, why, cancelled=paused), None
+    reason = f"paused ({verdict.reason}); resume, promote or cancel it" if paused else verdict.reason
+    again = min(t for t in (deadline, now + LOOK_INTERVAL) if t is not None)
+    return status.model_copy(update={"reason": reason}), again
+
+
+def _seconds(status: RolloutStatus, now: datetime) -> int:
+    return round((now - status.entered_at).total_seconds()) if status.entered_at else 0
+
+
+def _judge(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
+    phase = rollout.status.phase
+    if rollout.spec.target not in facts.releases:
+        return Verdict(f"v{rollout.spec.target} is not there any more", fail=phase not in _BACK)
+    if not facts.observed:
+        return Verdict("the engine does not answer; what runs goes on")
+    match phase:
+        case Phase.PREPARING:
+            return _judge_release_command(facts, rollout)
+        case Phase.CLEARING:
+            left = remaining(facts, rollout.status.base)
+            if left:
+                return Verdict(f"waits for {len(left)} instances of v{rollout.status.base} to stop")
+            return Verdict(f"v{rollout.status.base} is stopped", go=True)
+        case Phase.STARTING:
+            return _judge_start(facts, rollout)
+        case Phase.VERIFYING:
+            return _judge_readiness(facts, rollout)
+        case Phase.SHIFTING:
+            return _judge_shift(facts, rollout.spec.target)
+        case Phase.KEEPING:
+            return _judge_kept(facts, rollout, newer)
+        case Phase.RETURNING:
+            return _judge_shift(facts, rollout.status.base)
+        case _:
+            return _judge_restored(facts, rollout)
+
+
+_BACK = frozenset({Phase.RETURNING, Phase.RESTORING})
+
+
+def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
+    release = facts.releases[rollout.spec.target]
+    task = facts.tasks.get(f"{facts.app.name}-v{rollout.spec.target}-release")
+    command = release.release_command
+    if task is None or not task.done:
+        return Verdict(f"runs the release command of v{rollout.spec.target}: {command}")
+    if task.exit_code == 0:
+        return Verdict("the release command succeeded", go=True)
+    detail = task.reason or f"exit code {task.exit_code}"
+    return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
+
+
+def _judge_start(facts: Facts, rollout: Rollout) -> Verdict:
+    target = rollout.spec.target
+    broken = find_broken(facts, target)
+    crashing = [i for i in facts.live(target) if i.state == "crashing"]
+    if crashing and broken:
+        return Verdict(broken, fail=True)
+    if _all_ready(facts, target):
+        return Verdict(f"every instance of v{target} is ready", go=True)
+    return Verdict(describe_unready(facts, target))
+
+
+def _all_ready(facts: Facts, release: int) -> bool:
+    return all(
+        sum(i.serving for i in facts.live(release, process)) >= facts.count(release, process)
+        for process in facts.releases[release].processes
+    )
+
+
+def _judge_readiness(facts: Facts, rollout: Rollout) -> Verdict:
+    target = rollout.spec.target
+    policy = facts.releases[target].rollout
+    started = _judge_start(facts, rollout)
+    if not started.go:
+        return started
+    young = [
+        i
+        for i in facts.live(target)
+        if i.serving and i.ready_since and facts.now - i.ready_since < timedelta(seconds=policy.min_ready)
+    ]
+    if young:
+        return Verdict(f"v{target} is ready; it has to stay so for {policy.min_ready:g} s")
+    web = frozenset(i.id for i in facts.live(target, WEB) if i.serving)
+    lacking = describe_routers(facts.routers, web)
+    if lacking:
+        refused = any(router.rejected for router in facts.routers)
+        return Verdict(lacking, fail=refused)
+    return Verdict(f"v{target} is ready and every router sees it healthy", go=True)
+
+
+def _judge_shift(facts: Facts, holder: int | None) -> Verdict:
+    """The traffic is with `holder` once documents say so and every live router has acknowledged them."""
+    wanted = {holder: 100} if holder is not None else {}
+    if facts.app.status.traffic != wanted:
+        return Verdict(f"moves the traffic to v{holder}")
+    refused = next((router for router in facts.routers if router.rejected), None)
+    if refused:
+        return Verdict(f"{refused.name} refused the routes: {refused.rejected}", fail=facts.active is not None)
+    late = [router.name for router in facts.routers if not router.applied]
+    if late:
+        return Verdict(f"waiting for {', '.join(late)} to acknowledge the routes")
+    return Verdict(f"v{holder} serves all traffic", go=True)
+
+
+def _judge_kept(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
+    target, base = rollout.spec.target, rollout.status.base
+    settled = facts.app.status.current == target and facts.app.status.traffic == {target: 100}
+    broken = find_broken(facts, target)
+    if broken:
+        return Verdict(broken, fail=True)
+    if not settled:
+        return Verdict(f"v{target} serves all traffic")
+    if rollout.spec.promote:
+        return Verdict(f"v{target} was promoted", go=True)
+    if newer is not None:
+        return Verdict(f"v{target} serves all traffic; v{newer} is next", go=True)
+    if base is None or rollout.spec.strategy is Strategy.RECREATE:
+        return Verdict(f"v{target} serves all traffic", go=True)
+    keep = facts.releases[target].rollout.keep
+    entered = rollout.status.entered_at or facts.now
+    if facts.now >= entered + timedelta(seconds=keep):
+        return Verdict(f"v{target} proved itself for {keep:g} s", go=True)
+    return Verdict(f"v{target} serves all traffic; v{base} is kept for {keep:g} s for instant return")
+
+
+def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:
+    target, base = rollout.spec.target, rollout.status.base
+    left = remaining(facts, target)
+    if left:
+        return Verdict(f"waits for {len(left)} instances of v{target} to stop before v{base} starts again")
+    if base is None or base not in facts.releases:
+        return Verdict("there was no release before", go=True)
+    if not _all_ready(facts, base):
+        return Verdict(describe_unready(facts, base))
+    if facts.app.status.traffic != {base: 100} or facts.app.status.current != base:
+        return Verdict(f"moves the traffic back to v{base}")
+    web = frozenset(i.id for i in facts.live(base, WEB))
+    lacking = describe_routers(facts.routers, web)
+    return Verdict(lacking or f"v{base} serves again", go=not lacking)
+
+
+def _enter_work(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
+    """Enter clearing (recreate, with an A) or starting."""
+    status, target = rollout.status, rollout.spec.target
+    policy = facts.releases[target].rollout
+    if rollout.spec.strategy is Strategy.RECREATE and status.base is not None:
+        limit = _stop_limit(facts, status.base, policy)
+        return advance(status, Phase.CLEARING, f"v{status.base} stops before v{target} starts", facts.now, limit)
+    limit = facts.now + timedelta(seconds=policy.start_timeout)
+    return advance(status, Phase.STARTING, f"v{target} starts ({reason})", facts.now, limit)
+
+
+def _stop_limit(facts: Facts, release: int, policy: RolloutPolicy) -> datetime:
+    processes = facts.releases[release].processes.values() if release in facts.releases else ()
+    grace = max((process.stop_grace for process in processes), default=0.0)
+    return facts.now + timedelta(seconds=policy.drain + grace) + STOP_MARGIN
+
+
+def _go_on(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
+    status, now, target = rollout.status, facts.now, rollout.spec.target
+    policy = facts.releases[target].rollout if target in facts.releases else RolloutPolicy()
+    router_limit = now + timedelta(seconds=policy.router_timeout)
+    match status.phase:
+        case Phase.PREPARING:
+            return _enter_work(facts, rollout, reason)
+        case Phase.CLEARING:
+            limit = now + timedelta(seconds=policy.start_timeout)
+            return advance(status, Phase.STARTING, f"v{target} starts ({reason})", now, limit)
+        case Phase.STARTING:
+            limit = router_limit + timedelta(seconds=policy.min_ready)
+            return advance(status, Phase.VERIFYING, reason, now, limit)
+        case Phase.VERIFYING:
+            return advance(status, Phase.SHIFTING, f"moves the traffic to v{target}", now, router_limit)
+        case Phase.SHIFTING:
+            limit = now + timedelta(seconds=policy.keep) + STOP_MARGIN
+            return advance(status, Phase.KEEPING, reason, now, limit)
+        case Phase.KEEPING:
+            return advance(status, Phase.SUCCEEDED, reason, now)
+        case _:
+            end = Phase.CANCELLED if status.verdict == "cancelled" else Phase.ROLLED_BACK
+            return advance(status, end, f"{status.verdict_reason}; {reason}", now)
+
+
+def _undo(facts: Facts, rollout: Rollout, why: str, *, cancelled: bool) -> RolloutStatus:
+    """End the rollout, or start the way back to A; `why` is kept for the end."""
+    status, now, base = rollout.status, facts.now, rollout.status.base
+    end = Phase.CANCELLED if cancelled else Phase.FAILED
+    status = status.model_copy(update={"verdict": "cancelled" if cancelled else "failed", "verdict_reason": why})
+    phase, recreate = status.phase, rollout.spec.strategy is Strategy.RECREATE
+    if phase in _BACK:
+        return advance(status, Phase.FAILED, f"{rollout.status.verdict_reason}; then {why}", now)
+    cleared = recreate and base is not None and phase is not Phase.PREPARING
+    if cleared and base is not None:
+        limit = _stop_limit(facts, rollout.spec.target, RolloutPolicy())
+        policy = facts.releases[base].rollout if base in facts.releases else RolloutPolicy()
+        limit += timedelta(seconds=policy.start_timeout)
+        return advance(status, Phase.RESTORING, f"{why}; v{base} starts again", now, limit)
+    if phase is Phase.SHIFTING and base is not None:
+        return _return(status, base, why, now)
+    if phase is Phase.KEEPING:
+        if base is not None and is_serving(facts, base):
+            return _return(status, base, why, now)
+        stays = f"v{rollout.spec.target} stays, as there is no healthy release to return to"
+        return advance(status, end, f"{why}; {stays}", now)
+    keeps = f"; v{base} serves on" if base is not None else ""
+    return advance(status, end, why + keeps, now)
+
+
+def _return(status: RolloutStatus, base: int, why: str, now: datetime) -> RolloutStatus:
+    limit = now + timedelta(seconds=RolloutPolicy().router_timeout)
+    return advance(status, Phase.RETURNING, f"{why}; the traffic returns to v{base}", now, limit)

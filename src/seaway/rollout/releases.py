@@ -1,0 +1,166 @@
+"""Composing the next release of an app: a pure function of what there is and one change.
+
+The base of a new release is the newest one that is on its way (no rollout yet, queued or under way), else the
+one that serves, else the newest there is. A release whose rollout failed or was cancelled is therefore never
+built upon while another one serves: cancelling puts the config back, not only the traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from seaway.model import (
+    App,
+    BuildManifest,
+    Meta,
+    Release,
+    ReleaseSpec,
+    Rollout,
+    Strategy,
+    release_name,
+)
+
+
+class ReleaseRefused(Exception):
+    """No release is made of this change; `code` is a stable word for programs, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """Set and unset config values."""
+
+    set: Mapping[str, str] = field(default_factory=dict)
+    unset: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """A new image with what its app files say."""
+
+    image: str
+    manifest: BuildManifest
+    build: str | None = None
+    strategy: Strategy | None = None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Copy an old release; `to` None: the newest one that served before the one that serves now."""
+
+    to: int | None = None
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Copy the release as it is, so that every instance is replaced by the usual road."""
+
+
+Change = ConfigChange | ImageChange | Rollback | Restart
+
+
+def find_base(app: App, releases: Sequence[Release], rollouts: Sequence[Rollout]) -> Release | None:
+    """Return the release that the next one starts from; None if the app has none."""
+    ended = {rollout.spec.target for rollout in rollouts if rollout.ended}
+    ordered = sorted(releases, key=lambda release: release.spec.number, reverse=True)
+    current = app.status.current
+    for release in ordered:
+        if release.spec.number == current or (current is None) or release.spec.number not in ended:
+            return release
+    return ordered[0] if ordered else None
+
+
+def compose_release(
+    app: App, releases: Sequence[Release], rollouts: Sequence[Rollout], change: Change, by: str
+) -> Release:
+    """Return the next release document (not stored yet); raise ReleaseRefused if the change makes none."""
+    base = find_base(app, releases, rollouts)
+    number = max((release.spec.number for release in releases), default=0) + 1
+    spec = base.spec if base else ReleaseSpec(app=app.name, number=number)
+    spec = _changed(app, spec, releases, rollouts, change)
+    spec = spec.model_copy(update={"app": app.name, "number": number, "by": by})
+    labels = {"app": app.name, "team": app.spec.team}
+    return Release(meta=Meta(name=release_name(app.name, number), labels=labels), spec=spec)
+
+
+def _changed(
+    app: App, base: ReleaseSpec, releases: Sequence[Release], rollouts: Sequence[Rollout], change: Change
+) -> ReleaseSpec:
+    match change:
+        case ConfigChange():
+            return _with_config(base, change)
+        case ImageChange():
+            return _with_image(base, change)
+        case Restart():
+            if base.image is None:
+                raise ReleaseRefused("nothing-deployed", f"{app.name} has no release to restart: deploy it first")
+            return base.model_copy(update={"description": "Restart", "copies": None})
+        case Rollback():
+            target = _find_rollback_target(app, releases, rollouts, change.to)
+            update = {"description": f"Rollback to v{target.number}", "copies": target.number}
+            return target.model_copy(update=update)
+
+
+def _with_config(base: ReleaseSpec, change: ConfigChange) -> ReleaseSpec:
+    missing = sorted(set(change.unset) - set(base.config))
+    if missing:
+        raise ReleaseRefused("no-such-config", f"not set: {', '.join(missing)}; `seaway config list` shows what is")
+    config = {key: value for key, value in base.config.items() if key not in set(change.unset)} | dict(change.set)
+    if config == base.config:
+        raise ReleaseRefused("no-change", "the config has these values already; no release was made")
+    said = [f"Set {', '.join(sorted(change.set))}"] if change.set else []
+    said += [f"Unset {', '.join(sorted(change.unset))}"] if change.unset else []
+    return base.model_copy(update={"config": config, "description": "; ".join(said), "copies": None})
+
+
+def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:
+    manifest = change.manifest
+    rollout = manifest.rollout
+    if change.strategy is not None:
+        rollout = rollout.model_copy(update={"strategy": change.strategy})
+    update = {
+        "image": change.image,
+        "build": change.build,
+        "processes": manifest.processes,
+        "release_command": manifest.release_command,
+        "routes": manifest.routes,
+        "scale": manifest.scale,
+        "rollout": rollout,
+        "router": manifest.router,
+        "description": f"Deploy {change.image.removeprefix('sha256:')[:12]}",
+        "copies": None,
+    }
+    return base.model_copy(update=update)
+
+
+def _find_rollback_target(
+    app: App, releases: Sequence[Release], rollouts: Sequence[Rollout], to: int | None
+) -> ReleaseSpec:
+    by_number = {release.spec.number: release.spec for release in releases}
+    current = app.status.current
+    if to is not None:
+        if to not in by_number:
+            known = ", ".join(f"v{n}" for n in sorted(by_number)[-10:]) or "none"
+            raise ReleaseRefused("no-such-release", f"{app.name} has no release v{to}; the newest are: {known}")
+        if by_number[to].image is None:
+            raise ReleaseRefused("no-image", f"v{to} holds config only, it never ran; choose another release")
+        return by_number[to]
+    served = {rollout.spec.target for rollout in rollouts if rollout.status.phase == "succeeded"}
+    now = by_number.get(current) if current is not None else None
+    seen = {_content(now)} if now else set()
+    for number in sorted(by_number, reverse=True):
+        if current is not None and number < current and number in served and _content(by_number[number]) not in seen:
+            return by_number[number]
+    raise ReleaseRefused(
+        "nothing-to-return-to", f"{app.name} has no earlier release that served; name one: rollback vN"
+    )
+
+
+def _content(spec: ReleaseSpec) -> str:
+    """What makes a release differ in use: everything but its number and its story."""
+    return spec.model_dump_json(exclude={"number", "copies", "description", "by", "build"})

@@ -1,0 +1,67 @@
+"""What the stored phase of a rollout asks for: which releases run, which gets the traffic, which is current.
+
+Everything here follows from documents alone, so a control loop that was killed at any moment and starts again
+wants exactly the same.
+"""
+
+from __future__ import annotations
+
+from seaway.model import Instance, InstanceState, Phase, Rollout, Strategy
+from seaway.rollout.facts import Facts
+
+BEFORE_SHIFT = frozenset({Phase.PREPARING, Phase.CLEARING, Phase.STARTING, Phase.VERIFYING})
+ON_TARGET = frozenset({Phase.SHIFTING, Phase.KEEPING})
+GOING_BACK = frozenset({Phase.RETURNING, Phase.RESTORING})
+
+
+def want_releases(facts: Facts) -> frozenset[int]:
+    """Return the releases whose instances are to run at full size."""
+    rollout = facts.active
+    if facts.app.spec.destroy:
+        return frozenset()
+    if rollout is None:
+        current = facts.app.status.current
+        return frozenset({current}) if current is not None and current in facts.releases else frozenset()
+    base, target, phase = rollout.status.base, rollout.spec.target, rollout.status.phase
+    if rollout.spec.strategy is Strategy.RECREATE:
+        wanted = _want_exclusive(facts, rollout)
+    elif phase is Phase.PREPARING:
+        wanted = {base}
+    else:
+        wanted = {base, target}
+    return frozenset(n for n in wanted if n is not None and n in facts.releases)
+
+
+def _want_exclusive(facts: Facts, rollout: Rollout) -> set[int | None]:
+    """Strategy recreate: never A and B together; in between there is neither."""
+    phase, base, target = rollout.status.phase, rollout.status.base, rollout.spec.target
+    if phase is Phase.PREPARING or (phase is Phase.RESTORING and not remaining(facts, target)):
+        return {base}
+    return set() if phase in (Phase.CLEARING, Phase.RESTORING) else {target}
+
+
+def want_traffic(facts: Facts) -> dict[int, int]:
+    """Return the weights that the routers are to have, by release."""
+    rollout = facts.active
+    if rollout is None or facts.app.spec.destroy:
+        holder = facts.app.status.current
+    elif rollout.status.phase in ON_TARGET:
+        holder = rollout.spec.target
+    else:
+        holder = rollout.status.base
+    return {holder: 100} if holder is not None and holder in facts.releases else {}
+
+
+def want_current(facts: Facts) -> int | None:
+    """Return the release that counts as the one that serves."""
+    rollout = facts.active
+    if rollout is not None and rollout.status.phase is Phase.KEEPING:
+        return rollout.spec.target
+    if rollout is not None and rollout.status.phase in GOING_BACK:
+        return rollout.status.base
+    return facts.app.status.current
+
+
+def remaining(facts: Facts, release: int | None) -> list[Instance]:
+    """Return the instances of a release that still run, those being stopped included."""
+    return [i for i in facts.instances if i.key.release == release and i.state is not InstanceState.STOPPED]

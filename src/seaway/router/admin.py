@@ -1,0 +1,61 @@
+"""Envoy's admin interface, on a unix socket that only this user can open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ADMIN_TIMEOUT = 10.0  # seconds; a table of 10,000 apps takes a while to print
+
+_UNHEALTHY = ("failed_active_health_check", "pending_active_hc")
+
+
+class EnvoyAdmin:
+    """Calls Envoy's admin interface; every method may raise httpx.HTTPError."""
+
+    def __init__(self, socket: Path) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=ADMIN_TIMEOUT)
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.aclose()
+
+    async def _post(self, path: str) -> None:
+        (await self._client.post(path)).raise_for_status()
+
+    async def reopen_logs(self) -> None:
+        """Make Envoy open its log files anew, after they were renamed."""
+        await self._post("/reopen_logs")
+
+    async def begin_draining(self) -> None:
+        """Ask clients to go (Connection: close, GOAWAY), then close the listeners after Envoy's drain time."""
+        await self._post("/drain_listeners?graceful&skip_exit")
+
+    async def count_active(self) -> int:
+        """Return the requests in flight, upgraded connections included."""
+        response = await self._client.get("/stats?filter=^http.ingress.downstream_rq_active$&format=json")
+        response.raise_for_status()
+        stats = response.json()["stats"]
+        return sum(int(stat.get("value", 0)) for stat in stats)
+
+    async def list_healthy(self) -> dict[str, set[str]]:
+        """Return the addresses ("ip:port") per cluster that active health checks find good now."""
+        response = await self._client.get("/clusters?format=json")
+        response.raise_for_status()
+        healthy: dict[str, set[str]] = {}
+        for cluster, address in _find_healthy(response.json()):
+            healthy.setdefault(cluster, set()).add(address)
+        return healthy
+
+
+def _find_healthy(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for cluster in document.get("cluster_statuses", ()):
+        for host in cluster.get("host_statuses", ()):
+            address = host.get("address", {}).get("socket_address")
+            status = host.get("health_status", {})
+            if address and not any(status.get(field) for field in _UNHEALTHY):
+                yield cluster["name"], f"{address['address']}:{address['port_value']}"

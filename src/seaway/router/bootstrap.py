@@ -1,0 +1,316 @@
+"""Envoy's bootstrap for one router: listener, connection manager, access log, Seaway's own answers. Pure.
+
+Everything here is fixed for the life of an Envoy; what changes comes over ADS from the relay. Paths are relative
+to the router's folder, Envoy's working directory, except sockets (their paths are bounded in length).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ACCESS_LOG = "access.log"
+HTTP_STATS = "http.ingress."
+RELAY_CLUSTER = "seaway_relay"
+
+_TYPE = "type.googleapis.com/envoy."
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """What one router needs to know. `relay_socket` and `admin_socket` are paths of unix sockets."""
+
+    name: str
+    bind: str
+    port: int
+    relay_socket: str
+    admin_socket: str
+
+
+@dataclass(frozen=True)
+class LocalReply:
+    """What Seaway answers itself: which Envoy response flags, status (None: Envoy's), reason code and sentence."""
+
+    flags: tuple[str, ...]
+    status: int | None
+    reason: str
+    text: str
+
+
+LOCAL_REPLIES = (
+    LocalReply(("NR",), 404, "no-such-app", "no app has a route for %REQ(:authority)%%REQ(:path)%"),
+    LocalReply(("NC",), 503, "no-release", "the release for this request is not in this router yet"),
+    LocalReply(("UH",), 503, "no-healthy-instance", "app %METADATA(ROUTE:seaway:app)% has no healthy instance"),
+    LocalReply(
+        ("UT", "SI", "DT"),
+        None,
+        "timed-out",
+        "the request to app %METADATA(ROUTE:seaway:app)% timed out: no byte came for too long",
+    ),
+    LocalReply(("UO",), 503, "overloaded", "app %METADATA(ROUTE:seaway:app)% has too many requests in flight"),
+    LocalReply(
+        ("UF",), 502, "instance-unreachable", "no instance of app %METADATA(ROUTE:seaway:app)% accepts connections"
+    ),
+    LocalReply(
+        ("UC", "UR", "LR", "UPE", "URX"),
+        502,
+        "instance-failed",
+        "the instance of app %METADATA(ROUTE:seaway:app)% broke off before it answered",
+    ),
+    LocalReply(("DPE",), None, "bad-request", "this is no valid HTTP request"),
+)
+
+ACCESS_FIELDS = {
+    "@timestamp": "%START_TIME(%Y-%m-%dT%H:%M:%E3SZ)%",
+    "ecs.version": "8.11",
+    "event.dataset": "seaway.access",
+    "event.duration": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ns)%",
+    "http.request.method": "%REQ(:method)%",
+    "http.request.id": "%REQ(x-request-id)%",
+    "http.request.body.bytes": "%BYTES_RECEIVED%",
+    "http.response.status_code": "%RESPONSE_CODE%",
+    "http.response.body.bytes": "%BYTES_SENT%",
+    "http.version": "%PROTOCOL%",
+    "url.domain": "%REQ(:authority)%",
+    "url.path": "%PATH(NQ)%",
+    "user_agent.original": "%REQ(user-agent)%",
+    "client.ip": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "destination.address": "%UPSTREAM_HOST%",
+    "service.name": "%METADATA(ROUTE:seaway:app)%",
+    "service.version": "%METADATA(CLUSTER:seaway:release)%",
+    "seaway.cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "seaway.attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "seaway.flags": "%RESPONSE_FLAGS%",
+    "seaway.detail": "%RESPONSE_CODE_DETAILS%",
+}
+"""Fields of a line of the access log; docs/router.md explains them."""
+
+LOWER_HOST = """
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  headers:replace(":authority", string.lower(headers:get(":authority")))
+  handle:clearRouteCache()
+end
+"""
+
+
+def build_bootstrap(config: RouterConfig) -> dict[str, Any]:
+    """Return the bootstrap as the JSON that Envoy reads."""
+    return {
+        "node": {"id": config.name, "cluster": "seaway"},
+        "admin": {"address": {"pipe": {"path": config.admin_socket, "mode": 0o600}}},
+        "static_resources": {
+            "listeners": [_build_listener(config)],
+            "clusters": [_build_relay_cluster(config.relay_socket)],
+        },
+        "dynamic_resources": {
+            "ads_config": _grpc_source("DELTA_GRPC"),
+            "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
+        },
+        "cluster_manager": {"load_stats_config": _grpc_source("GRPC")},
+        # Statistics of clusters make large tables slow; requests are counted from load reports.
+        "stats_config": {
+            "stats_matcher": {
+                "inclusion_list": {
+                    "patterns": [
+                        {"prefix": HTTP_STATS},
+                        {"prefix": "server."},
+                        {"prefix": "listener_manager."},
+                        {"prefix": "cluster_manager."},
+                        {"prefix": "control_plane."},
+                    ]
+                }
+            }
+        },
+    }
+
+
+def _grpc_source(api_type: str) -> dict[str, Any]:
+    backoff = {"base_interval": "0.05s", "max_interval": "0.5s"}
+    return {
+        "api_type": api_type,
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": RELAY_CLUSTER, "retry_policy": {"retry_back_off": backoff}}}],
+    }
+
+
+def _build_relay_cluster(socket: str) -> dict[str, Any]:
+    options = {
+        "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    endpoint = {"endpoint": {"address": {"pipe": {"path": socket}}}}
+    return {
+        "name": RELAY_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "load_assignment": {"cluster_name": RELAY_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _build_listener(config: RouterConfig) -> dict[str, Any]:
+    return {
+        "name": "http",
+        "address": {"socket_address": {"address": config.bind, "port_value": config.port}},
+        "enable_reuse_port": True,  # several routers share the port
+        "tcp_backlog_size": 4096,
+        "filter_chains": [
+            {
+                "filters": [
+                    {"name": "envoy.filters.network.http_connection_manager", "typed_config": _build_manager(config)}
+                ]
+            }
+        ],
+    }
+
+
+def _build_manager(config: RouterConfig) -> dict[str, Any]:
+    return {
+        "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "ingress",
+        "scoped_routes": _build_scopes(),
+        "http_filters": [_build_lower_host(), _build_router_filter()],
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "use_remote_address": True,
+        "internal_address_config": {"cidr_ranges": [_NOBODY]},  # nobody's x-envoy- headers are trusted
+        "skip_xff_append": True,  # Envoy would put its own address in place of 127.0.0.1
+        "early_header_mutation_extensions": [_build_forwarded_for()],
+        "append_x_forwarded_port": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "request_id_extension": {
+            "typed_config": {
+                "@type": _TYPE + "extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                "pack_trace_reason": False,  # ids pass unchanged
+            }
+        },
+        "normalize_path": True,  # else /a/../b would escape a path prefix
+        "strip_trailing_host_dot": True,
+        "request_headers_timeout": "30s",
+        "delayed_close_timeout": "1s",
+        "common_http_protocol_options": {"idle_timeout": "900s"},
+        "access_log": [_build_access_log(config.name)],
+        "local_reply_config": {
+            "mappers": [_build_mapper(reply) for reply in LOCAL_REPLIES],
+        },
+    }
+
+
+_NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+
+
+def _build_forwarded_for() -> dict[str, Any]:
+    header = {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": "forwarded-for",
+        "typed_config": {
+            "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"append": {"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}}],
+        },
+    }
+
+
+def _build_scopes() -> dict[str, Any]:
+    """Return the selection of a scope by Host without its port; the header itself reaches the app as it came."""
+    source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    extractor = {"name": ":authority", "element_separator": ":", "index": 0}
+    return {
+        "name": "hosts",
+        "scope_key_builder": {"fragments": [{"header_value_extractor": extractor}]},
+        "rds_config_source": source,
+        "scoped_rds": {"scoped_rds_config_source": source},
+    }
+
+
+def _build_lower_host() -> dict[str, Any]:
+    """Return a filter that lower-cases the Host header, skipped (for the price of one match) where it is already."""
+    return {
+        "name": "lower-host",
+        "typed_config": {
+            "@type": _TYPE + "extensions.common.matching.v3.ExtensionWithMatcher",
+            "extension_config": {
+                "name": "envoy.filters.http.lua",
+                "typed_config": {
+                    "@type": _TYPE + "extensions.filters.http.lua.v3.Lua",
+                    "default_source_code": {"inline_string": LOWER_HOST},
+                },
+            },
+            "xds_matcher": {
+                "matcher_list": {
+                    "matchers": [
+                        {
+                            "predicate": {
+                                "single_predicate": {
+                                    "input": {
+                                        "name": "host",
+                                        "typed_config": {
+                                            "@type": _TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput",
+                                            "header_name": ":authority",
+                                        },
+                                    },
+                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": "[^A-Z]*"}},
+                                }
+                            },
+                            "on_match": {
+                                "action": {
+                                    "name": "skip",
+                                    "typed_config": {
+                                        "@type": _TYPE + "extensions.filters.common.matcher.action.v3.SkipFilter"
+                                    },
+                                }
+                            },
+                        }
+                    ]
+                }
+            },
+        },
+    }
+
+
+def _build_router_filter() -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": _TYPE + "extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
+    }
+
+
+def _build_access_log(router: str) -> dict[str, Any]:
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
+            "path": ACCESS_LOG,
+            "log_format": {
+                "json_format": {**ACCESS_FIELDS, "seaway.router": router},
+                "omit_empty_values": True,
+            },
+        },
+    }
+
+
+def _build_mapper(reply: LocalReply) -> dict[str, Any]:
+    mapper: dict[str, Any] = {
+        "filter": {"response_flag_filter": {"flags": list(reply.flags)}},
+        "headers_to_add": [
+            {
+                "header": {"key": "x-seaway-reason", "value": reply.reason},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "body_format_override": {
+            "text_format_source": {"inline_string": f"Seaway: {reply.text}.\n"},
+            "content_type": "text/plain; charset=utf-8",
+        },
+    }
+    if reply.status is not None:
+        mapper["status_code"] = reply.status
+    return mapper
+
+
+__all__ = ["ACCESS_FIELDS", "ACCESS_LOG", "HTTP_STATS", "LOCAL_REPLIES", "RouterConfig", "build_bootstrap"]

@@ -1,0 +1,277 @@
+"""The router table as packed Envoy resources: Cluster, ClusterLoadAssignment, ScopedRouteConfiguration. Pure.
+
+Equal input gives equal bytes, so a resource's hash is its version. Message classes come from xds-protos; the
+docs at https://www.envoyproxy.io/docs/envoy/latest/api-v3/api describe each field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.config_source_pb2 import ConfigSource
+from envoy.config.core.v3.health_check_pb2 import HealthCheck
+from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions as Protocol
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.route.v3.route_components_pb2 import RetryPolicy, Route, RouteAction, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.config.route.v3.scoped_route_pb2 import ScopedRouteConfiguration
+from envoy.extensions.health_check.event_sinks.file.v3.file_pb2 import HealthCheckEventFileSink
+from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.struct_pb2 import Struct
+
+from seaway.model import Check
+from seaway.router.base import ResourceKey
+from seaway.router.table import AppTable, Backend, Rule, Target, cluster_name
+
+_PREFIX = "type.googleapis.com/"
+CLUSTER = _PREFIX + Cluster.DESCRIPTOR.full_name
+ENDPOINTS = _PREFIX + ClusterLoadAssignment.DESCRIPTOR.full_name
+SCOPE = _PREFIX + ScopedRouteConfiguration.DESCRIPTOR.full_name
+
+MAKE_ORDER = (CLUSTER, ENDPOINTS, SCOPE)
+"""Make before break: a resource is sent after what it names, and removed before it."""
+
+HEALTH_LOG = "health.log"
+"""File of health check events in the router's folder, which is Envoy's working directory."""
+
+CONNECT_TIMEOUT = 1.0  # seconds; endpoints are in the same network
+CHECK_TIMEOUT = 2.0  # seconds, for TCP checks of processes that declare none
+CHECK_INTERVAL = 2.0  # seconds between checks of a healthy endpoint
+IDLE_CHECK_INTERVAL = 5.0  # seconds, of a healthy endpoint of a release that never had traffic
+UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy
+EJECTION = 5.0  # seconds; the next good active check ends it earlier
+CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
+UNLIMITED = 1 << 20  # circuit breakers are no admission control here
+RETRIES = 3
+
+SAFE_FOR_ALL = "connect-failure,refused-stream,reset-before-request"
+"""Retried for every method: the instance cannot have seen the request."""
+SAFE_FOR_IDEMPOTENT = "connect-failure,refused-stream,reset"
+"""Retried for methods that may be repeated: also when the instance went away before it answered."""
+IDEMPOTENT = "GET|HEAD|OPTIONS"
+
+NO_RELEASE_BODY = "Seaway: app {app} has no release that serves; deploy one, or see `seaway releases list -a {app}`.\n"
+
+
+def version_of(body: bytes) -> str:
+    """Return the version of a resource: 64 bits of a hash of its bytes."""
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def translate_app(table: AppTable) -> dict[ResourceKey, bytes]:
+    """Return the clusters and endpoints of one app."""
+    resources: dict[ResourceKey, bytes] = {}
+    for backend in table.backends:
+        resources[CLUSTER, backend.cluster] = _serialise(build_cluster(backend))
+        resources[ENDPOINTS, backend.cluster] = _serialise(build_endpoints(backend))
+    return resources
+
+
+def translate_host(host: str, rules: Iterable[Rule]) -> dict[ResourceKey, bytes]:
+    """Return the scoped route configuration of one host; `rules` are longest prefix first."""
+    return {(SCOPE, host): _serialise(build_scope(host, rules))}
+
+
+def build_cluster(backend: Backend) -> Any:
+    """Return the Cluster of one release."""
+    cluster = Cluster(
+        name=backend.cluster,
+        type=Cluster.EDS,
+        eds_cluster_config={"eds_config": ConfigSource(ads={}, resource_api_version="V3")},
+        connect_timeout=timedelta(seconds=CONNECT_TIMEOUT),
+        lb_policy=Cluster.LEAST_REQUEST,
+        health_checks=[_build_health_check(backend)],
+        ignore_health_on_host_removal=True,
+        # An endpoint that fails is out at once, even if it is the last one: a clear 503 beats a gamble.
+        common_lb_config={"healthy_panic_threshold": {"value": 0}, "update_merge_window": timedelta(0)},
+        circuit_breakers={
+            "thresholds": [
+                {
+                    name: {"value": UNLIMITED}
+                    for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+                }
+            ]
+        },
+        outlier_detection=_OUTLIERS,
+    )
+    keepalive = backend.policy.keepalive
+    cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].CopyFrom(
+        _build_upstream_options(keepalive)
+    )
+    cluster.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=backend.app, release=f"v{backend.release}"))
+    return cluster
+
+
+# Failures of the connection eject, and runs of 502, 503 and 504; other errors are the app's own business.
+# At most half of the endpoints are out at a time, so that an app with one instance is never without.
+_OUTLIERS: dict[str, Any] = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": {"value": 3},
+    "enforcing_consecutive_local_origin_failure": {"value": 100},
+    "consecutive_gateway_failure": {"value": 10},
+    "enforcing_consecutive_gateway_failure": {"value": 100},
+    "enforcing_consecutive_5xx": {"value": 0},
+    "enforcing_success_rate": {"value": 0},
+    "enforcing_local_origin_success_rate": {"value": 0},
+    "interval": timedelta(seconds=1),
+    "base_ejection_time": timedelta(seconds=EJECTION),
+    "max_ejection_time": timedelta(seconds=6 * EJECTION),
+    "max_ejection_percent": {"value": 50},
+}
+
+
+@lru_cache(maxsize=64)
+def _build_upstream_options(keepalive: float) -> AnyMessage:
+    """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused)."""
+    common = Protocol()
+    if keepalive > 0:
+        common.idle_timeout.FromTimedelta(timedelta(seconds=keepalive))
+    else:
+        common.max_requests_per_connection.value = 1
+    return _pack(
+        HttpProtocolOptions(common_http_protocol_options=common, explicit_http_config={"http_protocol_options": {}})
+    )
+
+
+def _build_health_check(backend: Backend) -> Any:
+    check = backend.check or Check(tcp=True, interval=CHECK_INTERVAL, timeout=CHECK_TIMEOUT)
+    message = HealthCheck(
+        timeout=timedelta(seconds=min(check.timeout, CHECK_TIMEOUT_LIMIT)),
+        interval=timedelta(seconds=max(check.interval, UNHEALTHY_INTERVAL)),
+        interval_jitter_percent=20,
+        unhealthy_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
+        unhealthy_edge_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
+        healthy_edge_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
+        # These hold while a release never had traffic: it must be seen healthy before any is sent to it.
+        no_traffic_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
+        no_traffic_healthy_interval=timedelta(seconds=max(check.interval, IDLE_CHECK_INTERVAL)),
+        unhealthy_threshold={"value": check.unhealthy_after},
+        healthy_threshold={"value": check.healthy_after},
+        reuse_connection={"value": False},
+        event_logger=[{"name": "envoy.health_check.event_sinks.file", "typed_config": _EVENT_SINK}],
+    )
+    if check.http is not None:
+        http = message.http_health_check
+        http.path, http.host = check.http, backend.host
+        http.expected_statuses.add(start=200, end=400)
+        http.request_headers_to_add.add(
+            header={"key": "user-agent", "value": "seaway-router"}, append_action="OVERWRITE_IF_EXISTS_OR_ADD"
+        )
+    else:
+        message.tcp_health_check.SetInParent()
+    return message
+
+
+def build_endpoints(backend: Backend) -> Any:
+    """Return the ClusterLoadAssignment of one release; draining endpoints stay in it as DRAINING."""
+    assignment = ClusterLoadAssignment(cluster_name=backend.cluster)
+    group = assignment.endpoints.add()
+    for endpoint in backend.endpoints:
+        entry = group.lb_endpoints.add(health_status="DRAINING" if endpoint.draining else "UNKNOWN")
+        entry.endpoint.address.socket_address.address = endpoint.address
+        entry.endpoint.address.socket_address.port_value = endpoint.port
+    return assignment
+
+
+def build_scope(host: str, rules: Iterable[Rule]) -> Any:
+    """Return the ScopedRouteConfiguration of one host, with its routes inline."""
+    routes = [route for rule in rules for route in _build_routes(rule)]
+    return ScopedRouteConfiguration(
+        name=host,
+        key={"fragments": [{"string_key": host}]},
+        route_configuration=RouteConfiguration(
+            name=host, virtual_hosts=[VirtualHost(name=host, domains=["*"], routes=routes)]
+        ),
+    )
+
+
+def _build_routes(rule: Rule) -> list[Any]:
+    """Return the Envoy routes of one rule: idempotent methods first, because they may be retried more often."""
+    if not rule.target.weights:
+        return [_build_refusal(rule)]
+    idempotent, rest = _start_route(rule), _start_route(rule)
+    idempotent.match.headers.add(name=":method", string_match={"safe_regex": {"regex": IDEMPOTENT}})
+    idempotent.route.CopyFrom(_build_action(rule.target, SAFE_FOR_IDEMPOTENT))
+    rest.route.CopyFrom(_build_action(rule.target, SAFE_FOR_ALL))
+    if len(rule.target.weights) == 1:
+        for route in (idempotent, rest):
+            route.response_headers_to_add.add(**_header("x-seaway-release", f"v{rule.target.weights[0][0]}"))
+    return [idempotent, rest]
+
+
+def _build_refusal(rule: Rule) -> Any:
+    route = _start_route(rule)
+    route.direct_response.status = 503
+    route.direct_response.body.inline_string = NO_RELEASE_BODY.format(app=rule.target.app)
+    route.response_headers_to_add.add(**_header("x-seaway-reason", "no-release"))
+    return route
+
+
+def _start_route(rule: Rule) -> Any:
+    route = Route()
+    if rule.path == "/":
+        route.match.prefix = "/"
+    else:
+        route.match.path_separated_prefix = rule.path
+    route.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=rule.target.app))
+    return route
+
+
+def _build_action(target: Target, retry_on: str) -> Any:
+    action = RouteAction(
+        timeout=timedelta(0),  # streams may take as long as they move
+        idle_timeout=timedelta(seconds=target.idle_timeout),
+        retry_policy=RetryPolicy(
+            retry_on=retry_on,
+            num_retries={"value": RETRIES},
+            retry_host_predicate=[{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": _PREVIOUS}],
+            host_selection_retry_max_attempts=5,
+            retry_back_off={
+                "base_interval": timedelta(milliseconds=10), "max_interval": timedelta(milliseconds=100)
+            },
+        ),
+    )  # fmt: skip
+    if len(target.weights) == 1:
+        action.cluster = cluster_name(target.app, target.weights[0][0])
+        return action
+    for number, weight in target.weights:
+        entry = action.weighted_clusters.clusters.add(name=cluster_name(target.app, number), weight={"value": weight})
+        entry.response_headers_to_add.add(**_header("x-seaway-release", f"v{number}"))
+    return action
+
+
+def _header(key: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _struct(**fields: str) -> Struct:
+    struct = Struct()
+    struct.update(fields)
+    return struct
+
+
+def _pack(message: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def _serialise(message: Any) -> bytes:
+    body: bytes = message.SerializeToString(deterministic=True)
+    return body
+
+
+_EVENT_SINK = _pack(HealthCheckEventFileSink(event_log_path=HEALTH_LOG))
+_PREVIOUS = _pack(PreviousHostsPredicate())
+
+__all__ = [
+    "CLUSTER", "ENDPOINTS", "HEALTH_LOG", "MAKE_ORDER", "SCOPE", "build_cluster",
+    "build_endpoints", "build_scope", "translate_app", "translate_host", "version_of",
+]  # fmt: skip

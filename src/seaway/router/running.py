@@ -1,0 +1,163 @@
+"""`seaway router`: one router, which is a relay and the Envoy beside it, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import structlog
+
+from seaway.home import Home, Settings
+from seaway.router.admin import EnvoyAdmin
+from seaway.router.bootstrap import ACCESS_LOG, RouterConfig, build_bootstrap
+from seaway.router.disk import LastGood
+from seaway.router.envoy import HEALTH_LOG
+from seaway.router.following import HealthLog
+from seaway.router.plane import read_secret
+from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
+from seaway.router.relay import Relay
+from seaway.router.reports import Reporter
+
+log = structlog.get_logger("seaway.router")
+
+RESOURCES_FILE = "resources.db"
+XDS_SOCKET = "xds"
+DRAIN_LIMIT = 10.0  # seconds for requests in flight when a router stops
+SHORT_LIFE = 2.0  # seconds; an Envoy that ends sooner is started again with a growing delay
+RESTART_LAST = 5.0  # seconds, the longest such delay
+ROTATE_EVERY = 5.0  # seconds between looks at the sizes of the logs
+LOG_LIMITS = {ACCESS_LOG: (64 << 20, 3), HEALTH_LOG: (8 << 20, 1), ENVOY_LOG: (8 << 20, 1)}
+"""Bytes after which a log is put aside, and how many old ones are kept."""
+
+
+class Router:
+    """One router's parts, wired together."""
+
+    def __init__(self, name: str, home: Home, settings: Settings) -> None:
+        self._home, self._name = home, name
+        self._folder = home.router(name)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._relay_socket = home.socket(f"router-{name}")
+        admin_socket = home.socket(f"router-{name}-admin")
+        config = RouterConfig(name, settings.bind, settings.http_port, str(self._relay_socket), str(admin_socket))
+        self._disk = LastGood(self._folder / RESOURCES_FILE)
+        self._reporter = Reporter()
+        self._relay = Relay(name, self._disk, self._reporter)
+        self._admin = EnvoyAdmin(admin_socket)
+        self._envoy = EnvoyProcess(self._folder, build_bootstrap(config))
+        self._health = HealthLog(self._folder / HEALTH_LOG, self._reporter.note)
+
+    async def run(self, stop: asyncio.Event, drain_limit: float) -> None:
+        """Run until `stop` is set, then drain. Should the router break, Envoy runs on for the next one to adopt."""
+        await self._relay.start(self._relay_socket)
+        try:
+            self._health.skip_to_end()
+            adopted = await self._envoy.start()
+            if adopted:
+                await self._learn_health()
+            self._health.start()
+            async with asyncio.TaskGroup() as tasks:
+                parts = [
+                    tasks.create_task(self._relay.follow(f"unix:{self._home.socket(XDS_SOCKET)}", self._read_secret)),
+                    tasks.create_task(self._rotate_logs()),
+                ]
+                keeper = tasks.create_task(self._keep_envoy())
+                await stop.wait()
+                keeper.cancel()
+                await self._drain(drain_limit)
+                for part in parts:
+                    part.cancel()
+        finally:
+            self._envoy.release()
+            self._health.stop()
+            await self._relay.stop()
+            await self._admin.close()
+            self._disk.close()
+
+    def _read_secret(self) -> str:
+        return read_secret(self._home.root)
+
+    async def _learn_health(self) -> None:
+        """Ask the adopted Envoy for what its log told while nobody read it."""
+        try:
+            self._reporter.reset_health(await self._admin.list_healthy())
+        except httpx.HTTPError as error:
+            log.error("the adopted Envoy does not answer: it is replaced", error=repr(error))
+            await self._envoy.stop()
+
+    async def _keep_envoy(self) -> None:
+        delay = 0.0
+        while True:
+            started = time.monotonic()
+            await self._envoy.ended.wait()
+            self._health.read()
+            self._reporter.reset_health({})
+            lived = time.monotonic() - started
+            delay = 0.0 if lived > SHORT_LIFE else min(max(0.1, delay * 2), RESTART_LAST)
+            await asyncio.sleep(delay)
+            await self._envoy.start()
+
+    async def _drain(self, limit: float) -> None:
+        """Stop accepting, let requests in flight end (at most `limit` seconds), then end Envoy."""
+        try:
+            await self._admin.begin_draining()
+            await asyncio.sleep(DRAIN_TIME)
+            deadline = time.monotonic() + limit
+            while (active := await self._admin.count_active()) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)  # Envoy has no event for this
+            if active:
+                log.warning("requests in flight are cut off: the limit has passed", requests=active, limit=limit)
+        except httpx.HTTPError as error:
+            log.warning("Envoy does not drain", error=repr(error))
+        await self._envoy.stop()
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(ROTATE_EVERY)
+            if any(rotate(self._folder / name, *limits) for name, limits in LOG_LIMITS.items()):
+                try:
+                    await self._admin.reopen_logs()
+                except httpx.HTTPError as error:
+                    log.warning("Envoy does not reopen its logs", error=repr(error))
+
+
+def rotate(path: Path, limit: int, keep: int) -> bool:
+    """Rename a file above `limit` bytes to PATH.1 and older ones upwards, `keep` of them; return whether it was."""
+    try:
+        if path.stat().st_size <= limit:
+            return False
+    except FileNotFoundError:
+        return False
+    for number in range(keep, 1, -1):
+        older = Path(f"{path}.{number - 1}")
+        if older.exists():
+            older.replace(f"{path}.{number}")
+    path.replace(f"{path}.1")
+    return True
+
+
+async def run_router(name: str, home: Home, settings: Settings, drain_limit: float = DRAIN_LIMIT) -> int:
+    """Run one router until SIGTERM or SIGINT, then drain it and return 0; a second signal cuts the draining short."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    running = asyncio.create_task(Router(name, home, settings).run(stop, drain_limit))
+
+    def hear() -> None:
+        if stop.is_set():
+            log.warning("told twice: stopping now")
+            cut()
+        stop.set()
+
+    cut: Callable[[], object] = running.cancel
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear)
+    try:
+        await running
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0

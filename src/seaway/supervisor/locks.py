@@ -1,0 +1,74 @@
+"""Who runs which part: a lock file per part, held by the kernel for as long as the process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from seaway.home import Home
+
+SUFFIX = ".part"
+
+
+class Held(Exception):
+    """Somebody else runs this part; `pid` says who."""
+
+    def __init__(self, part: str, pid: int) -> None:
+        super().__init__(f"{part} runs already (pid {pid})")
+        self.pid = pid
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that runs a part. `since`: seconds since the epoch."""
+
+    part: str
+    pid: int
+    since: float
+
+
+def lock_path(home: Home, part: str) -> Path:
+    """Return the lock file of a part."""
+    return home.run / f"{part}{SUFFIX}"
+
+
+def acquire(home: Home, part: str) -> int:
+    """Become the one who runs `part`; return the descriptor to keep open. Raises Held."""
+    fd = os.open(lock_path(home, part), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        holder = find_holder(home, part)
+        raise Held(part, holder.pid if holder else 0) from None
+    content = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, content, 0)
+    return fd
+
+
+def find_holder(home: Home, part: str) -> Holder | None:
+    """Return who runs a part now, or None."""
+    try:
+        fd = os.open(lock_path(home, part), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        for _ in range(50):  # the holder writes its name right after it took the lock
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                content = os.pread(fd, 4096, 0)
+            try:
+                found = json.loads(content)
+                return Holder(part, int(found["pid"]), float(found["since"]))
+            except (ValueError, KeyError):
+                time.sleep(0.01)
+        return None
+    finally:
+        os.close(fd)

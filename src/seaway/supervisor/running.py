@@ -1,0 +1,149 @@
+"""What `seaway up`, `down` and `status` do on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from seaway.home import Home, Settings
+from seaway.supervisor.guard import mark_stopping
+from seaway.supervisor.locks import Held, Holder, acquire, find_holder
+from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
+from seaway.supervisor.supervise import SUPERVISOR, run_supervisor, stop_parts
+
+START_LIMIT = 60.0  # seconds for every part to be there
+
+
+class PlatformError(Exception):
+    """It can't be done; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class PartState:
+    """One part as this machine sees it; `since` in seconds since the epoch."""
+
+    name: str
+    pid: int | None
+    since: float | None
+
+
+def list_states(home: Home) -> list[PartState]:
+    """Return the supervisor and every part that should be there, running or not."""
+    names = (SUPERVISOR, *list_parts(home.read_settings().routers))
+    return [_state(name, find_holder(home, name)) for name in names]
+
+
+def _state(name: str, holder: Holder | None) -> PartState:
+    return PartState(name, holder.pid if holder else None, holder.since if holder else None)
+
+
+def check_startable(home: Home, settings: Settings) -> None:
+    """Raise PlatformError if the platform runs already or a port is taken."""
+    holder = find_holder(home, SUPERVISOR)
+    if holder is not None:
+        raise PlatformError(
+            f"Seaway runs already on {home.root} (pid {holder.pid}): "
+            "`seaway status` shows it, `seaway down` stops it, SEAWAY_HOME names another home"
+        )
+    if any(find_holder(home, part) for part in list_parts(settings.routers)):
+        return  # parts of a dead supervisor hold the ports; the new one adopts them
+    for option, port in (("--http-port", settings.http_port), ("--api-port", settings.api_port)):
+        _check_port(settings.bind, port, option)
+
+
+def _check_port(host: str, port: int, option: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise PlatformError(f"port {port} needs root; choose one above 1023 with {option}") from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PlatformError(f"port {port} is taken{_name_owner(port)}; choose another with {option}") from None
+
+
+def _name_owner(port: int) -> str:
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.pid and not connection.raddr:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return ""
+
+
+def start_detached(home: Home, settings: Settings) -> None:
+    """Start the supervisor in the background."""
+    check_startable(home, settings)
+    home.create()
+    home.write_settings(settings)
+    spawn_orphan(home, "supervise")
+
+
+def run_foreground(home: Home, settings: Settings, stop_apps: Callable[[], Awaitable[None]]) -> int:
+    """Run the supervisor in this process until Ctrl-C; everything stops with it."""
+    check_startable(home, settings)
+    home.create()
+    home.write_settings(settings)
+    return asyncio.run(run_supervisor(home, stop_apps))
+
+
+def wait_started(home: Home, is_ready: Callable[[], str], tell: Callable[[str], None]) -> None:
+    """Wait until `is_ready` returns "" (else what it waits for); raise PlatformError with the log's end."""
+    deadline = time.monotonic() + START_LIMIT
+    said = ""
+    while waiting := is_ready():
+        if waiting != said:
+            tell(waiting)
+            said = waiting
+        if time.monotonic() > deadline:
+            raise PlatformError(f"gave up after {START_LIMIT:g} s: {waiting}\n{_read_ends(home)}")
+        time.sleep(0.05)
+
+
+def _read_ends(home: Home) -> str:
+    found = []
+    for name in (SUPERVISOR, *list_parts(home.read_settings().routers)):
+        with suppress(FileNotFoundError):
+            lines = log_path(home, name).read_text(errors="replace").splitlines()[-5:]
+            found += [f"{log_path(home, name)}:", *(f"  {line}" for line in lines)]
+    return "\n".join(found)
+
+
+def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -> bool:
+    """Stop everything; return whether there was anything. Raises PlatformError if it takes longer than `timeout`."""
+    states = list_states(home)
+    if not any(state.pid for state in states):
+        return False
+    mark_stopping(home)
+    holder = find_holder(home, SUPERVISOR)
+    if holder is not None:
+        send(holder.pid, signal.SIGTERM)
+        if not wait_gone(holder.pid, timeout):
+            raise PlatformError(f"the supervisor (pid {holder.pid}) still stops the apps after {timeout:g} s; see ps")
+    if any(state.pid for state in list_states(home)):
+        _stop_ourselves(home, stop_apps, timeout)
+    return True
+
+
+def _stop_ourselves(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -> None:
+    """The supervisor is dead or died: do its work."""
+    try:
+        lock = acquire(home, SUPERVISOR)
+    except Held as held:
+        send(held.pid, signal.SIGTERM)
+        wait_gone(held.pid, timeout)
+        return
+    try:
+        asyncio.run(stop_parts(home, stop_apps))
+    finally:
+        os.close(lock)

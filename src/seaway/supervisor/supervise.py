@@ -1,0 +1,145 @@
+"""The supervisor: starts the parts, adopts those that run, brings back what dies, and stops all in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from seaway.home import Home, Settings
+from seaway.supervisor.guard import mark_stopping, unmark_stopping
+from seaway.supervisor.locks import SUFFIX, Held, acquire, find_holder
+from seaway.supervisor.processes import (
+    become_subreaper,
+    list_parts,
+    log_path,
+    open_pidfd,
+    reap,
+    rotate,
+    send,
+    spawn,
+    wait_gone,
+)
+
+log = structlog.get_logger()
+
+SUPERVISOR = "supervisor"
+FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before a part that died is started again
+STEADY = 10.0  # a part that ran this long starts again without delay
+ROUTER_STOP_LIMIT, PART_STOP_LIMIT = 40.0, 10.0  # seconds before SIGKILL
+
+
+class Supervisor:
+    """Keeps the parts of one home running until it is told to stop."""
+
+    def __init__(self, home: Home, settings: Settings, stop_apps: Callable[[], Awaitable[None]]) -> None:
+        self._home = home
+        self._parts = list_parts(settings.routers)
+        self._stop_apps = stop_apps
+        self._stopping = asyncio.Event()
+        self._exits: dict[int, int] = {}
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; then stop every part. Raises Held if another supervisor has this home."""
+        lock = acquire(self._home, SUPERVISOR)
+        try:
+            unmark_stopping(self._home)
+            become_subreaper()
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGCHLD, self._reap)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stopping.set)
+            keepers = [asyncio.create_task(self._keep(part), name=f"keep-{part}") for part in self._parts]
+            keepers.append(asyncio.create_task(self._rotate_logs(), name="rotate"))
+            await self._stopping.wait()
+            mark_stopping(self._home)
+            for task in keepers:
+                task.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+            await stop_parts(self._home, self._stop_apps)
+            self._reap()
+        finally:
+            os.close(lock)
+
+    def _reap(self) -> None:
+        self._exits |= reap()
+
+    async def _keep(self, part: str) -> None:
+        delay = 0.0
+        while True:
+            holder = find_holder(self._home, part)
+            adopted = holder is not None
+            if holder is None:
+                await asyncio.sleep(delay)
+                pid = spawn(self._home, part)
+            else:
+                pid = holder.pid
+            log.info("adopted" if adopted else "started", part=part, pid=pid)
+            began = time.monotonic()
+            await self._wait(pid)
+            lived = time.monotonic() - began
+            delay = 0.0 if lived > STEADY else min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
+            log.warning("died", part=part, pid=pid, code=self._exits.pop(pid, None), again_in=delay)
+
+    async def _wait(self, pid: int) -> None:
+        fd = open_pidfd(pid)
+        if fd is None:
+            return
+        gone = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(fd, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+        self._reap()
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(60)
+            for part in (SUPERVISOR, *self._parts):
+                rotate(log_path(self._home, part))
+
+
+async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> None:
+    """Stop all: routers first (they finish their requests), then the apps, the node agent, the control plane."""
+    routers = [part for part in _known_parts(home) if part.startswith("router-")]
+    await asyncio.gather(*(_stop(home, part, ROUTER_STOP_LIMIT) for part in routers))
+    if find_holder(home, "node") is None:
+        node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
+        log.info("started to stop the apps", pid=node)
+    try:
+        await stop_apps()
+    finally:
+        await asyncio.gather(*(_stop(home, part, PART_STOP_LIMIT) for part in ("node", "control")))
+
+
+def _known_parts(home: Home) -> list[str]:
+    return sorted(path.stem for path in home.run.glob(f"*{SUFFIX}") if path.stem != SUPERVISOR)
+
+
+async def _stop(home: Home, part: str, limit: float) -> None:
+    holder = find_holder(home, part)
+    if holder is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        send(holder.pid, number)
+        if await asyncio.to_thread(wait_gone, holder.pid, limit):
+            return
+        log.warning("did not stop in time", part=part, pid=holder.pid, seconds=limit)
+
+
+async def run_supervisor(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> int:
+    """Run the supervisor for a home; 0 when stopped as asked, 75 if another one runs."""
+    home.create()
+    try:
+        await Supervisor(home, home.read_settings(), stop_apps).run()
+    except Held as held:
+        log.info("another supervisor runs", pid=held.pid)
+        return 75
+    return 0

@@ -1,0 +1,197 @@
+"""A control plane's end, real routers with real Envoys, and small web apps behind them, for contract tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from seaway.home import Home, Settings
+from seaway.model import App, AppSpec, AppStatus, Drain, Instance, InstanceState, Meta, Release, Route, WorkloadKey
+from seaway.router.plane import XdsPlane, read_secret
+from seaway.router.process import BOOTSTRAP_FILE, find_envoys
+from seaway.router.table import build_app_table
+
+ROUTER = """
+import asyncio, pathlib, sys
+from seaway.home import Home
+from seaway.router.running import run_router
+home = Home(pathlib.Path(sys.argv[1]))
+raise SystemExit(asyncio.run(run_router(sys.argv[2], home, home.read_settings())))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_instance(app: str, release: int, port: int, state: InstanceState = InstanceState.RUNNING) -> Instance:
+    return Instance(
+        id=f"{app}-v{release}-{port}",
+        key=WorkloadKey(app=app, release=release, process="web"),
+        node="here",
+        state=state,
+        ready=state is InstanceState.RUNNING,
+        address="127.0.0.1",
+        port=port,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def make_app(
+    name: str, traffic: Mapping[int, int], routes: tuple[Route, ...] = (), drains: tuple[str, ...] = ()
+) -> App:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    drain = Drain(since=now, limit=now, why="test")
+    status = AppStatus(traffic=dict(traffic), drains=dict.fromkeys(drains, drain))
+    return App(meta=Meta(name=name), spec=AppSpec(routes=routes), status=status)
+
+
+class Backend:
+    """A web app that says who it is; /slow answers when it is released; /ws echoes."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.port = 0
+        self.requests = 0
+        self.waiting = asyncio.Event()
+        self.release = asyncio.Event()
+        app = web.Application()
+        app.router.add_get("/ws", self._echo)
+        app.router.add_route("*", "/slow", self._slow)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        self.release.set()
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return web.json_response({"label": self.label, "path": request.path, "headers": headers})
+
+    async def _slow(self, request: web.Request) -> web.Response:
+        self.waiting.set()
+        await self.release.wait()
+        return await self._answer(request)
+
+    async def _echo(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{self.label}:{message.data}")
+        return socket
+
+
+class Lab:
+    """One home with a control plane's end, its routers and backends; `close` leaves nothing behind."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root).create()
+        self.settings = Settings(http_port=free_port())
+        self.home.write_settings(self.settings)
+        self.plane = XdsPlane()
+        self.releases: dict[str, dict[int, Release]] = {}
+        self.routers: dict[str, asyncio.subprocess.Process] = {}
+        self.backends: list[Backend] = []
+        self.client = aiohttp.ClientSession()
+
+    async def start_plane(self) -> None:
+        await self.plane.start(self.home.socket("xds"), read_secret(self.home.root))
+
+    async def start_backend(self, label: str) -> Backend:
+        backend = Backend(label)
+        await backend.start()
+        self.backends.append(backend)
+        return backend
+
+    async def start_router(self, name: str) -> None:
+        arguments = [sys.executable, "-c", ROUTER, str(self.home.root), name]
+        self.routers[name] = await asyncio.create_subprocess_exec(*arguments)
+
+    def set_app(self, app: App, *instances: Instance) -> None:
+        self.plane.set_app(build_app_table(app, self.releases.get(app.name, {}), instances, "localhost"))
+
+    async def until(self, condition: Callable[[], object], seconds: float = 15) -> None:
+        """Wait until a condition of the plane's views holds; looked at whenever they change."""
+        changes = self.plane.watch()
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await anext(changes)
+        finally:
+            await changes.aclose()  # type: ignore[attr-defined]
+
+    async def until_acked(self, *apps: str) -> None:
+        """Wait until every router is connected and has acknowledged all of the apps."""
+
+        def acked() -> bool:
+            wanted = {key: version for app in apps for key, version in self.plane.app_versions(app).items()}
+            views = self.plane.views()
+            return len(views) >= len(self.routers) and all(
+                view.connected and wanted.items() <= view.acked.items() for view in views
+            )
+
+        await self.until(acked)
+
+    async def until_healthy(self, cluster: str, count: int = 1) -> None:
+        await self.until(lambda: all(len(view.healthy.get(cluster, ())) == count for view in self.plane.views()))
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, host: str, path: str = "/", method: str = "GET", **options: object
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = f"http://127.0.0.1:{self.settings.http_port}{path}"
+        headers = {"Host": host, **options.pop("headers", {})}  # type: ignore[dict-item]
+        async with self.client.request(method, url, headers=headers, **options) as response:  # type: ignore[arg-type]
+            yield response
+
+    async def get(self, host: str, path: str = "/", method: str = "GET", **options: object) -> tuple[int, str]:
+        """Return status and the label of who answered, or Seaway's reason code."""
+        async with self.ask(host, path, method, **options) as response:
+            if "x-seaway-reason" in response.headers:
+                return response.status, response.headers["x-seaway-reason"]
+            return response.status, (await response.json())["label"]
+
+    def envoys(self, name: str) -> list[int]:
+        return find_envoys(self.home.router(name) / BOOTSTRAP_FILE)
+
+    async def stop_router(self, name: str) -> int:
+        process = self.routers.pop(name)
+        process.terminate()
+        return await process.wait()
+
+    async def kill_router(self, name: str) -> None:
+        process = self.routers.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def close(self) -> None:
+        await self.client.close()
+        names = [path.name for path in (self.home.root / "routers").glob("*")]
+        for name in list(self.routers):
+            await self.kill_router(name)
+        for pid in (pid for name in names for pid in self.envoys(name)):
+            os.kill(pid, signal.SIGKILL)
+        await self.plane.stop()
+        for backend in self.backends:
+            await backend.stop()

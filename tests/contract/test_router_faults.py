@@ -1,0 +1,252 @@
+"""A real router under faults: bad resources, a dead control plane, killed relays and Envoys, stops under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from seaway.model import InstanceState
+from seaway.router.envoy import CLUSTER, SCOPE
+from tests.contract.router_lab import Backend, Lab, free_port, make_app, make_instance
+
+
+@pytest_asyncio.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    lab = Lab(tmp_path)
+    try:
+        await lab.start_plane()
+        backend = await lab.start_backend("blue")
+        lab.set_app(make_app("shop", {1: 100}), make_instance("shop", 1, backend.port))
+        lab.plane.open()
+        yield lab
+    finally:
+        await lab.close()
+
+
+async def start(lab: Lab, *names: str) -> Backend:
+    for name in names:
+        await lab.start_router(name)
+    await lab.until_acked("shop")
+    await lab.until_healthy("shop:v1")
+    return lab.backends[0]
+
+
+class Traffic:
+    """Asks again and again over several connections, as fast as answers come, and keeps every failure."""
+
+    def __init__(self, lab: Lab, connections: int = 4) -> None:
+        self._lab = lab
+        self._stop = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(connections)]
+        self.good = 0
+        self.bad: list[object] = []
+
+    async def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = await self._lab.get("shop.localhost")
+            except aiohttp.ClientError as error:
+                self.bad.append(error)
+                continue
+            if answer[0] == 200:
+                self.good += 1
+            else:
+                self.bad.append(answer)
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+
+async def until_served(lab: Lab, host: str, seconds: float) -> float:
+    """Ask until a 200; return how long it took."""
+    begun = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                if (await lab.get(host))[0] == 200:
+                    return time.monotonic() - begun
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.01)
+
+
+async def test_rejected_resource_keeps_nothing_else_back(lab: Lab) -> None:
+    """Good resources of a batch are acknowledged; the bad one is named with Envoy's words; its last good stays."""
+    await start(lab, "r1")
+    bad = (CLUSTER, "bad")
+    lab.plane.publish("bad", {bad: b"\x0a\x03bad\x10\x63", (SCOPE, "bad.localhost"): b"\x0a\x0dbad.localhost"})
+    for number in range(20):
+        lab.set_app(make_app(f"app{number}", {1: 1}), make_instance(f"app{number}", 1, lab.backends[0].port))
+    await lab.until_acked(*(f"app{number}" for number in range(20)))
+    await lab.until(lambda: {bad, (SCOPE, "bad.localhost")} <= lab.plane.views()[0].rejected.keys())
+    assert lab.plane.views()[0].rejected[bad]
+    assert await lab.get("app7.localhost") == (200, "blue")
+
+
+async def test_rejected_change_leaves_the_last_good_version(lab: Lab) -> None:
+    """A host whose new routes Envoy refuses goes on with the old ones, and takes the next good ones."""
+    await start(lab, "r1")
+    key = (SCOPE, "shop.localhost")
+    good = lab.plane._catalog.get(key)
+    assert good
+    lab.plane._put("host shop.localhost", {key: b"\x0a\x0eshop.localhost"})
+    await lab.until(lambda: key in lab.plane.views()[0].rejected)
+    assert await lab.get("shop.localhost") == (200, "blue")
+    lab.plane._put("host shop.localhost", {key: good.body})
+    await lab.until(lambda: key not in lab.plane.views()[0].rejected)
+    await lab.until_acked("shop")
+
+
+async def test_removed_endpoint_gets_no_request_within_a_second(lab: Lab) -> None:
+    """From the acknowledgement on, not one request reaches an endpoint that left."""
+    blue = await start(lab, "r1")
+    green = await lab.start_backend("green")
+    both = (make_instance("shop", 1, blue.port), make_instance("shop", 1, green.port))
+    lab.set_app(make_app("shop", {1: 1}), *both)
+    await lab.until_healthy("shop:v1", 2)
+    traffic = Traffic(lab)
+    begun = time.monotonic()
+    lab.set_app(make_app("shop", {1: 1}), both[0])
+    await lab.until_acked("shop")
+    assert time.monotonic() - begun < 1
+    seen = green.requests
+    await lab.until(lambda: lab.plane.views()[0].healthy["shop:v1"] == {f"127.0.0.1:{blue.port}"})
+    before = traffic.good
+    while traffic.good < before + 100:
+        await asyncio.sleep(0.01)
+    await traffic.stop()
+    assert (green.requests - seen, traffic.bad) == (0, [])
+
+
+async def test_dead_endpoint_is_seen_and_avoided(lab: Lab) -> None:
+    """An instance that dies unannounced costs no request, and its loss is reported."""
+    blue = await start(lab, "r1")
+    green = await lab.start_backend("green")
+    lab.set_app(make_app("shop", {1: 1}), make_instance("shop", 1, blue.port), make_instance("shop", 1, green.port))
+    await lab.until_healthy("shop:v1", 2)
+    traffic = Traffic(lab)
+    await green.stop()
+    await lab.until_healthy("shop:v1", 1)
+    await traffic.stop()
+    assert traffic.bad == []
+
+
+async def test_release_shift_under_traffic_loses_nothing(lab: Lab) -> None:
+    """Everything of a new release at once, as after a loss of contact: routes wait for the warm cluster."""
+    blue = await start(lab, "r1")
+    green = await lab.start_backend("green")
+    traffic = Traffic(lab)
+    for round_ in range(2, 8):
+        backend = green if round_ % 2 == 0 else blue
+        lab.set_app(
+            make_app("shop", {round_: 100}),
+            make_instance("shop", round_ - 1, (blue if backend is green else green).port),
+            make_instance("shop", round_, backend.port),
+        )
+        await lab.until_acked("shop")
+        assert (await lab.get("shop.localhost"))[1] == backend.label
+    await traffic.stop()
+    assert traffic.bad == []
+
+
+async def test_router_restarts_without_control_plane(lab: Lab) -> None:
+    """With the control plane dead, a router killed with its Envoy serves every route within two seconds."""
+    await start(lab, "r1")
+    await lab.plane.stop()
+    await lab.kill_router("r1")
+    os.kill(lab.envoys("r1")[0], signal.SIGKILL)
+    await lab.start_router("r1")
+    assert await until_served(lab, "shop.localhost", 10) < 2
+
+
+async def test_killed_relay_leaves_envoy_serving_and_adopts_it(lab: Lab) -> None:
+    """kill -9 of the relay: not one request fails, Envoy stays the same, changes and health go on."""
+    blue = await start(lab, "r1")
+    envoys = lab.envoys("r1")
+    traffic = Traffic(lab)
+    await lab.kill_router("r1")
+    await lab.until(lambda: not lab.plane.views()[0].connected)
+    await lab.start_router("r1")
+    await lab.until_acked("shop")
+    await lab.until_healthy("shop:v1")
+    green = await lab.start_backend("green")
+    lab.set_app(make_app("shop", {1: 1}), make_instance("shop", 1, blue.port), make_instance("shop", 1, green.port))
+    await lab.until_healthy("shop:v1", 2)
+    await traffic.stop()
+    assert traffic.bad == []
+    assert traffic.good > 100
+    assert lab.envoys("r1") == envoys
+    assert len(envoys) == 1
+
+
+async def test_killed_envoy_is_started_again(lab: Lab) -> None:
+    """kill -9 of Envoy: the relay starts another, and the router counts as connected only when it has everything."""
+    await start(lab, "r1")
+    os.kill(lab.envoys("r1")[0], signal.SIGKILL)
+    assert await until_served(lab, "shop.localhost", 10) < 2
+    await lab.until_acked("shop")
+    await lab.until_healthy("shop:v1")
+    assert len(lab.envoys("r1")) == 1
+
+
+async def test_two_routers_share_the_port_and_one_stops(lab: Lab) -> None:
+    """A router that is told to stop finishes its requests and takes its Envoy along; the other goes on alone."""
+    blue = await start(lab, "r1", "r2")
+    slow = [asyncio.create_task(lab.get("shop.localhost", "/slow", "POST")) for _ in range(12)]
+    await lab.until(lambda: all(view.active.get("shop:v1") for view in lab.plane.views()) or watch_active(lab))
+    stopping = asyncio.create_task(lab.stop_router("r1"))
+    await asyncio.sleep(1.5)  # longer than Envoy's drain time: only requests in flight hold the router now
+    assert lab.envoys("r1")
+    blue.release.set()
+    assert await asyncio.gather(*slow) == [(200, "blue")] * 12
+    assert await stopping == 0
+    assert (lab.envoys("r1"), len(lab.envoys("r2"))) == ([], 1)
+    assert await lab.get("shop.localhost") == (200, "blue")
+
+
+def watch_active(lab: Lab) -> bool:
+    """In-flight counts wake watchers only while something drains: mark the app as draining."""
+    blue = lab.backends[0]
+    gone = make_instance("shop", 1, free_port(), InstanceState.STOPPING)
+    lab.set_app(make_app("shop", {1: 100}, drains=(gone.id,)), make_instance("shop", 1, blue.port), gone)
+    return False
+
+
+async def test_wrong_secret_is_refused(lab: Lab) -> None:
+    """A router that shows another secret gets nothing."""
+    (lab.home.root / "router.secret").write_text("guess")
+    await lab.start_router("r1")
+    with pytest.raises(TimeoutError):
+        await lab.until(lab.plane.views, 2)
+
+
+async def test_nothing_is_sent_before_the_plane_is_open(tmp_path: Path) -> None:
+    """A control plane that has not published everything yet takes no route away."""
+    first = Lab(tmp_path)
+    try:
+        await first.start_plane()
+        backend = await first.start_backend("blue")
+        first.set_app(make_app("shop", {1: 1}), make_instance("shop", 1, backend.port))
+        first.plane.open()
+        await first.start_router("r1")
+        await first.until_acked("shop")
+        await first.plane.stop()
+        first.plane = type(first.plane)()
+        await first.start_plane()
+        await first.until(lambda: first.plane.views() and first.plane.views()[0].connected)
+        assert await first.get("shop.localhost") == (200, "blue")
+        first.plane.open()
+        async with asyncio.timeout(10):  # the app has no owner any more, so the plane tells nobody: look
+            while await first.get("shop.localhost") != (404, "no-such-app"):
+                await asyncio.sleep(0.05)
+    finally:
+        await first.close()

@@ -1,0 +1,175 @@
+"""Thousands of seeded schedules through the real reconciler: whatever happens, the laws hold.
+
+SEAWAY_SCHEDULES sets how many are run (the quick checks run fewer than `make test`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Any
+
+import pytest
+
+from seaway.control.reconcile import Reconciler
+from seaway.model import (
+    App,
+    AppSpec,
+    BuildManifest,
+    Health,
+    Meta,
+    Process,
+    Release,
+    Rollout,
+    RolloutPolicy,
+    Strategy,
+)
+from seaway.rollout.decide import decide
+from seaway.rollout.releases import (
+    Change,
+    ConfigChange,
+    ImageChange,
+    ReleaseRefused,
+    Restart,
+    Rollback,
+    compose_release,
+)
+from seaway.store.base import AlreadyExists, Conflict, NotFound
+from tests.property.world import Crash, CrashingStore, World
+
+SCHEDULES = int(os.environ.get("SEAWAY_SCHEDULES", "120"))
+STEPS = 60
+NAME = "shop"
+
+
+def make_manifest(world: World) -> BuildManifest:
+    """An app of one or two processes, sometimes with a release command, sometimes `recreate`."""
+    processes = {"web": Process(command="web", health=Health())}
+    if world.chance(0.4):
+        processes["worker"] = Process(command="worker")
+    strategy = Strategy.RECREATE if world.hostile and world.chance(0.15) else Strategy.BLUE_GREEN
+    return BuildManifest(
+        processes=processes,
+        release_command="migrate" if world.chance(0.2) else None,
+        rollout=RolloutPolicy(strategy=strategy, start_timeout=20, router_timeout=20, keep=5, drain=6),
+    )
+
+
+async def release(store: CrashingStore, world: World, change: Change) -> None:
+    """Do what the API does to make a release."""
+    app = await store.get(App, NAME)
+    releases = (await store.list(Release, {"app": NAME})).documents
+    rollouts = (await store.list(Rollout, {"app": NAME})).documents
+    try:
+        document = compose_release(app, releases, rollouts, change, "test")
+        if world.chance(0.2):
+            world.dice.choice([world.bad_releases, world.stuck_releases]).add(document.spec.number)
+        await store.create(document)
+    except (ReleaseRefused, AlreadyExists):
+        pass
+
+
+async def act_as_user(store: CrashingStore, world: World) -> None:
+    """Do one thing a user might do now."""
+    what = world.dice.randrange(8)
+    number = world.dice.randrange(1000)
+    if what <= 1:
+        await release(store, world, ImageChange(f"sha256:{number:064d}", make_manifest(world)))
+    elif what == 2:
+        await release(store, world, ConfigChange({"KEY": str(number)}))
+    elif what == 3:
+        await release(store, world, Rollback() if number % 2 else Restart())
+    elif what == 4:
+        app = await store.get(App, NAME)
+        scale = {"web": 1 + number % 3}
+        await store.update(app.model_copy(update={"spec": app.spec.model_copy(update={"scale": scale})}))
+    else:
+        rollouts = (await store.list(Rollout, {"app": NAME})).documents
+        flag: dict[str, Any] = [{"cancel": True}, {"promote": True}, {"paused": True}, {"paused": False}][number % 4]
+        for rollout in [r for r in rollouts if not r.ended][:1]:
+            await store.update(rollout.model_copy(update={"spec": rollout.spec.model_copy(update=flag)}))
+
+
+async def run_pass(store: CrashingStore, world: World) -> None:
+    """One pass of a new reconciler (nothing is remembered between passes)."""
+    reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
+    with contextlib.suppress(Crash, Conflict, NotFound):
+        await reconciler.reconcile(NAME)
+
+
+def check_promise(app: App, world: World, minimum: int) -> None:
+    """Every router has at least `minimum` healthy instances in rotation."""
+    for router in world.routers:
+        healthy = [i for i in router.applied.rotation() & router.checked if world.instances[i].serving]
+        if len(healthy) < minimum:
+            world.violations.append(f"{router.name} has {len(healthy)} of {minimum} in rotation")
+
+
+async def run_schedule(seed: int, *, hostile: bool) -> None:
+    """Play one schedule to its end and check the laws."""
+    world = World(seed, hostile=hostile)
+    store = CrashingStore(world)
+    world.calm = True
+    await store.create(App(meta=Meta(name=NAME), spec=AppSpec()))
+    await release(store, world, ImageChange("sha256:" + "0" * 64, make_manifest(world)))
+    world.calm = False
+    served = False
+    for _ in range(STEPS):
+        try:
+            if world.chance(0.15):
+                await act_as_user(store, world)
+        except (Crash, Conflict):
+            pass
+        for _ in range(world.dice.randrange(1, 3)):
+            await run_pass(store, world)
+        world.step()
+        app = await store.get(App, NAME)
+        served = served or (not hostile and app.status.state == "serving")
+        if served:
+            check_promise(app, world, 1)
+        assert not world.violations, f"seed {seed}: {world.violations}"
+    await settle(store, world, seed)
+
+
+async def is_quiet(store: CrashingStore, world: World) -> bool:
+    """Whether every rollout has ended and the next pass would do nothing."""
+    if not all(rollout.ended for rollout in (await store.list(Rollout)).documents):
+        return False
+    reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
+    facts, _ = await reconciler._load(await store.get(App, NAME))
+    plan = decide(facts)
+    return plan.empty and plan.look_again is None
+
+
+async def settle(store: CrashingStore, world: World, seed: int) -> None:
+    """Calm the world: every rollout ends, and then there is nothing left to do."""
+    world.calm = True
+    for rollout in (await store.list(Rollout)).documents:
+        if rollout.spec.paused and not rollout.ended:
+            await store.update(rollout.model_copy(update={"spec": rollout.spec.model_copy(update={"paused": False})}))
+    for _ in range(400):
+        await run_pass(store, world)
+        world.step()
+        if await is_quiet(store, world):
+            break
+    rollouts = (await store.list(Rollout)).documents
+    open_ones = [(r.name, r.status.phase, r.status.reason) for r in rollouts if not r.ended]
+    assert not open_ones, f"seed {seed}: {open_ones}"
+    await run_pass(store, world)
+    app = await store.get(App, NAME)
+    reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
+    facts, _ = await reconciler._load(app)
+    plan = decide(facts)
+    assert plan.empty, f"seed {seed}: {plan}"
+    assert not world.violations, f"seed {seed}: {world.violations}"
+    running = {i.key.release for i in world.instances.values() if i.state not in ("stopping", "stopped")}
+    assert running <= {app.status.current}, f"seed {seed}: {running} but current is {app.status.current}"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("hostile", [False, True], ids=["orderly", "hostile"])
+def test_schedules(hostile: bool) -> None:
+    """Rollouts end, keep their promise and converge, with crashes around every write and stale observations."""
+    for seed in range(SCHEDULES):
+        asyncio.run(run_schedule(seed, hostile=hostile))

@@ -1,0 +1,250 @@
+"""A world for the real reconciler: an engine, routers and users that misbehave by a seeded dice.
+
+Nothing here decides: the reconciler and the decisions are the product's own. The world checks, at the moment it
+happens, that no instance is stopped while a router may still send to it or a request is in flight on it, and
+that no router is sent to an instance that was never healthy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from seaway.engine.base import EngineUnavailable
+from seaway.model import (
+    WEB,
+    App,
+    EventSpec,
+    Instance,
+    InstanceState,
+    Observation,
+    Release,
+    Task,
+    TaskState,
+    Workload,
+    WorkloadKey,
+)
+from seaway.rollout.facts import RouterFacts
+from seaway.store.memory import MemoryStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+GONE = (InstanceState.STOPPING, InstanceState.STOPPED)
+
+
+class Crash(Exception):
+    """The control plane dies here."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a router holds of the app: weights, endpoints that take new requests, and those that drain."""
+
+    weights: tuple[tuple[int, int], ...] = ()
+    endpoints: frozenset[tuple[int, str]] = frozenset()
+    draining: frozenset[tuple[int, str]] = frozenset()
+
+    def rotation(self) -> set[str]:
+        """Instances that may get a new request."""
+        weights = dict(self.weights)
+        return {i for release, i in self.endpoints if weights.get(release, 0) > 0}
+
+
+@dataclass
+class SimRouter:
+    """A router that applies what it is sent some time later."""
+
+    name: str
+    wanted: Table = Table()
+    applied: Table = Table()
+    checked: set[str] = field(default_factory=set)  # instances its own health checks found good
+    busy: dict[str, int] = field(default_factory=dict)
+    busy_at: datetime | None = None
+
+
+class World:
+    """Engine, Routes and clock in one, driven by `step`."""
+
+    def __init__(self, seed: int, *, hostile: bool) -> None:
+        self.dice = random.Random(seed)
+        self.hostile = hostile
+        self.calm = False
+        self.now = START
+        self.workloads: dict[WorkloadKey, Workload] = {}
+        self.instances: dict[str, Instance] = {}
+        self.healthy_once: set[str] = set()
+        self.bad_releases: set[int] = set()  # crash at every start
+        self.stuck_releases: set[int] = set()  # never become ready
+        self.tasks: dict[str, TaskState] = {}
+        self.routers = [SimRouter("router-0"), SimRouter("router-1")]
+        self.snapshot = Observation()
+        self.events: list[EventSpec] = []
+        self.violations: list[str] = []
+        self.disturbed = False  # an instance died by itself: rotation may be smaller than promised
+
+    def chance(self, probability: float) -> bool:
+        """Roll the dice; a calm world never misbehaves."""
+        return not self.calm and self.dice.random() < probability
+
+    # The engine
+    async def apply(self, workload: Workload) -> None:
+        self._maybe_crash()
+        self.workloads[workload.key] = workload
+        for name in workload.retire:
+            self._stop(name)
+        live = [i for i in self.instances.values() if i.key == workload.key and i.state not in GONE]
+        for _ in range(workload.count - len(live)):
+            name = f"{workload.key.app}-v{workload.key.release}-{workload.key.process}-{len(self.instances):04d}"
+            self.instances[name] = Instance(
+                id=name,
+                key=workload.key,
+                node="n",
+                state=InstanceState.PENDING,
+                address="127.0.0.1",
+                port=20000 + len(self.instances),
+                created_at=self.now,
+            )
+        self._maybe_crash()
+
+    async def remove(self, key: WorkloadKey) -> None:
+        self._maybe_crash()
+        self.workloads.pop(key, None)
+        for instance in list(self.instances.values()):
+            if instance.key == key:
+                self._stop(instance.id)
+        self._maybe_crash()
+
+    async def observe(self) -> Observation:
+        if self.chance(0.03 if self.hostile else 0):
+            raise EngineUnavailable("the world says no")
+        if not self.chance(0.2):  # otherwise: stale, the snapshot of an earlier moment
+            self.snapshot = Observation(
+                instances=tuple(self.instances.values()),
+                workloads=tuple(self.workloads.values()),
+                tasks=tuple(self.tasks.values()),
+            )
+        return self.snapshot
+
+    async def watch(self) -> AsyncIterator[str]:
+        yield ""
+
+    async def start_task(self, task: Task) -> None:
+        self._maybe_crash()
+        self.tasks.setdefault(task.id, TaskState(id=task.id, app=task.app))
+        self._maybe_crash()
+
+    async def remove_task(self, task_id: str) -> None:
+        self.tasks.pop(task_id, None)
+
+    def _stop(self, name: str) -> None:
+        instance = self.instances.get(name)
+        if instance is None or instance.state in GONE:
+            return
+        if instance.key.process == WEB and instance.state is InstanceState.RUNNING:
+            for router in self.routers:
+                if name in router.applied.rotation():
+                    self.violations.append(f"{name} was stopped while {router.name} sends to it")
+        self._set(name, state=InstanceState.STOPPING, ready=False)
+
+    def _set(self, name: str, **update: Any) -> None:
+        self.instances[name] = self.instances[name].model_copy(update=update)
+
+    def _maybe_crash(self) -> None:
+        if self.hostile and self.chance(0.03):
+            raise Crash
+
+    # The routers
+    def publish(
+        self, app: App, releases: Mapping[int, Release], instances: Sequence[Instance], now: datetime
+    ) -> tuple[RouterFacts, ...]:
+        drains = app.status.drains
+        serving = [i for i in instances if i.key.process == WEB and i.serving]
+        table = Table(
+            weights=tuple(sorted(app.status.traffic.items())),
+            endpoints=frozenset((i.key.release, i.id) for i in serving if i.id not in drains),
+            draining=frozenset((i.key.release, i.id) for i in instances if i.id in drains),
+        )
+        for name in table.rotation() - self.healthy_once:
+            self.violations.append(f"{name} was never healthy and is in the routes")
+        facts = []
+        for router in self.routers:
+            router.wanted = table
+            facts.append(
+                RouterFacts(
+                    name=router.name,
+                    applied=router.applied == table,
+                    healthy=frozenset(router.checked),
+                    busy=dict(router.busy),
+                    busy_at=router.busy_at,
+                )
+            )
+        return tuple(facts)
+
+    def withdraw(self, app: str) -> None:
+        for router in self.routers:
+            router.wanted = Table()
+
+    async def tell(self, event: EventSpec, team: str) -> None:
+        self.events.append(event)
+
+    # Time
+    def step(self) -> None:
+        """Let some time pass and things happen."""
+        self.now += timedelta(seconds=self.dice.choice([0.05, 0.3, 1, 3]) if not self.calm else 1)
+        for router in self.routers:
+            self._step_router(router)
+        for name in list(self.instances):
+            self._step_instance(name)
+        for name, task in list(self.tasks.items()):
+            if not task.done and (self.calm or self.chance(0.5)):
+                self.tasks[name] = task.model_copy(update={"done": True, "exit_code": 1 if self.chance(0.3) else 0})
+
+    def _step_router(self, router: SimRouter) -> None:
+        if self.calm or self.chance(0.6):
+            router.applied = router.wanted
+        if self.calm or self.chance(0.4):
+            router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
+        if self.calm or self.chance(0.7):
+            router.busy = {k: v for k, v in router.busy.items() if v and self.chance(0.6)}
+            for name in router.applied.rotation():
+                if self.chance(0.5):
+                    router.busy[name] = 1
+            router.busy_at = self.now
+
+    def _step_instance(self, name: str) -> None:
+        instance = self.instances[name]
+        bad = instance.key.release in self.bad_releases
+        if instance.state is InstanceState.STOPPING:
+            if self.calm or self.chance(0.5):
+                self._set(name, state=InstanceState.STOPPED)
+        elif instance.state is InstanceState.PENDING:
+            self._set(name, state=InstanceState.STARTING, started_at=self.now)
+        elif instance.state is InstanceState.STARTING and bad:
+            restarts = instance.restarts + 1
+            state = InstanceState.CRASHING if restarts >= 3 else InstanceState.STARTING
+            self._set(name, restarts=restarts, state=state, reason="exit code 1")
+        elif instance.key.release in self.stuck_releases:
+            return
+        elif instance.state in (InstanceState.STARTING, InstanceState.BACKOFF):
+            if self.calm or self.chance(0.5):
+                self._set(name, state=InstanceState.RUNNING, ready=True, ready_since=self.now)
+                self.healthy_once.add(name)
+        elif instance.state is InstanceState.RUNNING and self.hostile and self.chance(0.01):
+            self.disturbed = True
+            self._set(name, state=InstanceState.BACKOFF, ready=False, ready_since=None, restarts=instance.restarts + 1)
+
+
+class CrashingStore(MemoryStore):
+    """A store whose caller dies before or after some of its writes, as the world's dice says."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    async def _put(self, document: Any, uid: str, created_at: datetime) -> Any:
+        self._world._maybe_crash()
+        stored = await super()._put(document, uid, created_at)
+        self._world._maybe_crash()
+        return stored

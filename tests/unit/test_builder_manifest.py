@@ -1,0 +1,176 @@
+"""Procfile and seaway.toml: what is read, and the sentence each wrong entry gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seaway.builder.base import BuildError
+from seaway.builder.manifest import parse_procfile, read_app_files
+from seaway.builder.schema import DESCRIPTIONS, _find, make_schema
+from seaway.model import Route, Strategy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FULL = """
+routes = ["Shop.example.com", "example.com/shop", { host = "b.example.com", path = "/x" }]
+
+[processes.web]
+stop_grace = "20s"
+
+[processes.web.health.readiness]
+http = "/healthz"
+interval = 0.5
+
+[processes.mailer]
+command = "./mail"
+
+[scale]
+web = 2
+
+[rollout]
+strategy = "recreate"
+keep = "1m"
+
+[router]
+keepalive = "500ms"
+
+[build]
+python = "3.12"
+base = "python:3.12-slim"
+"""
+
+
+def test_procfile_and_toml_are_merged() -> None:
+    """Commands come from either file, settings from seaway.toml."""
+    read = read_app_files("# mine\nweb: ./serve --port $PORT\n\nrelease: ./migrate\n", FULL)
+    manifest = read.manifest
+    assert list(manifest.processes) == ["web", "mailer"]
+    assert manifest.processes["web"].command == "./serve --port $PORT"
+    assert manifest.processes["web"].stop_grace == 20
+    readiness = manifest.processes["web"].health.readiness
+    assert readiness is not None
+    assert (readiness.http, readiness.interval) == ("/healthz", 0.5)
+    assert manifest.release_command == "./migrate"
+    assert manifest.scale == {"web": 2}
+    assert manifest.routes[0] == Route(host="shop.example.com")
+    assert manifest.routes[2] == Route(host="b.example.com", path="/x")
+    assert (manifest.rollout.strategy, manifest.rollout.keep) == (Strategy.RECREATE, 60)
+    assert manifest.router.keepalive == 0.5
+    assert (read.build.python, read.build.base) == ("3.12", "python:3.12-slim")
+
+
+def test_toml_alone_suffices_and_wins() -> None:
+    """Without a Procfile [processes] names everything, and its command replaces the Procfile's."""
+    toml = '[processes.web]\ncommand = "new"\n[processes.release]\ncommand = "migrate"\n'
+    assert read_app_files(None, toml).manifest.processes["web"].command == "new"
+    read = read_app_files("web: old", toml)
+    assert read.manifest.processes["web"].command == "new"
+    assert read.manifest.release_command == "migrate"
+
+
+def test_worker_only() -> None:
+    """An app without web is fine."""
+    assert list(read_app_files("worker: ./work", None).manifest.processes) == ["worker"]
+
+
+def test_procfile_keeps_colons_of_the_command() -> None:
+    """Only the first colon splits; a byte order mark and Windows line ends do no harm."""
+    assert parse_procfile("\ufeffweb: run --bind :80\r\n") == {"web": "run --bind :80"}
+
+
+BAD_PROCFILES = [
+    ("web ./serve", "Procfile: line 1: 'web ./serve' has no colon: write `name: command`"),
+    ("\nWeb: x", "Procfile: line 2: 'Web' is not a process name"),
+    ("web:", "Procfile: line 1: web has no command"),
+    ("web: a\nweb: b", "Procfile: line 2: web is there twice"),
+    ("web: " + "x" * 9000, "Procfile: line 1: the command of web is longer than 8192"),
+    ("release: x", "has only a release command"),
+    ("", "nothing recognisable in the source: Seaway looks for a Procfile"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD_PROCFILES)
+def test_bad_procfile(text: str, sentence: str) -> None:
+    """A wrong line is named with its number."""
+    with pytest.raises(BuildError) as caught:
+        read_app_files(text, None)
+    assert sentence in str(caught.value)
+
+
+BAD_TOMLS = [
+    ("[rollout\n", "seaway.toml: is not valid TOML: ", "line 1, column 9"),
+    ('rutes = ["a"]', "rutes: unknown key (did you mean 'routes'?)", "known here: routes, processes"),
+    ('[rollout]\nstratgy = "x"', "rollout.stratgy: unknown key (did you mean 'strategy'?)", ""),
+    ('[rollout]\nstrategy = "bluegreen"', "rollout.strategy: \"bluegreen\" is unknown: it is one of 'blue-green'", ""),
+    ('[rollout]\nkeep = "5 parsecs"', "rollout.keep: '5 parsecs' is not a duration", "500ms"),
+    ("[rollout]\ndrain = -1", "rollout.drain: -1 is out of range: it must be at least 0", ""),
+    ("[rollout]\nkeep = inf", "rollout.keep: Infinity", ""),
+    ("[processes.web]\nstop_grace = true", "processes.web.stop_grace: true is not a duration", ""),
+    ("[processes.web]\nstop_grace = 1979-05-27", "'1979-05-27' is not a duration", ""),
+    ("[processes.web]\nstop_grac = 3", "processes.web.stop_grac: unknown key (did you mean 'stop_grace'?)", ""),
+    ('[processes.web]\ncommand = " "', "processes.web.command: the command is empty", ""),
+    ("[processes.wbe]\nstop_grace = 3", "processes.wbe: has no command", "did you mean 'web'?"),
+    ('[processes."A B"]\ncommand = "x"', "'A B' is not a name", ""),
+    ("[processes.web.health.startup]\nhtpp = '/x'", "health.startup.htpp: unknown key (did you mean 'http'?)", ""),
+    ("[processes.web.health.startup]\ninterval = 1", "a check has exactly one of http", ""),
+    ("[processes.web.health.startup]\nhttp = 'x'", "health.startup.http: 'x' is not a path prefix", ""),
+    ("[processes.release]\ncommand='m'\n[processes.release.health]\nstart_timeout=1", "release.health: a release", ""),
+    ('[scale]\nweb = "3"', 'scale.web: "3" is not a whole number: write it without quotes', ""),
+    ("[scale]\nweb = 1.5", "scale.web: 1.5 is not a whole number", ""),
+    ("[scale]\nwbe = 2", "scale.wbe: the app has no process 'wbe' (did you mean 'web'?)", ""),
+    ("processes = 3", "processes: 3 is not a table", ""),
+    ('routes = ["http://a.b"]', "routes[0]: 'http://a.b' is not a route: leave out the scheme", ""),
+    ('routes = "a.b"', 'routes: "a.b" is not a list', ""),
+    ('routes = [{ hots = "a.b" }]', "routes[0].hots: unknown key (did you mean 'host'?)", "routes[0].host: is missing"),
+    ("routes = [3]", 'routes[0]: a route is "host/path" or a table', ""),
+    ('[build]\npython = "2.7"', 'build.python: "2.7" is not a Python version: write for example "3.12"', ""),
+    ("[build]\npython = 3.12", "build.python: 3.12 is not text: put it in quotes", ""),
+    ('[build]\nbase = "A B"', 'build.base: "A B" is not an image name', ""),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence", "also"), BAD_TOMLS)
+def test_bad_toml(text: str, sentence: str, also: str) -> None:
+    """Every error names the file, the key's path, what is wrong and what would be right."""
+    with pytest.raises(BuildError) as caught:
+        read_app_files("web: x", text)
+    assert str(caught.value).startswith("seaway.toml: ")
+    assert sentence in str(caught.value)
+    assert also in str(caught.value)
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    """Three mistakes give three lines."""
+    with pytest.raises(BuildError) as caught:
+        read_app_files("web: x", '[scale]\nweb = "3"\n[rollout]\nkeeep = 1\n[router]\nkeepalive = []')
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_routes_need_web() -> None:
+    """Routes on an app without web are a mistake."""
+    with pytest.raises(BuildError, match="only a web process gets traffic"):
+        read_app_files("worker: x", 'routes = ["a.example.com"]')
+
+
+def test_no_process_but_python_says_to_add_one() -> None:
+    """Where something was recognised, the error says what is missing."""
+    with pytest.raises(BuildError, match=r"found pyproject.toml, but neither a Procfile.*add a Procfile"):
+        read_app_files(None, None, hint="pyproject.toml")
+
+
+def test_generated_docs_are_up_to_date() -> None:
+    """docs/seaway-toml.md and the published schema are what the code says now."""
+    subprocess.run([sys.executable, ROOT / "scripts" / "gen_toml_docs.py", "--check"], check=True)
+
+
+def test_every_description_has_its_key() -> None:
+    """No sentence describes a key that is not there, and the schema uses standard words only."""
+    schema = make_schema()
+    inside_routes = {"routes[].host", "routes[].path"}
+    assert [name for name in DESCRIPTIONS.keys() - inside_routes if _find(schema, name.split(".")) is None] == []
+    assert not {'"ge"', '"le"', '"gt"', '"lt"'} & set(json.dumps(schema).replace(":", " ").split())

@@ -1,0 +1,432 @@
+"""Every other command: what is sent, what people see, what programs get."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from seaway.home import Home, Settings
+from seaway.model import BuildState, InstanceState, Phase, Route
+from tests.unit.cli_recorded import (
+    NOW,
+    TOKEN,
+    Bench,
+    Events,
+    Failure,
+    Lines,
+    app,
+    bench,
+    build,
+    instance,
+    recorder,
+    release,
+    rollout,
+)
+
+__all__ = ["bench", "recorder"]
+
+
+def log_line(message: str, second: int = 0, instance_id: str = "shop-v3-web-1a2b") -> dict[str, Any]:
+    """A log line of shop."""
+    return {
+        "@timestamp": f"2026-11-23T10:00:{second:02}.000Z", "message": message, "ecs.version": "8.11.0",
+        "service.name": "shop", "service.version": "v3", "service.node.name": instance_id, "host.name": "here",
+        "labels.process": "web", "labels.team": "blue", "stream": "stdout", "log.offset": 0, "log.length": 9,
+    }  # fmt: skip
+
+
+def test_apps_list_is_a_table_with_states_and_ages(bench: Bench) -> None:
+    """Aligned, and no line ends in spaces."""
+    bench.api.on("GET", "/apps", [app(), app("a-longer-name", None, state="empty", reason="no release yet")])
+    for form in (["apps", "list"], ["apps:list"], ["apps"]):
+        result = bench.run(*form)
+        lines = result.stdout.splitlines()
+        assert lines[0].split() == ["APP", "STATE", "RELEASE", "TRAFFIC", "TEAM", "CREATED"]
+        assert lines[1].split() == ["shop", "serving", "v4", "v4", "blue", "3m", "ago"]
+        assert lines[1].index("serving") == lines[2].index("empty")
+        assert all(line == line.rstrip() for line in lines)
+
+
+def test_json_output_is_what_the_api_said(bench: Bench) -> None:
+    """One JSON document and nothing else."""
+    bench.api.on("GET", "/apps/shop", app())
+    result = bench.run("apps", "info", "shop", "-o", "json")
+    assert json.loads(result.stdout) == json.loads(app().model_dump_json())
+
+
+def test_create_links_a_folder_that_looks_like_an_apps(bench: Bench) -> None:
+    """And leaves others alone; the link is found from below."""
+    bench.api.on("POST", "/apps", app())
+    assert "linked" not in bench.run("apps", "create", "shop").stdout
+    assert not (bench.folder / ".seaway").exists()
+    (bench.folder / "Procfile").touch()
+    assert "this folder is linked to it" in bench.run("apps", "create", "shop", "--team", "blue").stdout
+    assert bench.api.sent("POST", "/apps") == [{"name": "shop"}, {"name": "shop", "team": "blue"}]
+    bench.api.on("GET", "/apps/shop/instances", [])
+    assert "shop has no instances" in bench.run("ps").stdout
+
+
+def test_destroy_wants_the_name_again_and_waits_until_it_is_gone(bench: Bench) -> None:
+    """Without --confirm nothing is sent."""
+    for args in ([], ["--confirm", "shpo"]):
+        result = bench.run("apps", "destroy", "shop", *args)
+        assert (result.exit_code, bench.api.requests) == (2, [])
+        assert "seaway apps destroy shop --confirm shop" in result.stderr
+    bench.api.on("DELETE", "/apps/shop", app(state="destroying"))
+    gone = Failure(404, "there is no app 'shop'", "no-such-app")
+    bench.api.on("GET", "/apps/shop", app(state="destroying", reason="1 instances still to stop"), gone)
+    result = bench.run("apps", "destroy", "--confirm", "shop", "-a", "shop")
+    assert result.exit_code == 0, result.output
+    assert bench.api.queries("DELETE", "/apps/shop") == [{"confirm": "shop"}]
+    assert "1 instances still to stop" in result.stdout
+    assert "destroyed shop" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (Failure(404, "there is no app 'shpo'", "no-such-app", "did you mean shop?"), 3),
+        (Failure(401, "the token is not known", "not-authenticated"), 4),
+        (Failure(403, "the token 'x' has the role viewer", "role-too-low"), 4),
+        (Failure(422, "name: is required"), 2),
+        (Failure(409, "somebody else changed this", "conflict", "try again"), 1),
+        (Failure(500, "an error inside Seaway", "internal"), 1),
+        (PlainTextResponse("Bad Gateway", 502), 1),
+        (PlainTextResponse("<html>", 200), 1),
+    ],
+)
+def test_an_error_answer_gives_its_sentence_hint_and_exit_code(bench: Bench, failure: Any, code: int) -> None:
+    """As text and as JSON, on standard error."""
+    bench.api.on("GET", "/apps/shpo", failure)
+    text = bench.run("apps", "info", "shpo")
+    as_json = bench.run("apps", "info", "shpo", "--output=json")
+    error = json.loads(as_json.stderr)["error"]
+    assert (text.exit_code, as_json.exit_code, error["exit_code"]) == (code, code, code)
+    assert (text.stdout, as_json.stdout) == ("", "")
+    assert error["message"] in text.stderr
+    assert error.get("hint", "") in text.stderr
+    if isinstance(failure, Failure):
+        assert (error["code"], error["message"]) == (failure.code, failure.message)
+
+
+def test_a_wrong_token_exits_4_and_says_what_to_set(bench: Bench) -> None:
+    """The token itself is never shown."""
+    result = bench.run("apps", env={"SEAWAY_TOKEN": "swy_wrong"})
+    assert result.exit_code == 4
+    assert "SEAWAY_TOKEN" in result.stderr
+    assert "swy_wrong" not in result.output
+
+
+def test_url_and_token_come_from_the_home_of_the_platform(bench: Bench) -> None:
+    """settings.json and admin.token, when the environment says nothing."""
+    bench.api.on("GET", "/apps", [])
+    home = Home(bench.home).create()
+    home.write_settings(Settings(api_port=bench.api.port))
+    home.admin_token.write_text(TOKEN + "\n")
+    result = bench.run("apps", env={"SEAWAY_URL": None, "SEAWAY_TOKEN": None})
+    assert result.exit_code == 0, result.output
+    assert "seaway apps create NAME" in result.stdout
+
+
+def test_an_api_that_does_not_run_says_how_to_start_it(bench: Bench, unused_tcp_port: int) -> None:
+    """At once, with exit code 1."""
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    result = bench.run("apps", env={"SEAWAY_URL": url})
+    assert result.exit_code == 1
+    assert f"Seaway's API at {url} does not answer" in result.stderr
+    assert "seaway up -d" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["apps", "-o", "yaml"], "yaml"),
+        (["aps"], "Did you mean"),
+        (["apps", "lst"], "Did you mean"),
+        (["nothing:here"], "No such command"),
+        (["ps", "scale", "web", "-a", "shop"], "'web' is not PROCESS=COUNT"),
+        (["ps", "scale", "web=-1", "-a", "shop"], "'web=-1' is not PROCESS=COUNT"),
+        (["ps", "scale", "web=many", "-a", "shop"], "seaway ps scale web=3"),
+        (["ps", "scale", "web=1", "web=2", "-a", "shop"], "web is given twice"),
+        (["ps", "scale", "-a", "shop"], "PROCESS=COUNT"),
+        (["config", "set", "hunter2", "-a", "shop"], "argument 1 is not KEY=VALUE"),
+        (["config", "set", "1A=hunter2", "-a", "shop"], "'1A' is not a config key"),
+        (["config", "set", "A=@nowhere", "-a", "shop"], "A: the file 'nowhere' cannot be read"),
+        (["config", "unset", "A-B", "-a", "shop"], "'A-B' is not a config key"),
+        (["releases", "info", "latest", "-a", "shop"], "'latest' is not a release: write v3 or 3"),
+        (["builds", "log", "v3", "-a", "shop"], "'v3' is not a build: write b3 or 3"),
+        (["rollback", "v0", "-a", "shop"], "'v0' is not a release"),
+        (["routes", "add", "http://x.example", "-a", "shop"], "is not a host name"),
+        (["routes", "add", "x.example/a b", "-a", "shop"], "is not a path prefix"),
+        (["logs", "-n", "-5", "-a", "shop"], "greater than or equal to 0"),
+        (["apps", "info", "Shop"], "is not an app's name"),
+        (["apps", "info", "a", "-a", "b"], "which app"),
+        (["tokens", "create", "ci", "--role", "king"], "king"),
+        (["run", "-a", "shop"], "CMD"),
+        (["apps", "--colour"], "--colour"),
+    ],
+)
+def test_wrong_use_exits_2_with_a_sentence_and_sends_nothing(bench: Bench, args: list[str], said: str) -> None:
+    """As text and as JSON; values of config never appear."""
+    result = bench.run(*args)
+    assert (result.exit_code, bench.api.requests) == (2, [])
+    assert said in result.stderr
+    assert "hunter2" not in result.stderr
+    if "-o" not in args:
+        assert json.loads(bench.run(*args, "-o", "json").stderr)["error"]["code"] == "usage"
+
+
+def test_ps_shows_instances_with_states_and_reasons(bench: Bench) -> None:
+    """Web first; a running instance that is not ready says so."""
+    crashing = instance(2, process="worker", state=InstanceState.CRASHING, ready=False, reason="exited with 1")
+    bench.api.on("GET", "/apps/shop/instances", [crashing, instance(1), instance(3, ready=False, reason="GET / 503")])
+    lines = bench.run("ps", "-a", "shop").stdout.splitlines()
+    assert lines[1].split() == ["web", "v4", "0001", "running", "2h", "ago", "0", "0.25", "34.1", "MB", "here"]
+    assert "not ready" in lines[2]
+    assert lines[3].startswith("worker")
+    assert lines[3].endswith("exited with 1")
+
+
+def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
+    """The numbers go out; every look is shown once."""
+    bench.api.on("PUT", "/apps/shop/scale", app())
+    bench.api.on("GET", "/apps/shop", app())
+    one, two = [instance(1)], [instance(1), instance(2)]
+    bench.api.on("GET", "/apps/shop/instances", one, one, two)
+    result = bench.run("ps", "scale", "web=2", "-a", "shop")
+    assert result.exit_code == 0, result.output
+    assert bench.api.sent("PUT", "/apps/shop/scale") == [{"web": 2}]
+    assert result.stdout.count("web 1 of 2") == 1
+    assert "scaled shop: web=2" in result.stdout
+
+
+def test_scale_gives_up_on_an_instance_that_crashes(bench: Bench) -> None:
+    """With its reason and its logs."""
+    bench.api.on("PUT", "/apps/shop/scale", app())
+    bench.api.on("GET", "/apps/shop", app())
+    crashing = instance(2, state=InstanceState.CRASHING, ready=False, reason="exited with 1 five times")
+    bench.api.on("GET", "/apps/shop/instances", [instance(1), crashing])
+    result = bench.run("ps", "scale", "web=2", "-a", "shop")
+    assert (result.exit_code, "exited with 1 five times" in result.stderr) == (1, True)
+    assert "--instance shop-v4-web-0002" in result.stderr
+
+
+def test_builds_and_their_log(bench: Bench) -> None:
+    """Newest first; the log is of the newest, and following a failed build exits 1."""
+    bench.api.on(
+        "GET", "/apps/shop/builds", [build(1, BuildState.SUCCEEDED, made=1), build(2, BuildState.FAILED, "no")]
+    )
+    bench.api.on("GET", "/apps/shop/builds/2", build(2, BuildState.FAILED, "no module named flaks"))
+    bench.api.on(
+        "GET", "/apps/shop/builds/2/log", Lines([{"line": "one"}]), Events([("message", {"line": "two"}), ("end", {})])
+    )
+    bench.api.on("POST", "/apps/shop/builds/2/cancel", build(2, BuildState.CANCELLED))
+    assert [line.split()[0] for line in bench.run("builds", "-a", "shop").stdout.splitlines()] == ["BUILD", "b2", "b1"]
+    assert bench.run("builds:log", "-a", "shop").stdout == "one\n"
+    followed = bench.run("builds", "log", "-f", "b2", "-a", "shop")
+    assert (followed.exit_code, followed.stdout) == (1, "two\n")
+    assert "no module named flaks" in followed.stderr
+    assert bench.run("builds", "cancel", "2", "-a", "shop").exit_code == 0
+
+
+def test_releases_mark_the_serving_one(bench: Bench) -> None:
+    """Newest first."""
+    bench.api.on("GET", "/apps/shop/releases", [release(4), release(5)])
+    bench.api.on("GET", "/apps/shop", app())
+    bench.api.on("GET", "/apps/shop/releases/4", release(4, config={"A": "***"}))
+    lines = bench.run("releases", "-a", "shop").stdout.splitlines()
+    assert lines[1].startswith("v5")
+    assert lines[2].split()[:3] == ["v4", "serving", "ab12ab12ab12"]
+    assert "Deploy of v4" in bench.run("releases", "info", "v4", "-a", "shop").stdout
+
+
+def test_rollouts_are_steered_by_default_the_one_under_way(bench: Bench) -> None:
+    """Shown with every phase and reason."""
+    moving = rollout(5, Phase.SHIFTING, "waiting for router-0 to acknowledge the routes")
+    bench.api.on("GET", "/apps/shop/rollouts", [rollout(4, Phase.SUCCEEDED, "v4 proved itself"), moving])
+    bench.api.on("GET", "/apps/shop/rollouts/5", moving)
+    for verb in ("pause", "resume", "promote", "cancel"):
+        bench.api.on("POST", f"/apps/shop/rollouts/5/{verb}", moving)
+        assert bench.run("rollouts", verb, "-a", "shop").exit_code == 0
+    shown = bench.run("rollouts", "show", "-a", "shop").stdout
+    assert "v4 to v5" in shown
+    assert "waiting for router-0 to acknowledge the routes" in shown
+    assert bench.run("rollouts", "-a", "shop").stdout.splitlines()[1].split()[:3] == ["v5", "v4", "shifting"]
+
+
+def test_config_list_masks_unless_asked(bench: Bench) -> None:
+    """Masking is the API's; --reveal asks it."""
+    bench.api.on("GET", "/apps/shop/config", {"app": "shop", "release": 4, "masked": True, "config": {"KEY": "****"}})
+    assert bench.run("config", "-a", "shop").stdout == "KEY  ****\n"
+    bench.run("config", "list", "--reveal", "-a", "shop")
+    assert bench.api.queries("GET", "/apps/shop/config") == [{}, {"reveal": "1"}]
+
+
+def test_routes(bench: Bench) -> None:
+    """Host and path are sent apart; a route that collides exits 1 with the API's sentence."""
+    bench.api.on("GET", "/apps/shop/routes", [json.loads(Route(host="x.example", path="/a").model_dump_json())])
+    bench.api.on(
+        "POST", "/apps/shop/routes", [{"host": "x.example", "path": "/a"}], Failure(409, "is blog's", "collides")
+    )
+    bench.api.on("DELETE", "/apps/shop/routes", [])
+    assert bench.run("routes", "-a", "shop").stdout.splitlines()[1].split() == ["x.example", "/a"]
+    assert "X.example/a".lower() in bench.run("routes", "add", "X.example/a/", "-a", "shop").stdout
+    assert bench.run("routes", "add", "x.example/a", "-a", "shop").exit_code == 1
+    assert bench.api.sent("POST", "/apps/shop/routes")[0] == {"host": "x.example", "path": "/a"}
+    bench.run("routes:remove", "x.example/a", "-a", "shop")
+    assert bench.api.queries("DELETE", "/apps/shop/routes") == [{"host": "x.example", "path": "/a"}]
+
+
+def test_logs_read_like_lines_of_a_process(bench: Bench) -> None:
+    """Filters go to the API; characters that only look like line ends do not break a line."""
+    bench.api.on("GET", "/apps/shop/logs", Lines([log_line("hello\u2028[bold]world")]))
+    result = bench.run("logs", "-a", "shop", "-n", "5", "-p", "web", "--release", "v3", "--instance", "i")
+    assert result.stdout == "2026-11-23T10:00:00.000Z shop[web.v3.1a2b] hello\u2028[bold]world\n"
+    assert bench.api.queries("GET", "/apps/shop/logs") == [
+        {"n": "5", "process": "web", "release": "3", "instance": "i"}
+    ]
+    assert json.loads(bench.run("logs", "-a", "shop", "-o", "json").stdout) == log_line("hello\u2028[bold]world")
+
+
+def test_logs_follow_goes_on_after_a_break_without_repeating(bench: Bench) -> None:
+    """The second stream brings old lines again; a token that is revoked meanwhile ends it with exit code 4."""
+    one, two, three = (log_line(name, second) for second, name in enumerate(("one", "two", "three")))
+    revoked = ("error", {"error": {"code": "not-authenticated", "message": "the token is not known"}})
+    again = Events([("message", one), ("message", two), ("message", three), revoked])
+    bench.api.on("GET", "/apps/shop/logs", Events([("message", one), ("message", two)]), again)
+    result = bench.run("logs", "-f", "-a", "shop")
+    assert [line.split()[-1] for line in result.stdout.splitlines()] == ["one", "two", "three"]
+    assert (result.exit_code, "the token is not known" in result.stderr) == (4, True)
+
+
+def test_events(bench: Bench) -> None:
+    """As a table; with -a only of one app."""
+    spec = {"at": NOW.isoformat(), "app": "shop", "about": "rollout shop.v3", "reason": "RolloutSucceeded",
+            "message": "v3 serves.", "by": "ann"}  # fmt: skip
+    bench.api.on("GET", "/events", [{"meta": {"name": "e"}, "spec": spec}])
+    lines = bench.run("events", "-a", "shop").stdout.splitlines()
+    assert lines[1].endswith("rollout shop.v3  RolloutSucceeded  ann  v3 serves.")
+    assert bench.api.queries("GET", "/events") == [{"app": "shop", "n": "50"}]
+
+
+def test_tokens(bench: Bench) -> None:
+    """The secret stands alone on standard output."""
+    spec = {"role": "developer", "team": "blue", "created_by": "admin", "expires_at": None}
+    bench.api.on("GET", "/tokens", [{"meta": {"name": "ci", "created_at": NOW.isoformat()}, "spec": spec}])
+    bench.api.on("POST", "/tokens", {"name": "ci", "secret": "swy_new"})
+    bench.api.on("DELETE", "/tokens/ci", PlainTextResponse("", 204))
+    created = bench.run("tokens", "create", "ci", "--team", "blue", "--expires", "90d")
+    assert (created.stdout, "not shown again" in created.stderr) == ("swy_new\n", True)
+    assert bench.api.sent("POST", "/tokens")[0].keys() == {"name", "role", "team", "expires_in"}
+    assert "never" in bench.run("tokens").stdout
+    assert bench.run("tokens", "revoke", "ci").stdout == "revoked ci\n"
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (3, 3), (-15, 143), (None, 1)])
+def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code: int | None, exit_code: int) -> None:
+    """Options after the command are the command's; no line is printed twice."""
+    first, second = log_line("one", 0), log_line("two", 1)
+    bench.api.on("POST", "/apps/shop/run", {"id": "shop-run-1", "app": "shop"})
+    done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why"}
+    bench.api.on("GET", "/apps/shop/run/shop-run-1", {"id": "shop-run-1", "done": False}, done)
+    bench.api.on("GET", "/apps/shop/logs", Events([("message", first), ("end", {})]), Lines([first, second]))
+    result = bench.run("run", "-a", "shop", "python", "-c", "print(1)", "-o", "x")
+    assert (result.exit_code, result.stdout) == (exit_code, "one\ntwo\n")
+    assert bench.api.sent("POST", "/apps/shop/run")[0]["command"] == "python -c 'print(1)' -o x"
+
+
+def test_ctrl_c_kills_a_run_and_detaches_from_a_deploy(bench: Bench) -> None:
+    """A real process gets a real SIGINT."""
+    waiting = threading.Event()
+    bench.api.on("POST", "/apps/shop/run", {"id": "t"})
+    bench.api.on("GET", "/apps/shop/run/t", {"id": "t", "done": False})
+    bench.api.on("GET", "/apps/shop/logs", Events([]))
+    bench.api.on("DELETE", "/apps/shop/run/t", {})
+    bench.api.hooks["GET", "/apps/shop/run/t"] = waiting.set
+    code, error = interrupt(bench, ["run", "-a", "shop", "sleep 100"], waiting)
+    assert (code, "killed 'sleep 100'" in error) == (130, True)
+    assert len(bench.api.queries("DELETE", "/apps/shop/run/t")) == 1
+    bench.api.on("POST", "/apps/shop/rollback", release(5))
+    bench.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.STARTING, "0 of 2 are ready"))
+    waiting.clear()
+    bench.api.hooks["GET", "/apps/shop/rollouts/5"] = waiting.set
+    code, error = interrupt(bench, ["rollback", "-a", "shop"], waiting)
+    assert (code, "the rollout of v5 goes on" in error) == (130, True)
+    assert "seaway rollouts cancel v5 -a shop" in error
+
+
+def interrupt(bench: Bench, args: list[str], waiting: threading.Event) -> tuple[int, str]:
+    """Run the command line as a process, send SIGINT once it waits; return exit code and standard error."""
+    program = (
+        "import sys; from seaway.cli import PlatformCommands, build_cli; n = lambda *a: 0; "
+        "build_cli(PlatformCommands(n, n, list, n, n, n, n))(sys.argv[1:])"
+    )
+    env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert waiting.wait(30)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert "Traceback" not in error
+    return process.returncode, error
+
+
+def test_a_closed_pipe_ends_quietly(bench: Bench) -> None:
+    """As in `seaway logs | head -1`."""
+    bench.api.on("GET", "/apps/shop/logs", Lines([log_line("x" * 1000)] * 500))
+    program = (
+        "from seaway.cli import PlatformCommands, build_cli; n = lambda *a: 0; "
+        "build_cli(PlatformCommands(n, n, list, n, n, n, n))(['logs', '-a', 'shop'])"
+    )
+    env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 1
+
+
+def test_run_tells_the_streams_apart_and_gives_json_back(bench: Bench) -> None:
+    """JSON lines come without the platform's fields, long lines in one piece."""
+    lines = [
+        log_line("oops") | {"stream": "stderr"},
+        log_line("") | {"answer": 42},
+        log_line("a" * 10) | {"log.flags": ["partial"]},
+        log_line("b"),
+    ]
+    bench.api.on("POST", "/apps/shop/run", {"id": "t"})
+    bench.api.on("GET", "/apps/shop/run/t", {"id": "t", "done": True, "exit_code": 0})
+    bench.api.on("GET", "/apps/shop/logs", Lines(lines))
+    result = bench.run("run", "-a", "shop", "x")
+    assert (result.stderr, result.stdout) == ("oops\n", '{"answer": 42}\naaaaaaaaaab\n')
+
+
+def test_config_that_is_so_already_makes_no_release(bench: Bench) -> None:
+    """The API answers 200 with the release that has it; an old rollout of it that failed is no failure now."""
+    bench.api.on("PATCH", "/apps/shop/config", JSONResponse(json.loads(release(4).model_dump_json()), 200))
+    bench.api.on("GET", "/apps/shop/rollouts/4", rollout(4, Phase.FAILED, "it crashed"))
+    result = bench.run("config", "set", "A=1", "-a", "shop")
+    assert (result.exit_code, result.stdout) == (0, "nothing to change: v4 of shop is like that already\n")
+
+
+def test_releases_diff_names_every_field(bench: Bench) -> None:
+    """With both values, masked by the API."""
+    changes = [{"field": "config.A", "from": None, "to": "********"}]
+    bench.api.on("GET", "/apps/shop/releases/4/diff/5", {"app": "shop", "from": 4, "to": 5, "changes": changes})
+    lines = bench.run("releases", "diff", "v4", "5", "-a", "shop").stdout.splitlines()
+    assert lines[1].split() == ["config.A", "-", "********"]

@@ -1,0 +1,235 @@
+"""seaway deploy and what waits like it, against a real HTTP server."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import threading
+import time
+
+import pytest
+
+from seaway.model import BuildState, Phase
+from tests.unit.cli_recorded import Bench, Events, Failure, app, bench, build, recorder, release, rollout
+
+__all__ = ["bench", "recorder"]
+
+LOG = Events([("message", {"line": "installing flask"}), ("message", {"line": "done"}), ("end", {})])
+
+
+@pytest.fixture
+def shop(bench: Bench) -> Bench:
+    """A bench with an app shop, a folder with a Procfile, and a deploy that goes well."""
+    (bench.folder / "Procfile").write_text("web: python app.py\n")
+    api = bench.api
+    api.on("GET", "/apps/shop", app())
+    api.on("PUT", "/sources", {"digest": "sha256:feed"})
+    api.on("POST", "/apps/shop/builds", build(3, BuildState.QUEUED))
+    api.on("GET", "/apps/shop/builds/3", build(3, BuildState.RUNNING), build(3, BuildState.SUCCEEDED, made=5))
+    api.on("GET", "/apps/shop/builds/3/log", LOG)
+    api.on("GET", "/apps/shop/releases/5", release(5))
+    api.on(
+        "GET",
+        "/apps/shop/rollouts/5",
+        Failure(404, "no rollout v5", "not-found"),
+        rollout(5, Phase.STARTING, "1 of 2 instances of v5 are ready"),
+        rollout(5, Phase.KEEPING, "all traffic is on v5"),
+    )
+    return bench
+
+
+def test_deploy_shows_build_and_phases_and_ends_when_all_traffic_moved(shop: Bench) -> None:
+    """Build output, every phase with its reason, and the sentence about the release that is kept."""
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "build b3 of shop",
+        "  | installing flask",
+        "built image ab12ab12ab12",
+        "starting    1 of 2 instances of v5 are ready",
+        "shifting    entered shifting",
+        "v5 serves all traffic; v4 is kept for 30 s for instant return",
+    ):
+        assert text in result.stdout
+    request = {"source": {"archive": "sha256:feed"}, "deploy": True}
+    assert shop.api.sent("POST", "/apps/shop/builds") == [request]
+
+
+def test_deploy_uploads_the_folder_without_what_is_ignored(shop: Bench) -> None:
+    """.gitignore, .seawayignore, .git and the link file stay behind."""
+    (shop.folder / ".gitignore").write_text("*.log\n")
+    (shop.folder / ".seawayignore").write_text("docs/\n")
+    for name in ("a.log", "docs/x.md", ".git/config", "lib/y.py"):
+        (shop.folder / name).parent.mkdir(exist_ok=True)
+        (shop.folder / name).write_text("x")
+    assert shop.run("deploy", "-a", "shop").exit_code == 0
+    body = next(body for method, path, _, body in shop.api.requests if (method, path) == ("PUT", "/sources"))
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
+        names = {member.name for member in tar if member.isfile()}
+    assert names == {".gitignore", ".seawayignore", "Procfile", "lib/y.py"}
+    assert (shop.folder / ".seaway").read_text() == "shop\n"
+
+
+def test_the_first_deploy_links_the_folder_and_a_then_may_be_left_out(shop: Bench) -> None:
+    """Also from a folder below, and -o json gives the documents alone."""
+    assert "linked to shop" in shop.run("deploy", "-a", "shop").stdout
+    result = shop.run("deploy", "-o", "json")
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (answer["result"], answer["release"]["spec"]["number"]) == ("keeping", 5)
+
+
+def test_deploy_waits_through_a_restart_of_the_api(shop: Bench) -> None:
+    """The API dies in the middle of the rollout and comes back: the deploy goes on and succeeds."""
+    started = rollout(5, Phase.STARTING, "1 of 2 instances of v5 are ready")
+    shop.api.on("GET", "/apps/shop/rollouts/5", started)
+    reached, restarted = threading.Event(), threading.Event()
+    shop.api.hooks[("GET", "/apps/shop/rollouts/5")] = reached.set
+
+    def restart() -> None:
+        reached.wait(20)
+        shop.api.stop()
+        time.sleep(0.5)  # the outage itself
+        shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.KEEPING, "all traffic is on v5"))
+        shop.api.start()
+        restarted.set()
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    result = shop.run("deploy", "-a", "shop")
+    thread.join()
+    assert restarted.is_set()
+    assert result.exit_code == 0, result.output
+    assert "the API does not answer; waiting for it to come back" in result.stdout
+    assert "the API answers again" in result.stdout
+    assert "v5 serves all traffic" in result.stdout
+
+
+def test_build_output_goes_on_behind_the_last_line_after_an_outage(shop: Bench) -> None:
+    """A stream that breaks off is taken up again; no line is shown twice or lost."""
+    shop.api.on("GET", "/apps/shop/builds/3/log", Events([("message", {"line": "installing flask"})]), LOG)
+    running, done = build(3, BuildState.RUNNING), build(3, BuildState.SUCCEEDED, made=5)
+    shop.api.on("GET", "/apps/shop/builds/3", running, running, done)
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if "|" in line] == ["  | installing flask", "  | done"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "said"),
+    [
+        (Phase.FAILED, "instance shop-v5-web-1a2b exited with 1 five times", "v5 of shop failed: instance shop-v5"),
+        (Phase.ROLLED_BACK, "v5 became unhealthy", "v5 of shop was rolled back: v5 became unhealthy"),
+        (Phase.CANCELLED, "superseded by v6", "v5 of shop was cancelled: superseded by v6"),
+    ],
+)
+def test_a_rollout_that_ends_badly_exits_1_with_its_reason(shop: Bench, phase: Phase, reason: str, said: str) -> None:
+    """And says what serves and what to do next."""
+    shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, phase, reason))
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "v4 serves" in result.stderr
+    assert "-a shop" in result.stderr
+
+
+def test_a_build_that_fails_exits_1_and_names_its_log(shop: Bench) -> None:
+    """Nothing was released."""
+    shop.api.on("GET", "/apps/shop/builds/3", build(3, BuildState.FAILED, "no module named flaks"))
+    result = shop.run("deploy", "-a", "shop", "-o", "json")
+    error = json.loads(result.stderr)["error"]
+    assert (result.exit_code, error["code"]) == (1, "build-failed")
+    assert "no module named flaks" in error["message"]
+    assert "seaway builds log b3 -a shop" in error["hint"]
+
+
+def test_a_deploy_that_takes_too_long_exits_5_and_goes_on(shop: Bench) -> None:
+    """It says so, and how to stop it."""
+    shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.STARTING, "0 of 2 are ready"))
+    result = shop.run("deploy", "-a", "shop", "--timeout", "1s")
+    assert result.exit_code == 5
+    assert "goes on in the platform" in result.stderr
+    assert "seaway rollouts cancel -a shop" in result.stderr
+
+
+def test_a_paused_rollout_says_how_to_resume(shop: Bench) -> None:
+    """The wait goes on."""
+    paused = rollout(5, Phase.STARTING, "paused by ann", paused=True)
+    shop.api.on("GET", "/apps/shop/rollouts/5", paused, rollout(5, Phase.KEEPING, "all traffic is on v5"))
+    result = shop.run("deploy", "-a", "shop")
+    assert (result.exit_code, "seaway rollouts resume -a shop" in result.stdout) == (0, True)
+
+
+def test_no_wait_returns_at_once(shop: Bench) -> None:
+    """With the command that follows it."""
+    result = shop.run("deploy", "-a", "shop", "--no-wait")
+    assert result.exit_code == 0
+    assert "seaway builds log b3 -f -a shop" in result.stdout
+
+
+def test_deploy_of_an_image_and_of_git(shop: Bench) -> None:
+    """No folder is packed for either."""
+    shop.api.on("POST", "/apps/shop/releases", release(5))
+    assert shop.run("deploy", "-a", "shop", "--image", "sha256:77", "--strategy", "recreate").exit_code == 0
+    assert shop.api.sent("POST", "/apps/shop/releases") == [{"image": "sha256:77", "strategy": "recreate"}]
+    assert shop.run("deploy", "-a", "shop", "--git", "https://x.example/r.git", "--ref", "main").exit_code == 0
+    assert shop.api.sent("POST", "/apps/shop/builds")[0]["source"] == {"git": "https://x.example/r.git", "ref": "main"}
+    assert not shop.api.queries("PUT", "/sources")
+
+
+def test_deploy_to_an_app_that_is_not_there_says_how_to_create_it(shop: Bench) -> None:
+    """The server's did-you-mean is kept."""
+    shop.api.on("GET", "/apps/shpo", Failure(404, "there is no app 'shpo'; did you mean 'shop'?", "not-found"))
+    result = shop.run("deploy", "-a", "shpo")
+    assert result.exit_code == 3
+    assert "did you mean 'shop'?" in result.stderr
+    assert "seaway apps create shpo" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nowhere", "-a", "shop"], "nowhere does not exist"),
+        (["Procfile", "-a", "shop"], "Procfile is not a folder"),
+        ([".", "--image", "x", "-a", "shop"], "PATH and --image exclude each other"),
+        (["--ref", "main", "-a", "shop"], "--ref needs --git"),
+        (["-a", "shop", "--strategy", "canary"], "canary"),
+        (["-a", "shop", "--timeout", "soon"], "not a duration"),
+        ([], "which app?"),
+        (["-a", "../tokens"], "is not an app's name"),
+    ],
+)
+def test_wrong_use_exits_2_and_sends_nothing(shop: Bench, args: list[str], said: str) -> None:
+    """Each names what is wrong."""
+    result = shop.run("deploy", *args)
+    assert (result.exit_code, shop.api.requests) == (2, [])
+    assert said in result.stderr
+
+
+def test_config_set_rolls_out_and_never_prints_values(shop: Bench) -> None:
+    """Values from argv, a file and standard input end in one release."""
+    shop.api.on("PATCH", "/apps/shop/config", release(5, description="Set A, B, C"))
+    (shop.folder / "key.pem").write_text("secret\n")
+    result = shop.run("config:set", "A=1", "B=@key.pem", "-", "-a", "shop", stdin="# note\n\nC=x=y\n")
+    assert result.exit_code == 0, result.output
+    assert shop.api.sent("PATCH", "/apps/shop/config") == [{"set": {"A": "1", "B": "secret", "C": "x=y"}, "unset": []}]
+    assert "secret" not in result.output
+    assert "v5 serves all traffic" in result.stdout
+
+
+def test_config_before_the_first_deploy_waits_for_nothing(shop: Bench) -> None:
+    """A release without an image is not rolled out."""
+    shop.api.on("PATCH", "/apps/shop/config", release(1, image=None))
+    result = shop.run("config", "set", "A=1", "-a", "shop")
+    assert (result.exit_code, "takes effect with the first deploy" in result.stdout) == (0, True)
+    assert not shop.api.queries("GET", "/apps/shop/rollouts/1")
+
+
+def test_rollback_and_restart_take_the_same_road(shop: Bench) -> None:
+    """Both follow the rollout of the new release."""
+    shop.api.on("POST", "/apps/shop/rollback", release(5, copies=2))
+    shop.api.on("POST", "/apps/shop/restart", release(5))
+    assert "v5 serves all traffic" in shop.run("rollback", "v2", "-a", "shop").stdout
+    assert shop.api.sent("POST", "/apps/shop/rollback") == [{"to": 2}]
+    assert shop.run("ps:restart", "-a", "shop", "--no-wait").exit_code == 0

@@ -1,0 +1,110 @@
+"""seaway up, down, status and Seaway's own processes, as the composition root is called; and the written page."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from seaway.cli import Part
+from seaway.cli.reference import write_reference
+from seaway.home import Home, Settings
+from tests.unit.cli_recorded import Bench, bench, recorder
+
+__all__ = ["bench", "recorder"]
+
+STATUS = {
+    "version": "0.1.0", "now": "2026-11-23T10:00:00Z", "domain": "localhost", "http_port": 8080, "apps": 2,
+    "app_states": {"serving": 2}, "routers": [{"name": "router-0", "connected": True}],
+    "engine": {"available": True, "reason": "", "instances": 3, "nodes": [{"name": "here", "ready": True}]},
+}  # fmt: skip
+
+
+def test_up_takes_the_last_settings_for_what_is_not_given(bench: Bench) -> None:
+    """And hands the composition root whole settings."""
+    Home(bench.home).create().write_settings(Settings(api_port=9700, routers=2))
+    assert bench.run("up", "-d", "--http-port", "9080").exit_code == 0
+    assert bench.run("up").exit_code == 0
+    assert bench.calls == [
+        ("up", Settings(api_port=9700, routers=2, http_port=9080), True),
+        ("up", Settings(api_port=9700, routers=2), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--http-port", "0"], "--http-port"),
+        (["--api-port", "eighty"], "--api-port"),
+        (["--routers", "99"], "--routers"),
+        (["--domain", "http://x"], "--domain: 'http://x' is not a host name"),
+    ],
+)
+def test_up_names_the_option_that_is_wrong(bench: Bench, args: list[str], said: str) -> None:
+    """Nothing is started."""
+    result = bench.run("up", *args)
+    assert (result.exit_code, bench.calls) == (2, [])
+    assert said in result.stderr
+
+
+def test_up_with_broken_settings_says_which_file(bench: Bench) -> None:
+    """Not a traceback."""
+    Home(bench.home).create()
+    (bench.home / "settings.json").write_text("{")
+    result = bench.run("up")
+    assert (result.exit_code, "settings.json" in result.stderr) == (1, True)
+    assert bench.run("apps", env={"SEAWAY_URL": None}).exit_code == 1
+
+
+def test_down_and_the_processes_reach_the_composition_root(bench: Bench) -> None:
+    """The processes are hidden from the help."""
+    for args in (["down", "--timeout", "5s"], ["control"], ["node"], ["router", "router-1"], ["supervise"]):
+        assert bench.run(*args).exit_code == 0
+    assert bench.calls == [("down", 5.0), ("control",), ("node",), ("router", "router-1"), ("supervise",)]
+    assert "supervise" not in bench.run("--help").stdout
+
+
+def test_status_shows_parts_and_what_the_api_says(bench: Bench) -> None:
+    """Exit code 0 if everything runs."""
+    bench.api.on("GET", "/status", STATUS)
+    started = datetime.now(UTC) - timedelta(minutes=5)
+    bench.parts = [
+        Part("control", "running", 41, started, url="http://127.0.0.1:8700"),
+        Part("router-0", "running", 42),
+    ]
+    result = bench.run("status")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split() == ["control", "running", "41", "5m", "http://127.0.0.1:8700"]
+    for text in ("http://APP.localhost:8080/", "2 (2 serving)", "3 instances on here ready", "router-0 connected"):
+        assert text in result.stdout
+    answer = json.loads(bench.run("status", "-o", "json").stdout)
+    assert [(part["name"], part["pid"], part["state"]) for part in answer["parts"]][1] == ("router-0", 42, "running")
+    assert answer["api"]["reachable"] is True
+
+
+def test_status_works_while_the_api_is_down(bench: Bench, unused_tcp_port: int) -> None:
+    """Exit code 1, and what is known without it."""
+    env: dict[str, str | None] = {"SEAWAY_URL": f"http://127.0.0.1:{unused_tcp_port}"}
+    nothing = bench.run("status", env=env)
+    assert (nothing.exit_code, "seaway up -d" in nothing.stdout) == (1, True)
+    bench.parts = [Part("control", "restarting", None, reason="exited with -9")]
+    result = bench.run("status", env=env)
+    assert (result.exit_code, "exited with -9" in result.stdout) == (1, True)
+    answer = json.loads(bench.run("status", "-o", "json", env=env).stdout)
+    assert (answer["parts"][0]["state"], answer["api"]["reachable"]) == ("restarting", False)
+
+
+def test_help_and_version(bench: Bench) -> None:
+    """Both exit 0; no command at all shows the help."""
+    assert bench.run("--version").stdout.startswith("seaway ")
+    assert "config" in bench.run("-h").stdout
+    assert "PROCESS=COUNT" in bench.run("ps", "scale", "--help").stdout
+    assert bench.run().exit_code == 2
+
+
+def test_the_page_of_commands_is_current() -> None:
+    """docs/cli.md is what scripts/gen_cli_docs.py writes."""
+    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    assert page.read_text() == write_reference(), "run .venv/bin/python scripts/gen_cli_docs.py"
