@@ -43,7 +43,7 @@ SHELL_WORDS = frozenset(
 
 STREAMS = ("stdout", "stderr")
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-GRACE_POLL = 0.05  # between looks for processes that outlive their leader
+GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 POLL = 0.01  # between looks at a group that was just killed
 KILL_LIMIT = 10.0  # seconds a killed group may take to vanish (disk waits); then it is reported and left
 
@@ -114,7 +114,7 @@ def prepare_folder(folder: Path) -> None:
 
 def exec_plain(command: str) -> str:
     """Let a command that is one program replace its shell: signals and exit code are then the program's own."""
-    first = command.split(maxsplit=1)[0] if command.strip() else ""
+    first = command.split(maxsplit=1)[0] if command.strip() else "="
     plain = PLAIN_COMMAND.fullmatch(command) and first not in SHELL_WORDS and "=" not in first
     return f"exec {command}" if plain else command
 
@@ -234,7 +234,7 @@ class Group:
             try:
                 async with asyncio.timeout(grace):
                     await self.wait()
-                    while find_members(self.pid, instance_id):  # noqa: ASYNC110 - other processes set no event
+                    while find_members(self.pid, instance_id):
                         await asyncio.sleep(GRACE_POLL)
             except TimeoutError:
                 gentle = False
