@@ -17,11 +17,17 @@ from typing import Any, Protocol, TypeVar
 import psutil
 
 from seaway.engine.base import Engine, EngineUnavailable
+from seaway.engine.local.agent import Agent
 from seaway.engine.local.base import Timings
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.memory import Behaviour, MemoryEngine
 from seaway.home import Home
-from seaway.model import Health, Instance, Process, Task, Workload, WorkloadKey
+from seaway.logs.base import LogLine, LogQuery
+from seaway.logs.collector import FileLogCollector
+from seaway.logs.reader import FileLogReader
+from seaway.logs.segments import Limits
+from seaway.model import Health, Instance, InstanceState, Process, Task, TaskState, Workload, WorkloadKey
+from tests.contract.local_agent import FolderUnpacker
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
@@ -105,51 +111,40 @@ class MemoryKit:
 
 
 class LocalKit:
-    """The local engine: a real agent process, real apps."""
+    """The local engine: real apps, the agent in this process (see ProcessKit for one that can be killed)."""
 
-    def __init__(self, root: Path, timings: Timings = FAST) -> None:
+    def __init__(self, root: Path, timings: Timings = FAST, limits: Limits | None = None) -> None:
         self.home = Home(root / "home").create()
         self.engine = LocalEngine(self.home)
         self.timings = timings
-        self.agent: subprocess.Popen[bytes] | None = None
+        self.unpacker = FolderUnpacker(IMAGES)
+        self.reader = FileLogReader(self.home)
+        self._limits = limits
+        self._agent: Agent | None = None
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the agent."""
-        command = [sys.executable, "-m", "tests.contract.local_agent", "--home", str(self.home.root)]
-        command += ["--images", str(IMAGES), "--timings", json.dumps(asdict(self.timings))]
-        with (self.home.root / "agent.log").open("ab") as log:
-            self.agent = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+        collector = FileLogCollector(self.home, self._limits)
+        self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings)
+        await self._agent.start()
 
-    async def wait(self) -> None:
-        """Return once the agent answers."""
-
-        async def look() -> bool:
-            try:
-                return bool(await self.engine.ping())
-            except EngineUnavailable:
-                assert self.agent is None or self.agent.poll() is None, "the agent has ended"
-                return False
-
-        await eventually(look, limit=20)
-
-    def end_agent(self, number: int = signal.SIGKILL) -> int:
-        """Send the agent a signal and wait for its end; return its exit code."""
-        assert self.agent is not None
-        self.agent.send_signal(number)
-        return self.agent.wait(20)
+    async def end_agent(self) -> None:
+        """End the agent as SIGTERM would; instances run on."""
+        assert self._agent is not None
+        await self._agent.close()
+        assert not self._agent.failed.is_set()
+        self._agent = None
 
     async def close(self) -> None:
         """Stop everything, end the agent, and check that no process is left."""
-        assert self.agent is not None
-        if self.agent.poll() is None:
-            async with asyncio.timeout(30):
-                await self.engine.stop_all()
-            assert self.end_agent(signal.SIGTERM) == 0
+        async with asyncio.timeout(30):
+            await self.engine.stop_all()
+        await self.end_agent()
         await self.engine.close()
         left = find_processes(str(self.home.root))
         assert not left, left
 
-    def workload(self, behaviour: Behaviour, count: int = 1, release: int = 1, **process: Any) -> Workload:
+    def workload(self, behaviour: str, count: int = 1, release: int = 1, **process: Any) -> Workload:
         """Run the test app so."""
         process.setdefault("health", Health(start_timeout=0.5 if behaviour == "silent" else 20.0))
         process.setdefault("stop_grace", 2.0)
@@ -162,6 +157,69 @@ class LocalKit:
     async def kill(self, instance: Instance) -> None:
         """kill -9 the app itself, not its leader."""
         os.kill(find_app(instance.id).pid, signal.SIGKILL)
+
+    async def list_living(self) -> list[Instance]:
+        """Return the instances that neither stop nor have stopped."""
+        gone = (InstanceState.STOPPING, InstanceState.STOPPED)
+        return [i for i in (await self.engine.observe()).instances if i.state not in gone]
+
+    async def await_instance(self, good: Callable[[Instance], bool], limit: float = 20.0) -> Instance:
+        """Return the first instance that is as wanted."""
+
+        async def look() -> Instance | None:
+            return next((i for i in (await self.engine.observe()).instances if good(i)), None)
+
+        return await eventually(look, limit)
+
+    async def await_serving(self) -> Instance:
+        """Return the first instance that serves."""
+        return await self.await_instance(lambda i: i.serving)
+
+    async def await_task(self) -> TaskState:
+        """Return the first task that is done."""
+
+        async def look() -> TaskState | None:
+            return next((t for t in (await self.engine.observe()).tasks if t.done), None)
+
+        return await eventually(look, 20)
+
+    async def read_logs(self, **query: Any) -> list[LogLine]:
+        """Return the lines of app "shop"."""
+        return [line async for line in self.reader.read(LogQuery(app="shop", tail=None, **query))]
+
+
+class ProcessKit(LocalKit):
+    """The local engine with its agent as a process of its own."""
+
+    process: subprocess.Popen[bytes]
+
+    async def start(self) -> None:
+        """Start the agent and wait until it answers."""
+        command = [sys.executable, "-m", "tests.contract.local_agent", "--home", str(self.home.root)]
+        command += ["--images", str(IMAGES), "--timings", json.dumps(asdict(self.timings))]
+        with (self.home.root / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - some ms
+                command, cwd=REPOSITORY, stdout=log, stderr=log
+            )
+
+        async def look() -> bool:
+            assert self.process.poll() is None, (self.home.root / "agent.log").read_text()
+            try:
+                return bool(await self.engine.ping())
+            except EngineUnavailable:
+                return False
+
+        await eventually(look, limit=30)
+
+    def kill_agent(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(20)
+
+    async def end_agent(self) -> None:
+        """SIGTERM."""
+        self.process.terminate()
+        assert self.process.wait(20) == 0
 
 
 def find_processes(text: str) -> list[str]:

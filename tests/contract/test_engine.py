@@ -20,8 +20,7 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[E
         yield MemoryKit()
         return
     local = LocalKit(tmp_path)
-    local.start()
-    await local.wait()
+    await local.start()
     yield local
     await local.close()
 

@@ -28,6 +28,8 @@ class FileLogReader:
 
     async def read(self, query: LogQuery) -> AsyncIterator[LogLine]:
         """Yield lines oldest first; with `follow` then new ones, for ever."""
+        if not query.app or query.app.startswith(".") or "/" in query.app:
+            return  # no app has such a name, and its folder would not be one of ours
         folder, match = self._root / query.app, _Filter(query)
         if query.tail is None:
             position = (0, 0)

@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def serve(port: int) -> None:
     """Serve for ever."""
-    print("serving", flush=True)
+    os.write(1, b"serving\n")  # print writes the newline apart, and another thread may come between
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 
@@ -54,6 +54,15 @@ def main() -> None:
             time.sleep(3600)
     elif mode == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        serve(int(os.environ["PORT"]))
+    elif mode == "slow-end":
+
+        def end(*_: object) -> None:
+            time.sleep(0.5)
+            print("finished in peace", flush=True)
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, end)
         serve(int(os.environ["PORT"]))
     elif mode == "family":
         subprocess.Popen(["sleep", "3601"])

@@ -16,59 +16,81 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.keeper import Keeper
 from seaway.model import Task, Workload, WorkloadKey
 
 HEARTBEAT = 5.0  # seconds between signs of life on a watch
+DONE = 204
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_api(keeper: Keeper) -> FastAPI:
-    """Return the ASGI app of one agent."""
-    api = FastAPI(openapi_url=None)
+def make_api(keeper: Keeper) -> Starlette:
+    """Return the ASGI app of one agent. Starlette alone: an agent has to be back within a moment."""
 
-    @api.exception_handler(EngineError)
-    async def refuse(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, status_code=409)
+    async def apply(request: Request) -> Response:
+        keeper.apply(Workload.model_validate_json(await request.body()))
+        return Response(status_code=DONE)
 
-    @api.put("/v1/workloads", status_code=204)
-    async def apply(workload: Workload) -> None:
-        keeper.apply(workload)
+    async def remove(request: Request) -> Response:
+        keeper.remove(WorkloadKey.model_validate(request.path_params))
+        return Response(status_code=DONE)
 
-    @api.delete("/v1/workloads/{app}/{release}/{process}", status_code=204)
-    async def remove(app: str, release: int, process: str) -> None:
-        keeper.remove(WorkloadKey(app=app, release=release, process=process))
-
-    @api.get("/v1/observation")
-    async def observe() -> Response:
+    async def observe(_: Request) -> Response:
         return Response(keeper.observe().model_dump_json(), media_type="application/json")
 
-    @api.get("/v1/watch")
-    async def watch() -> Response:
+    async def watch(_: Request) -> Response:
         return StreamingResponse(_stream_changes(keeper), media_type="application/x-ndjson")
 
-    @api.put("/v1/tasks", status_code=204)
-    async def start_task(task: Task) -> None:
-        keeper.start_task(task)
+    async def start_task(request: Request) -> Response:
+        keeper.start_task(Task.model_validate_json(await request.body()))
+        return Response(status_code=DONE)
 
-    @api.delete("/v1/tasks/{task_id}", status_code=204)
-    async def remove_task(task_id: str) -> None:
-        await keeper.remove_task(task_id)
+    async def remove_task(request: Request) -> Response:
+        await keeper.remove_task(request.path_params["id"])
+        return Response(status_code=DONE)
 
-    @api.post("/v1/stop-all", status_code=204)
-    async def stop_all() -> None:
+    async def stop_all(_: Request) -> Response:
         await keeper.halt()
+        return Response(status_code=DONE)
 
-    @api.get("/v1/health")
-    async def health() -> dict[str, int | str]:
-        return {"pid": os.getpid(), "node": keeper.machine.node}
+    async def health(_: Request) -> Response:
+        return JSONResponse({"pid": os.getpid(), "node": keeper.machine.node})
 
-    return api
+    routes: list[tuple[str, str, Handler]] = [
+        ("PUT", "/v1/workloads", apply),
+        ("DELETE", "/v1/workloads/{app}/{release:int}/{process}", remove),
+        ("GET", "/v1/observation", observe),
+        ("GET", "/v1/watch", watch),
+        ("PUT", "/v1/tasks", start_task),
+        ("DELETE", "/v1/tasks/{id}", remove_task),
+        ("POST", "/v1/stop-all", stop_all),
+        ("GET", "/v1/health", health),
+    ]
+    return Starlette(
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
+        exception_handlers={EngineError: _refuse, ValidationError: _refuse_body},
+    )
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=409)
+
+
+async def _refuse_body(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)
+    faults = error.errors(include_input=False, include_url=False, include_context=False)  # inputs may hold secrets
+    said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+    return JSONResponse({"error": f"the node agent does not understand this (is it of another version?): {said}"}, 409)
 
 
 async def _stream_changes(keeper: Keeper) -> AsyncIterator[bytes]:

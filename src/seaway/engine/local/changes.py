@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 
 class Changes:
@@ -25,7 +25,7 @@ class Changes:
         for event in self._watchers:
             event.set()
 
-    async def watch(self, heartbeat: float) -> AsyncIterator[list[str]]:
+    async def watch(self, heartbeat: float) -> AsyncGenerator[list[str], None]:
         """Yield the names changed since the last yield; an empty list after `heartbeat` seconds without any."""
         event = asyncio.Event()
         names: dict[str, None] = {}

@@ -16,7 +16,7 @@ from seaway.model import Observation, Task, Workload, WorkloadKey
 
 TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 WATCH_TIMEOUT = httpx.Timeout(15.0, connect=2.0)  # three signs of life missed
-RETRY_FIRST, RETRY_LONGEST = 0.05, 1.0
+RETRY_FIRST, RETRY_LONGEST = 0.05, 0.5
 
 
 class LocalEngine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,13 +23,27 @@ log = structlog.get_logger(__name__)
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
-cd -- "$2" && /bin/sh -c "$1"
+cd -- "$2" || { echo 126 >"$3"; exit; }
+exec 3>&2 2>/dev/null
+/bin/sh -c "$1" 2>&3 3>&-
 echo $? >"$3"
 """
-"""The leader. It outlives signals to the group; in the command the traps are back at their defaults."""
+"""The leader. It outlives signals to the group; in the command the traps are back at their defaults.
+
+Its own remarks ("Terminated") are not the app's output.
+"""
+
+PLAIN_COMMAND = re.compile(r"[^;&|()<>`\n]+")
+SHELL_WORDS = frozenset(
+    """! . : [ alias bg break case cd chdir command continue do done echo elif else esac eval exec exit export false fg
+    fi for getopts hash if jobs kill local printf pwd read readonly return set shift test then times trap true type
+    ulimit umask unalias unset until wait while { }""".split()  # noqa: SIM905 - a list would fill the page
+)
+"""dash's own words; what they begin cannot be exec'd."""
 
 STREAMS = ("stdout", "stderr")
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 POLL = 0.01  # between looks at a group that was just killed
 KILL_LIMIT = 10.0  # seconds a killed group may take to vanish (disk waits); then it is reported and left
 
@@ -97,6 +112,13 @@ def prepare_folder(folder: Path) -> None:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
 
 
+def exec_plain(command: str) -> str:
+    """Let a command that is one program replace its shell: signals and exit code are then the program's own."""
+    first = command.split(maxsplit=1)[0] if command.strip() else "="
+    plain = PLAIN_COMMAND.fullmatch(command) and first not in SHELL_WORDS and "=" not in first
+    return f"exec {command}" if plain else command
+
+
 def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str, str]) -> Launched:
     """Start the command in a session of its own; output is appended to `folder`/stdout and stderr.
 
@@ -107,7 +129,7 @@ def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str
     marks = {stream: _size(folder / stream) for stream in STREAMS}
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]
-    argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance", command, str(workdir), str(exit_file(folder, run))]
+    argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance", exec_plain(command), str(workdir), str(exit_file(folder, run))]
     pid = os.posix_spawn(
         "/bin/sh", argv, dict(env), file_actions=actions, setsid=True,
         setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
@@ -201,14 +223,22 @@ class Group:
             os.killpg(self.pid, number)
 
     async def stop(self, grace: float, instance_id: str) -> bool:
-        """SIGTERM, wait up to `grace` seconds, then SIGKILL what is left; return whether it ended by itself."""
+        """SIGTERM, wait up to `grace` seconds, then SIGKILL what is left; return whether it ended by itself.
+
+        The grace is for every process: a shell in between may die of SIGTERM before the app has finished.
+        """
         gentle = True
         if not self.ended:
             self.send(signal.SIGTERM)
+            _send(signal.SIGTERM, (m for m in find_members(self.pid, instance_id) if m.group != self.pid))
             try:
-                await asyncio.wait_for(self.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await self.wait()
+                    while find_members(self.pid, instance_id):
+                        await asyncio.sleep(GRACE_POLL)
             except TimeoutError:
                 gentle = False
+                self._status = -signal.SIGKILL  # unless the leader has written otherwise
         await sweep(self.pid, instance_id)
         if not self.ended:
             with suppress(TimeoutError):
@@ -220,14 +250,14 @@ async def sweep(session: int | None, instance_id: str) -> None:
     """Kill whatever is left of an instance and return when it is gone."""
     deadline = asyncio.get_running_loop().time() + KILL_LIMIT
     while members := find_members(session, instance_id):
-        _kill(members)
+        _send(signal.SIGKILL, members)
         if asyncio.get_running_loop().time() > deadline:
             log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in members])
             return
         await asyncio.sleep(POLL)
 
 
-def _kill(members: Iterable[Stat]) -> None:
+def _send(number: int, members: Iterable[Stat]) -> None:
     for stat in members:
         try:
             fd = os.pidfd_open(stat.pid)
@@ -237,7 +267,7 @@ def _kill(members: Iterable[Stat]) -> None:
             now = read_stat(stat.pid)  # the pidfd pins the process: no reused pid is hit
             if now is not None and now.birth == stat.birth:
                 with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    signal.pidfd_send_signal(fd, number)
         finally:
             os.close(fd)
 

@@ -335,8 +335,8 @@ class Runner:
             self.machine.ports.release(self.instance.port)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
         stopped = {"state": S.STOPPED, "reason": why, "ready": False, "cpu": 0.0, "memory": 0}
-        self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
         await asyncio.to_thread(remove_folder, self.folder)
         self.machine.collector.forget(self.id)
+        self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
         self._on_end(self)
         self.machine.notify(self.workload.key.app)

@@ -1,0 +1,150 @@
+"""The node agent as a process: killed at any moment, it finds everything again and loses or doubles no line."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from seaway.engine.base import EngineUnavailable
+from seaway.model import InstanceState
+from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task
+
+S = InstanceState
+
+
+@pytest.fixture
+async def kit(tmp_path: Path) -> AsyncIterator[ProcessKit]:
+    made = ProcessKit(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def read_numbers(kit: ProcessKit) -> list[int]:
+    """Return the numbers of the counting app's lines, sorted (two streams)."""
+    messages = [line["message"] for line in await kit.read_logs()]
+    return sorted(int(m.removeprefix("line ")) for m in messages if m.startswith("line "))
+
+
+async def test_killed_agent_adopts_and_loses_no_line(kit: ProcessKit) -> None:
+    """Agents killed again and again: the same process goes on, ready throughout, every line is there once."""
+    workload = kit.workload("count")
+    await kit.engine.apply(workload)
+    before = await kit.await_serving()
+    pid = find_app(before.id).pid
+    for pause in (0.05, 0.3, 0.11):
+        kit.kill_agent()
+        with pytest.raises(EngineUnavailable):
+            await kit.engine.observe()
+        await kit.start()
+        (now,) = await kit.list_living()
+        assert now.serving, now
+        assert (now.id, now.port, now.restarts) == (before.id, before.port, 0)
+        await asyncio.sleep(pause)  # agents die at different points of their work
+    assert find_app(before.id).pid == pid
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.state is S.STOPPED)
+    numbers = await read_numbers(kit)
+    assert len(numbers) > 500
+    assert numbers == list(range(len(numbers)))
+
+
+async def test_sigterm_leaves_instances_running(kit: ProcessKit) -> None:
+    """SIGTERM ends the agent alone; a watch goes on by itself with the next agent."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for name in kit.engine.watch():
+            seen.append(name)  # noqa: PERF401 - it never ends
+
+    async def look(begin: int, name: str, count: int) -> bool:
+        return seen[begin:].count(name) >= count
+
+    task = asyncio.create_task(follow())
+    await eventually(lambda: look(0, "", 1))
+    begin = len(seen)
+    await kit.end_agent()
+    pid = find_app(before.id).pid
+    await kit.start()
+    await eventually(lambda: look(begin, "", 2))  # gone, back
+    begin = len(seen)
+    await kit.engine.apply(kit.workload("serve", release=2))
+    await eventually(lambda: look(begin, "shop", 1))
+    assert find_app(before.id).pid == pid
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_exit_while_away(kit: ProcessKit) -> None:
+    """What ended while the agent was away is started again, with its exit code."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    kit.kill_agent()
+    app = find_app(before.id)
+    app.send_signal(signal.SIGTERM)
+    app.wait(10)
+    await kit.start()
+    after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+    assert (after.id, after.exit_code) == (before.id, -signal.SIGTERM)
+
+
+async def test_exit_after_adoption(kit: ProcessKit) -> None:
+    """The exit code of an adopted process, nobody's child any more, is still known."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    kit.kill_agent()
+    await kit.start()
+    await kit.kill(before)
+    after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+    assert after.exit_code == -signal.SIGKILL
+
+
+async def test_stop_goes_on(kit: ProcessKit) -> None:
+    """A stop that an agent began, the next one completes."""
+    workload = kit.workload("deaf", stop_grace=3.0)
+    await kit.engine.apply(workload)
+    await kit.await_serving()
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.state is S.STOPPING)
+    kit.kill_agent()
+    await kit.start()
+    stopped = await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert stopped.exit_code == -signal.SIGKILL
+
+
+async def test_task_survives(kit: ProcessKit) -> None:
+    """A task outlives its agent, runs once, and its code and output are there afterwards."""
+    await kit.engine.start_task(make_task("shop-run-7", "echo begin; sleep 1.5; echo end; exit 5"))
+
+    async def look() -> bool:
+        return len(await kit.read_logs()) == 1
+
+    await eventually(look)
+    kit.kill_agent()
+    await kit.start()
+    done = await kit.await_task()
+    assert done.exit_code == 5
+    assert [line["message"] for line in await kit.read_logs(instance="shop-run-7")] == ["begin", "end"]
+
+
+async def test_unknown_pid_is_adopted(kit: ProcessKit) -> None:
+    """A process whose pid the killed agent had no time to write down is adopted, not started twice."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    app = find_app(before.id)
+    kit.kill_agent()
+    path = kit.home.node / "instances" / before.id / "record.json"
+    from seaway.engine.local.state import Launched, Record
+
+    record = Record.model_validate_json(path.read_bytes())
+    path.write_text(record.model_copy(update={"launched": Launched(run=1)}).model_dump_json())
+    await kit.start()
+    after = await kit.await_serving()
+    assert after.restarts == 0
+    assert find_app(before.id).pid == app.pid

@@ -1,0 +1,298 @@
+"""The local engine beyond the contract: real processes under an agent in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from seaway.engine.base import EngineError, EngineUnavailable
+from seaway.engine.local.client import LocalEngine
+from seaway.engine.local.ports import FIRST, LAST
+from seaway.home import Home
+from seaway.model import Check, Health, InstanceState
+from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task
+
+S = InstanceState
+
+
+@pytest.fixture
+async def kit(tmp_path: Path) -> AsyncIterator[LocalKit]:
+    made = LocalKit(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_start_is_fast_and_answers(kit: LocalKit) -> None:
+    """A web process is ready soon after it listens, on a port of the range, and serves there."""
+    await kit.engine.apply(kit.workload("serve"))
+    seen = await kit.await_serving()
+    assert seen.port is not None
+    assert FIRST <= seen.port <= LAST
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"http://{seen.address}:{seen.port}/")).status_code == 200
+
+
+async def test_environment(kit: LocalKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instances get PORT, SEAWAY_* and their config on a clean base, and nothing of the agent's own environment."""
+    monkeypatch.setenv("AGENT_SECRET", "no")
+    await kit.engine.apply(kit.workload("env", routed=True, env={"COLOR": "blue", "SEAWAY_APP": "forged"}))
+
+    async def look() -> dict[str, str] | None:
+        return next((line["seen"] for line in await kit.read_logs() if "seen" in line), None)
+
+    env = await eventually(look)
+    (instance,) = await kit.list_living()
+    assert env["PORT"] == str(instance.port)
+    assert (env["COLOR"], env["HOST"], env["LANG"], env["PYTHONUNBUFFERED"]) == ("blue", "127.0.0.1", "C.UTF-8", "1")
+    assert (env["SEAWAY_APP"], env["SEAWAY_RELEASE"], env["SEAWAY_PROCESS"]) == ("shop", "v1", "web")
+    assert (env["SEAWAY_INSTANCE"], env["SEAWAY_NODE"]) == (instance.id, "node-1")
+    assert Path(env["HOME"]).is_dir()
+    assert Path(env["TMPDIR"]).is_dir()
+    assert "AGENT_SECRET" not in env
+    assert "SEAWAY_HOME" not in env
+
+
+async def test_secrets_stay_out_of_argv_and_open_files(kit: LocalKit) -> None:
+    """A config value is in no command line, and every file of the node is for its owner only."""
+    await kit.engine.apply(kit.workload("serve", env={"TOKEN": "s3cr3t-value"}))
+    seen = await kit.await_serving()
+    assert not [p.pid for p in find_members(seen.id) if "s3cr3t-value" in " ".join(p.cmdline())]
+    holding = [path for path in kit.home.node.rglob("*.json") if "s3cr3t-value" in path.read_text()]
+    assert holding
+    assert all(path.stat().st_mode & 0o077 == 0 for path in holding)
+
+
+async def test_crash_says_last_output(kit: LocalKit) -> None:
+    """The reason of a crashing instance holds its exit code and its last lines of output."""
+    await kit.engine.apply(kit.workload("crash"))
+    seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert "exited with code 1 after" in seen.reason
+    assert "about to fail | the database is not there" in seen.reason
+
+
+async def test_command_not_found(kit: LocalKit) -> None:
+    """A command that is not there is named in plain words."""
+    workload = kit.workload("serve")
+    process = workload.process.model_copy(update={"command": "nonesuch --serve"})
+    await kit.engine.apply(workload.model_copy(update={"process": process}))
+    seen = await kit.await_instance(lambda i: i.exit_code is not None)
+    assert "code 127 (command not found)" in seen.reason
+    assert "nonesuch: not found" in seen.reason
+
+
+async def test_listens_elsewhere(kit: LocalKit) -> None:
+    """An app that ignores PORT is told where it listens instead."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    health = Health(start_timeout=1.0)
+    await kit.engine.apply(kit.workload("elsewhere", env={"ELSEWHERE": str(port)}, health=health))
+    seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert f"did not listen on PORT {seen.port} within 1 s (it listens on 127.0.0.1:{port})" in seen.reason
+
+
+async def test_image_cannot_run(kit: LocalKit) -> None:
+    """An image that cannot run here makes the instance say why."""
+    await kit.engine.apply(kit.workload("serve").model_copy(update={"image": "sha256:other"}))
+    seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert seen.reason == "image sha256:other needs containers: this engine cannot run it"
+
+
+async def test_ignores_sigterm(kit: LocalKit) -> None:
+    """An app that ignores SIGTERM is killed after its grace, and the reason says so."""
+    workload = kit.workload("deaf", stop_grace=0.3)
+    await kit.engine.apply(workload)
+    await kit.await_serving()
+    await kit.engine.remove(workload.key)
+    stopped = await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert stopped.reason.endswith("killed: it ignored SIGTERM for 0.3 s")
+    assert stopped.exit_code == -signal.SIGKILL
+
+
+async def test_grace_is_for_the_app_behind_a_shell(kit: LocalKit) -> None:
+    """A shell that dies of SIGTERM at once does not cut the app's grace short."""
+    workload = kit.workload("slow-end", stop_grace=10.0)
+    process = workload.process.model_copy(update={"command": "true && python app.py slow-end && true"})
+    workload = workload.model_copy(update={"process": process})
+    await kit.engine.apply(workload)
+    await kit.await_serving()
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert "finished in peace" in [line["message"] for line in await kit.read_logs()]
+
+
+async def test_nothing_of_a_family_remains(kit: LocalKit) -> None:
+    """Children, also those in sessions of their own, go with their instance; so do its files."""
+    workload = kit.workload("family")
+    await kit.engine.apply(workload)
+    seen = await kit.await_serving()
+    assert len(find_members(seen.id)) >= 4  # leader, app, two children
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert [p for p in find_members(seen.id) if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert not (kit.home.node / "instances" / seen.id).exists()
+    assert not list((kit.home.node / "workloads").iterdir())
+
+
+async def test_exit_is_seen_at_once(kit: LocalKit) -> None:
+    """The death of an app reaches a watcher without waiting for any check or poll."""
+    await kit.engine.apply(kit.workload("serve", health=Health(readiness=Check(tcp=True, interval=600.0))))
+    seen = await kit.await_serving()
+    heard = asyncio.Event()
+
+    async def follow() -> None:
+        async for name in kit.engine.watch():
+            if name:
+                heard.set()
+
+    task = asyncio.create_task(follow())
+    await asyncio.sleep(0.2)
+    heard.clear()
+    pid = find_app(seen.id).pid
+    begin = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    await heard.wait()
+    took = time.monotonic() - begin
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert took < 0.5
+
+
+async def test_killed_leader_is_healed(kit: LocalKit) -> None:
+    """kill -9 of the wrapper takes its orphaned app away and starts the instance again on its port."""
+    await kit.engine.apply(kit.workload("serve"))
+    seen = await kit.await_serving()
+    (leader,) = [p for p in find_members(seen.id) if p.name() == "sh"]  # the app has replaced its own shell
+    app = find_app(seen.id)
+    leader.kill()
+    healed = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+    assert healed.port == seen.port
+    assert find_app(seen.id).pid != app.pid
+
+
+async def test_readiness_flips(kit: LocalKit, tmp_path: Path) -> None:
+    """A failing HTTP readiness check takes an instance out and a good one puts it back; it is not restarted."""
+    fault = tmp_path / "fault"
+    check = Check(http="/healthz", interval=0.05, unhealthy_after=2)
+    await kit.engine.apply(kit.workload("serve", health=Health(readiness=check), env={"FAULT": str(fault)}))
+    before = await kit.await_serving()
+    fault.touch()
+    out = await kit.await_instance(lambda i: not i.ready)
+    assert out.state is S.RUNNING
+    assert out.reason.startswith(f"not ready: GET /healthz on port {out.port} answered 503 (2 times")
+    fault.unlink()
+    after = await kit.await_serving()
+    assert after.started_at == before.started_at
+
+
+async def test_liveness_restarts(kit: LocalKit, tmp_path: Path) -> None:
+    """A failing liveness check restarts the instance and says which check."""
+    fault = tmp_path / "fault"
+    check = Check(http="/", interval=0.05, unhealthy_after=2)
+    await kit.engine.apply(kit.workload("serve", health=Health(liveness=check), env={"FAULT": str(fault)}))
+    await kit.await_serving()
+    fault.touch()
+    failed = await kit.await_instance(lambda i: i.state is S.BACKOFF)
+    assert "liveness check failed 2 times in a row: GET / on port" in failed.reason
+    fault.unlink()
+    assert (await kit.await_instance(lambda i: i.serving)).restarts >= 1
+
+
+async def test_command_check(kit: LocalKit, tmp_path: Path) -> None:
+    """A command check runs in the instance's folder and environment; its last words are in the reason."""
+    flag = tmp_path / "flag"
+    check = Check(command='test -f app.py && test -e "$FLAG" || { echo no flag; exit 7; }', interval=0.1)
+    health = Health(startup=check, start_timeout=20)
+    await kit.engine.apply(kit.workload("silent", process="worker", health=health, env={"FLAG": str(flag)}))
+    assert (await kit.await_instance(lambda i: i.state is S.STARTING)).port is None
+    flag.touch()
+    await kit.await_serving()
+    flag.unlink()
+    quick = Health(startup=check, start_timeout=0.5)
+    await kit.engine.apply(kit.workload("silent", release=2, process="worker", health=quick, env={"FLAG": str(flag)}))
+    failed = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert "check command ended with code 7: no flag" in failed.reason
+
+
+async def test_worker_is_ready_after_a_moment(kit: LocalKit) -> None:
+    """A process without checks and traffic counts as ready once it has run for a moment, and has no port."""
+    await kit.engine.apply(kit.workload("silent", process="worker"))
+    seen = await kit.await_serving()
+    assert seen.port is None
+    assert seen.address is None
+
+
+async def test_usage(kit: LocalKit) -> None:
+    """CPU and memory of an instance are measured over its whole group."""
+    await kit.engine.apply(kit.workload("serve"))
+    seen = await kit.await_instance(lambda i: i.memory > 5_000_000)
+    assert seen.cpu >= 0
+
+
+async def test_task_output_and_timeout(kit: LocalKit) -> None:
+    """A task's output is in the app's logs under its id; one that takes too long is killed and says so."""
+    await kit.engine.start_task(make_task("shop-run-1", "echo hello; sleep 60", timeout=0.5))
+    done = await kit.await_task()
+    assert done.reason == "killed: it did not end within 0.5 s"
+    lines = await kit.read_logs(instance="shop-run-1", process="run")
+    assert lines[0]["message"] == "hello"  # its shell may add a word on its end
+
+
+async def test_bad_task_id(kit: LocalKit) -> None:
+    """An id that would leave its folder is refused."""
+    with pytest.raises(EngineError, match="cannot name"):
+        await kit.engine.start_task(make_task("../shop", "true"))
+
+
+async def test_unavailable(tmp_path: Path) -> None:
+    """Without an agent every call says that the engine is away."""
+    engine = LocalEngine(Home(tmp_path).create())
+    with pytest.raises(EngineUnavailable, match="seaway up"):
+        await engine.observe()
+    await engine.close()
+
+
+async def test_second_agent_is_refused(kit: LocalKit) -> None:
+    """A second agent on the same home names the first and harms nothing."""
+    from seaway.engine.local.agent import Agent
+    from seaway.logs.collector import FileLogCollector
+
+    other = Agent(kit.home, kit.unpacker, FileLogCollector(kit.home))
+    with pytest.raises(RuntimeError, match=f"pid {os.getpid()}"):
+        await other.start()
+    assert await kit.engine.ping()
+
+
+async def test_halt_and_return(kit: LocalKit) -> None:
+    """After stop_all nothing runs; the next agent brings the same instance back on its port."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    await kit.engine.stop_all()
+    assert [p for p in find_members(before.id) if p.status() != psutil.STATUS_ZOMBIE] == []
+    await kit.end_agent()
+    await kit.start()
+    after = await kit.await_serving()
+    assert (after.id, after.port, after.restarts) == (before.id, before.port, 0)
+
+
+async def test_images_are_released(kit: LocalKit) -> None:
+    """Once a workload is gone its image is no longer named as in use."""
+    workload = kit.workload("serve")
+    await kit.engine.apply(workload)
+    await kit.await_serving()
+    kit.unpacker.in_use = {"unset"}
+    await kit.engine.remove(workload.key)
+
+    async def look() -> bool:
+        return kit.unpacker.in_use == set()
+
+    await eventually(look)

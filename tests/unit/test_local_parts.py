@@ -1,0 +1,204 @@
+"""The parts of the local engine that need no process: ports, delays, reasons, checks over time, state on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from seaway.engine.base import EngineError
+from seaway.engine.local.base import Timings
+from seaway.engine.local.changes import Changes
+from seaway.engine.local.health import Checks, await_dead, await_passing, follow_readiness
+from seaway.engine.local.ports import PortPool, is_free
+from seaway.engine.local.process import exec_plain
+from seaway.engine.local.reasons import describe_exit, describe_unstarted, read_last_lines
+from seaway.engine.local.state import Desired, NodeState, Record, remove_folder
+from seaway.model import Check, Health, Instance, InstanceState, Process, Workload, WorkloadKey
+
+KEY = WorkloadKey(app="shop", release=1, process="web")
+
+
+def test_ports_rest() -> None:
+    """A released port is not given out again before its rest is over."""
+    now = 0.0
+    pool = PortPool(60.0, 20000, 20001, clock=lambda: now, free=lambda _: True)
+    first = pool.take()
+    pool.release(first)
+    assert pool.take() != first
+    with pytest.raises(EngineError, match="no free port in 20000-20001"):
+        pool.take()
+    now = 61.0
+    assert pool.take() == first
+
+
+def test_ports_that_others_hold() -> None:
+    """A port on which somebody listens is not free; a restarted instance then gets another."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert not is_free(port)
+        kept = PortPool(0.0, 20000, 20100).keep(port)
+        assert kept != port
+    assert is_free(port)
+
+
+def test_delays_grow_to_a_limit() -> None:
+    """Restarts wait 0.5, 1, 2, 4 ... 60 seconds."""
+    assert [Timings().delay(n) for n in (1, 2, 3, 4, 8, 9, 500)] == [0.5, 1, 2, 4, 60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, "exited with code 0 (it is meant to run on)"),
+        (3, "exited with code 3"),
+        (-9, "ended by SIGKILL (killed, perhaps for lack of memory)"),
+        (-64, "ended by SIGRTMAX"),
+        (None, "ended while nobody was there to see its exit code"),
+    ],
+)
+def test_exit_in_words(code: int | None, said: str) -> None:
+    """Exit codes and signals have names and meanings."""
+    assert describe_exit(code) == said
+
+
+def test_unstarted_in_words() -> None:
+    """What is said of a process that never became healthy depends on where it listens and how the check failed."""
+    refused = "port 20011 refused the connection"
+    assert describe_unstarted(20011, refused, 60, ["0.0.0.0:5000"]) == (
+        "did not listen on PORT 20011 within 60 s (it listens on 0.0.0.0:5000)"
+    )
+    assert describe_unstarted(20011, refused, 60, []).endswith("(it listens on no port)")
+    assert describe_unstarted(20011, refused, 60, ["[::1]:20011"]).endswith("(it listens on [::1]:20011)")
+    assert describe_unstarted(20011, "GET / answered 500", 5, ["127.0.0.1:20011"]) == (
+        "did not become healthy within 5 s: GET / answered 500"
+    )
+
+
+def test_last_lines_of_this_run(tmp_path: Path) -> None:
+    """Only what this run wrote is quoted, errors last, blank lines left out, long ones cut."""
+    (tmp_path / "stderr").write_text("old\n" + "x" * 300 + "\n\nnew\n")
+    (tmp_path / "stdout").write_text("hello\n")
+    lines = read_last_lines(tmp_path, {"stderr": 4})
+    assert [len(line) for line in lines] == [5, 200, 3]
+    assert lines[-1] == "new"
+
+
+@pytest.mark.parametrize("command", ["python app.py", "gunicorn -b :$PORT app:wsgi", "./run.sh 'a b'"])
+def test_plain_commands_replace_their_shell(command: str) -> None:
+    """One program is exec'd."""
+    assert exec_plain(command) == f"exec {command}"
+
+
+@pytest.mark.parametrize(
+    "command", ["a && b", "A=1 python x", "exit 3", "cd x; y", "a | b", "exec x", "(a)", "a\nb", " "]
+)
+def test_other_commands_keep_their_shell(command: str) -> None:
+    """Anything that needs the shell is left as it is."""
+    assert exec_plain(command) == command
+
+
+def test_default_checks() -> None:
+    """A routed process must accept connections; any other is fine as long as it runs."""
+    tcp = Check(tcp=True)
+    assert Checks.of(Process(command="x"), routed=True) == Checks(tcp, tcp, None)
+    assert Checks.of(Process(command="x"), routed=False) == Checks(None, None, None)
+    http = Check(http="/up")
+    assert Checks.of(Process(command="x", health=Health(readiness=http)), routed=True) == Checks(http, http, None)
+    assert not Checks.of(Process(command="x", health=Health(liveness=Check(command="y"))), routed=False).need_port
+
+
+class Script:
+    """Answers checks from a list, then with its last entry."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers = list(answers)
+
+    async def __call__(self, check: Check) -> str | None:
+        await asyncio.sleep(0)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+QUICK = Check(tcp=True, interval=0.001, healthy_after=2, unhealthy_after=3)
+
+
+async def test_passing_needs_answers_in_a_row() -> None:
+    """Start-up passes after `healthy_after` good answers in a row; else the last fault comes back at the limit."""
+    timings = Timings(first_probe=0.001)
+    script = Script(None, "no", None, None)
+    assert await await_passing(QUICK, script, 5.0, timings) is None
+    assert len(script.answers) == 1
+    assert await await_passing(QUICK, Script("refused"), 0.05, timings) == "refused"
+
+
+async def test_readiness_thresholds() -> None:
+    """Two bad answers are not enough to go out when three are asked for."""
+    told: list[bool] = []
+    script = Script("a", "b", None, "c", "d", "e", None, None, None)
+    task = asyncio.create_task(follow_readiness(QUICK, script, True, lambda ready, _: told.append(ready)))
+    async with asyncio.timeout(5):
+        while len(told) < 2:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert told == [False, True]
+
+
+async def test_liveness_threshold() -> None:
+    """The restart is asked for at the third bad answer in a row, with its fault."""
+    said = await await_dead(QUICK, Script("a", "b", None, "c", "d", "e"))
+    assert said == "liveness check failed 3 times in a row: e"
+
+
+async def test_changes_coalesce() -> None:
+    """A slow watcher gets each changed name once."""
+    changes = Changes()
+    watch = changes.watch(0.01)
+    assert await anext(watch) == []
+    for _ in range(1000):
+        changes.notify("shop")
+    changes.notify("blog")
+    assert await anext(watch) == ["shop", "blog"]
+    await watch.aclose()
+
+
+def test_state_is_private_and_survives_damage(tmp_path: Path) -> None:
+    """Files are 0600; a damaged one is reported and left, the others are read; unsafe names are refused."""
+    state = NodeState(tmp_path)
+    workload = Workload(key=KEY, team="t", count=1, image="i", process=Process(command="x"), env={"A": "b"})
+    state.write_desired(Desired(workload=workload))
+    (state.workloads / "damaged.json").write_text("{")
+    assert [d.workload for d in state.read_desired()] == [workload]
+    assert (state.workloads / "shop.v1.web.json").stat().st_mode & 0o777 == 0o600
+    assert (state.workloads / "damaged.json").exists()
+    with pytest.raises(EngineError, match="cannot name"):
+        state.instance_folder("../../etc")
+
+
+def test_records_round_trip(tmp_path: Path) -> None:
+    """Records come back as written; a folder that never got one is swept away."""
+    state = NodeState(tmp_path)
+    now = datetime.now(UTC)
+    record = Record(
+        instance=Instance(id="shop-v1-web-1", key=KEY, node="n", state=InstanceState.PENDING, created_at=now)
+    )
+    state.write_record(record)
+    empty = state.instance_folder("shop-v1-web-2")
+    assert list(state.read_records()) == [record]
+    assert not empty.exists()
+
+
+def test_folders_that_resist_go_too(tmp_path: Path) -> None:
+    """What an app made unreadable is removed; what its links point to is not touched."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    folder = tmp_path / "instance"
+    (folder / "closed" / "deep").mkdir(parents=True)
+    (folder / "link").symlink_to(outside)
+    (folder / "closed").chmod(0)
+    remove_folder(folder)
+    assert not folder.exists()
+    assert outside.stat().st_mode & 0o777 == 0o755

@@ -1,0 +1,240 @@
+"""Collector and reader on real files: exactly once across kills, bounded disk, tails and filters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seaway.home import Home
+from seaway.logs.base import LogLine, LogQuery
+from seaway.logs.collector import FileLogCollector
+from seaway.logs.holes import find_data, free_front
+from seaway.logs.reader import FileLogReader
+from seaway.logs.segments import Limits, list_segments
+
+
+class Bench:
+    """A home with instances that write."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root)
+        self.raw = root / "raw"
+        self.collector = self.renew()
+
+    def renew(self, limits: Limits | None = None, *instances: str) -> FileLogCollector:
+        """Take a new collector, as after a kill: nothing of the old one is closed or saved."""
+        self.collector = FileLogCollector(self.home, limits)
+        for instance in instances:
+            self.follow(instance)
+        return self.collector
+
+    def follow(self, instance: str, release: int = 1, process: str = "web") -> None:
+        (self.raw / instance).mkdir(parents=True, exist_ok=True)
+        self.collector.follow(
+            instance, self.raw / instance, app="shop", team="t", release=release, process=process, node="n"
+        )
+
+    def write(self, instance: str, text: str, stream: str = "stdout") -> None:
+        with (self.raw / instance / stream).open("ab") as file:
+            file.write(text.encode())
+
+    async def read(self, tail: int | None = None, **query: Any) -> list[LogLine]:
+        return [line async for line in FileLogReader(self.home).read(LogQuery(app="shop", tail=tail, **query))]
+
+    async def messages(self, **query: Any) -> list[str]:
+        return [line["message"] for line in await self.read(**query)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def lines(first: int, last: int) -> str:
+    return "".join(f"line {n}\n" for n in range(first, last))
+
+
+async def test_both_streams(bench: Bench) -> None:
+    """Each stream's whole lines are copied; an unfinished one waits for its end or that of its process."""
+    bench.follow("a")
+    bench.write("a", "one\ntw")
+    bench.write("a", "bad\n", "stderr")
+    await bench.collector.close()
+    assert [(line["message"], line["stream"]) for line in await bench.read()] == [("one", "stdout"), ("bad", "stderr")]
+    bench.renew(None, "a")
+    bench.write("a", "o")
+    await bench.collector.flush("a")
+    assert await bench.messages() == ["one", "bad", "two"]
+    await bench.collector.close()
+
+
+async def test_killed_collectors_repeat_and_lose_nothing(bench: Bench) -> None:
+    """Collectors that vanish with or without a checkpoint, rotating meanwhile: every line once."""
+    limits = Limits(segment_bytes=4000, segments=1000, checkpoint_bytes=1500)
+    for begin in range(0, 500, 50):
+        bench.renew(limits, "a", "b")
+        for instance in ("a", "b"):
+            bench.write(instance, lines(begin, begin + 50))
+        if begin % 100:
+            await bench.collector.flush("a")
+        else:
+            run = asyncio.create_task(bench.collector.run())
+            await asyncio.sleep(0.005)
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+    bench.renew(limits, "a", "b")
+    await bench.collector.close()
+    for instance in ("a", "b"):
+        assert await bench.messages(instance=instance) == lines(0, 500).splitlines()
+
+
+@given(st.integers(0, 400), st.booleans())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_torn_line_is_written_again(tmp_path_factory: pytest.TempPathFactory, cut: int, saved: bool) -> None:
+    """A kill in the middle of a write leaves half a line: it is removed and copied again, whole."""
+    bench = Bench(tmp_path_factory.mktemp("torn"))
+    bench.follow("a")
+    if saved:
+        await bench.collector.close()
+        bench.renew(None, "a")
+    bench.write("a", lines(0, 5))
+    await bench.collector.flush("a")
+    segment = bench.home.logs / "shop" / "00000001.jsonl"
+    os.truncate(segment, max(0, segment.stat().st_size - cut))
+    bench.renew(None, "a")
+    await bench.collector.close()
+    assert await bench.messages() == lines(0, 5).splitlines()
+
+
+async def test_finished_instance_is_not_copied_again(bench: Bench) -> None:
+    """A kill between the last copy and the removal of the folder doubles nothing."""
+    bench.follow("a")
+    bench.follow("b")
+    bench.write("a", lines(0, 3))
+    await bench.collector.finish("a")
+    bench.write("b", "other\n")
+    await bench.collector.close()
+    bench.renew(None, "a")
+    await bench.collector.finish("a")
+    bench.collector.forget("a")
+    assert await bench.messages(instance="a") == ["line 0", "line 1", "line 2"]
+
+
+async def test_disk_is_bounded(bench: Bench) -> None:
+    """Old segments go; a reader then starts at the oldest that is left."""
+    limits = Limits(segment_bytes=40_000, segments=3)
+    bench.renew(limits, "a")
+    for begin in range(0, 1500, 100):  # some 28 kB a hundred
+        bench.write("a", lines(begin, begin + 100))
+        await bench.collector.flush("a")
+    await bench.collector.close()
+    folder = bench.home.logs / "shop"
+    assert len(list_segments(folder)) == 3
+    assert sum(path.stat().st_size for path in folder.glob("*.jsonl")) <= 3 * 40_000
+    found = await bench.messages()
+    assert found == lines(1500 - len(found), 1500).splitlines()
+    assert (folder / "current").resolve().name == f"{list_segments(folder)[-1]:08d}.jsonl"
+
+
+async def test_consumed_output_is_freed(bench: Bench) -> None:
+    """The blocks of copied output are given back while the instance goes on writing; recovery still works."""
+    limits = Limits(checkpoint_bytes=1, keep_raw_bytes=8192, checkpoint_seconds=0.0)
+    bench.renew(limits, "a")
+    bench.write("a", lines(0, 20_000))
+    run = asyncio.create_task(bench.collector.run())
+    raw = bench.raw / "a" / "stdout"
+    async with asyncio.timeout(20):
+        while raw.stat().st_blocks * 512 > 40_000:
+            await asyncio.sleep(0.01)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    assert raw.stat().st_size > 200_000
+    bench.write("a", lines(20_000, 20_010))
+    bench.renew(limits, "a")
+    await bench.collector.close()
+    assert await bench.messages() == lines(0, 20_010).splitlines()
+
+
+async def test_lost_lines_are_counted(bench: Bench) -> None:
+    """A backlog over its bound is cut, and a line in its place says how many lines that were."""
+    bench.renew(Limits(backlog_bytes=10_000), "a")
+    bench.write("a", lines(0, 5000))
+    await bench.collector.close()
+    note, *rest = await bench.read()
+    assert note["log.flags"] == ["lost"]
+    assert note["event.lost"] + len(rest) == 5000
+    assert note["message"].startswith(f"seaway: {note['event.lost']} lines (")
+    assert rest[0]["message"] == f"line {note['event.lost']}"
+
+
+async def test_deleted_logs(bench: Bench) -> None:
+    """If somebody deletes the logs, the collector goes on with what the raw files still hold, without holes' zeros."""
+    bench.follow("a")
+    bench.write("a", lines(0, 2000))
+    free_front(bench.raw / "a" / "stdout", 8192)
+    await bench.collector.close()
+    found = await bench.messages()
+    assert found[-1] == "line 1999"
+    assert not any("\0" in message for message in found)
+    assert find_data(bench.raw / "a" / "stdout", 0) == 8192
+
+
+async def test_tail_and_filters(bench: Bench) -> None:
+    """A tail counts matching lines across segments; filters are ANDed; unknown apps have no lines."""
+    bench.renew(Limits(segment_bytes=3000, segments=100))
+    bench.follow("a", release=1)
+    bench.follow("b", release=2)
+    bench.follow("c", release=2, process="worker")
+    for begin in range(0, 60, 10):
+        for instance in "abc":
+            bench.write(instance, lines(begin, begin + 10))
+            await bench.collector.flush(instance)
+    await bench.collector.close()
+    assert len(list_segments(bench.home.logs / "shop")) > 5
+    assert await bench.messages(tail=3, instance="a") == ["line 57", "line 58", "line 59"]
+    assert len(await bench.read(release=2)) == 120
+    assert {line["service.node.name"] for line in await bench.read(release=2, process="worker")} == {"c"}
+    assert await bench.read(tail=0) == []
+    assert len(await bench.read(tail=1000)) == 180
+    assert await bench.read(tail=5, process="ghost") == []
+
+
+@pytest.mark.parametrize("app", ["ghost", "../logs/shop", ".", ""])
+async def test_names_of_no_app(bench: Bench, app: str) -> None:
+    """An app that is not there, or a name that would leave the folder, has no lines."""
+    bench.follow("a")
+    bench.write("a", "secret\n")
+    await bench.collector.close()
+    assert [line async for line in FileLogReader(bench.home).read(LogQuery(app=app))] == []
+
+
+async def test_message_cannot_fool_a_filter(bench: Bench) -> None:
+    """Text that looks like a label does not match."""
+    bench.follow("a")
+    bench.write("a", '"labels.process":"worker"\n{"x": {"labels.process":"worker"}}\n')
+    await bench.collector.close()
+    assert await bench.read(process="worker") == []
+
+
+async def test_follow_through_rotation(bench: Bench) -> None:
+    """A follower that begins before the app has logs gets every line once, in order, across rotation."""
+    query = LogQuery(app="shop", tail=10, follow=True)
+    stream: AsyncIterator[LogLine] = FileLogReader(bench.home).read(query)
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    bench.renew(Limits(segment_bytes=2000, segments=100), "a")
+    for begin in range(0, 100, 10):
+        bench.write("a", lines(begin, begin + 10))
+        await bench.collector.flush("a")
+    seen = [(await first)["message"]]
+    async with asyncio.timeout(10):
+        seen += [(await anext(stream))["message"] for _ in range(99)]
+    assert seen == lines(0, 100).splitlines()
+    await bench.collector.close()
