@@ -52,3 +52,7 @@ def test_a_transition_that_is_not_there_raises_and_changes_nothing() -> None:
 
 def test_the_picture_is_current() -> None:
     subprocess.run([sys.executable, ROOT / "scripts/gen_rollout_docs.py", "--check"], check=True)
+
+
+def test_the_api_reference_is_current() -> None:
+    subprocess.run([sys.executable, ROOT / "scripts/gen_api_docs.py", "--check"], check=True)
