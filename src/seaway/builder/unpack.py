@@ -125,7 +125,10 @@ class ImageUnpacker:
                     kept |= {str(layer["digest"]).removeprefix("sha256:") for layer in self._read(image).layers}
             for folder in (self._root / "layers").iterdir():
                 if folder.name not in kept:
-                    shutil.rmtree(folder)
+                    # Under another name first: half a layer must never stand under the name of a whole one.
+                    doomed = folder if folder.name.startswith(".") else folder.with_name(f".old-{folder.name}")
+                    folder.rename(doomed)
+                    shutil.rmtree(doomed)
 
     @contextmanager
     def _sharing(self) -> Iterator[None]:
