@@ -272,7 +272,10 @@ async def test_unpacking_is_shared_and_released(dock: Dock, tmp_path: Path) -> N
     prepared = await asyncio.gather(*(unpacker.prepare(one.image) for _ in range(8)))
     assert len({found.workdir for found in prepared}) == 1
     kept = await unpacker.prepare(two.image)
+    half = kept.workdir.parents[1] / ".old-half"
+    half.mkdir()  # what a kill -9 in the middle of a release leaves
     await unpacker.release({two.image})
+    assert not half.exists()
     assert not prepared[0].workdir.exists()
     assert kept.workdir.exists()
     assert (await unpacker.prepare(one.image)).workdir == prepared[0].workdir

@@ -87,7 +87,14 @@ def test_prune_keeps_images_in_use_and_their_layers(tmp_path: Path) -> None:
     shared, one, two = (write_layer(layout, [TextFile(f"app/{n}", b"x")], tmp_path) for n in "abc")
     first = write_image(layout, plan, [Layer(shared, "dependencies"), Layer(one, "app")])
     second = write_image(layout, plan, [Layer(shared, "dependencies"), Layer(two, "app")])
+    layout.write_cache("results", "one", {"image": first})
+    layout.write_cache("results", "two", {"image": second})
+    with layout.adding():
+        assert layout.prune({second}) == 0
+    assert layout.complete(first)
     assert layout.prune({second}) > 0
+    assert layout.read_cache("results", "one") is None
+    assert layout.read_cache("results", "two") is not None
     assert not layout.has(first)
     assert not layout.has(one.digest)
     assert layout.complete(second)
