@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import textwrap
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,14 @@ def write_app(folder: Path, files: Mapping[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     return folder
+
+
+def make_wheel(folder: Path) -> None:
+    """Put hello-1.0-py3-none-any.whl into the folder."""
+    folder.mkdir()
+    backend = types.ModuleType("backend")
+    exec(BACKEND, backend.__dict__)
+    backend.build_wheel(str(folder))
 
 
 @dataclass

@@ -57,6 +57,7 @@ def choose_environment(environ: Mapping[str, str]) -> dict[str, str]:
     env.update(
         UV_PYTHON_DOWNLOADS="never",
         UV_NO_PROGRESS="1",
+        UV_NO_EDITABLE="1",  # an image cannot refer to the folder it was built in
         NO_COLOR="1",
         PYTHONDONTWRITEBYTECODE="1",
         SOURCE_DATE_EPOCH="315532800",

@@ -77,7 +77,7 @@ def _read_toml(root: Path, name: str) -> Mapping[str, Any]:
     try:
         return tomllib.loads(read_text(root, name))
     except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{name}: not valid TOML: {error}") from None
+        raise BuildError(f"{name}: is not valid TOML: {error}: correct it there") from None
 
 
 def gather_requirements(root: Path) -> dict[str, str]:

@@ -115,9 +115,11 @@ class ImageLayout:
     def prune(self, images_in_use: Set[str]) -> int:
         """Delete images that are not in use and blobs nobody refers to; return the bytes freed.
 
-        Must not run while a build does: a fresh blob is not referred to yet.
+        Does nothing while a build adds blobs (they are not referred to yet): call it again some other time.
         """
-        with self._lock():
+        with self._guard_blobs(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if not alone:
+                return 0
             kept = [entry for entry in self._read_index() if entry["digest"] in images_in_use]
             self._write_index(kept)
             wanted = {entry["digest"] for entry in kept}
@@ -129,7 +131,35 @@ class ImageLayout:
                 if "sha256:" + blob.name not in wanted:
                     freed += blob.stat().st_size
                     blob.unlink()
+            self._forget_missing()
             return freed
+
+    def _forget_missing(self) -> None:
+        """Drop remembered results and dependency layers whose blob is gone."""
+        for cache, field in (("deps", "digest"), ("results", "image")):
+            for file in (self.root / "seaway" / cache).glob("*.json"):
+                known = self.read_cache(cache, file.stem)
+                if known is None or not self.has(known[field]):
+                    file.unlink()
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Hold off prune while inside: blobs are added that no image refers to yet."""
+        with self._guard_blobs(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _guard_blobs(self, kind: int) -> Iterator[bool]:
+        handle = os.open(self.root / "seaway" / "blobs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, kind)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(handle)
 
     def read_cache(self, cache: str, key: str) -> Mapping[str, Any] | None:
         """Return what was remembered under the key, or None (also when the file is damaged: it is only a cache)."""

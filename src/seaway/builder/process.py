@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -87,6 +87,10 @@ class SubprocessBuilder:
             finally:
                 os.close(lock)
         return removed
+
+    async def prune(self, images_in_use: Set[str]) -> int:
+        """Delete images and layers that none of these needs; return the bytes freed (0 while a build runs)."""
+        return await asyncio.to_thread(self._layout.create().prune, images_in_use)
 
     def _find_result(self, source: Source) -> Built | None:
         key = _result_key(source)

@@ -87,8 +87,9 @@ class SourceBuild:
         self._report.step(self._describe(plan, app_files))
         for note in plan.notes:
             self._report.line(f"note: {note}")
-        layers = self._make_layers(plan, facts, root, files)
-        image = write_image(self._layout, plan, layers)
+        with self._layout.adding():
+            layers = self._make_layers(plan, facts, root, files)
+            image = write_image(self._layout, plan, layers)
         size = sum(layer.blob.size for layer in layers)
         self._report.step(f"Image {image}, {format_size(size)} in {time.monotonic() - self._started:.1f} s")
         return Built(image=image, manifest=app_files.manifest)

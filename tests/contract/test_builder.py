@@ -1,0 +1,121 @@
+"""Builds that install from the machine's package index with uv: each kind of Python source, and what goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from seaway.builder.base import BuildError
+from seaway.builder.layout import ImageLayout
+from tests.builder_kit import Dock, make_dock, write_app
+
+PYPROJECT = """
+[project]
+name = "shop"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["itsdangerous>=2"]
+"""
+SRC_LAYOUT = (
+    PYPROJECT
+    + """
+[project.scripts]
+shop = "shop:main"
+
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+"""
+)
+APP = "import itsdangerous\nprint('runs with', itsdangerous.__name__)\n"
+
+
+@pytest.fixture
+def dock(tmp_path: Path) -> Dock:
+    return make_dock(tmp_path / "home")
+
+
+def lock(app: Path) -> None:
+    subprocess.run([find_uv_bin(), "lock", "--quiet"], cwd=app, check=True)
+
+
+def count_layers(dock: Dock, image: str) -> list[str]:
+    return [layer["digest"] for layer in ImageLayout(dock.home.images).read_json(image)["layers"]]
+
+
+async def test_requirements(dock: Dock, tmp_path: Path) -> None:
+    """requirements.txt is installed once; a changed line builds in a second on the same layer and runs."""
+    files = {"Procfile": "web: python app.py\n", "requirements.txt": "itsdangerous==2.2.0\nclick\n", "app.py": APP}
+    app = write_app(tmp_path / "app", files)
+    first = await dock.build(app)
+    assert await dock.run(first.image, "python app.py") == (0, "runs with itsdangerous\n")
+    started = time.monotonic()
+    second = await dock.build(write_app(app, {"app.py": APP + "print('changed')\n"}))
+    took = time.monotonic() - started
+    assert count_layers(dock, first.image)[0] == count_layers(dock, second.image)[0]
+    assert (await dock.run(second.image, "python app.py"))[1].endswith("changed\n")
+    assert "Dependencies are unchanged: their layer is reused" in dock.steps
+    assert took < 5, "the target is 1 s on a quiet machine"
+
+
+async def test_same_lock_same_digest(dock: Dock, tmp_path: Path) -> None:
+    """uv.lock gives the same image in two homes; the project's own requirements come from the lock."""
+    app = write_app(tmp_path / "app", {"Procfile": "web: python app.py", "pyproject.toml": PYPROJECT, "app.py": APP})
+    lock(app)
+    first = await dock.build(app)
+    assert await dock.run(first.image, "python app.py") == (0, "runs with itsdangerous\n")
+    assert await make_dock(tmp_path / "other").build(app) == first
+
+
+async def test_stale_lock(dock: Dock, tmp_path: Path) -> None:
+    """A lock older than pyproject.toml fails with what to do."""
+    app = write_app(tmp_path / "app", {"Procfile": "web: x", "pyproject.toml": PYPROJECT})
+    lock(app)
+    write_app(app, {"pyproject.toml": PYPROJECT.replace('">=2"', '">=2", "click"').replace("s>=2", 's>=2", "click')})
+    with pytest.raises(BuildError, match=r"uv.lock: is older than pyproject.toml \(differs in click\): run `uv lock`"):
+        await dock.build(app)
+
+
+async def test_src_layout(dock: Dock, tmp_path: Path) -> None:
+    """A src-layout project with a real build backend is installed, and changes show without a new layer below."""
+    files = {
+        "Procfile": "web: shop\n",
+        "pyproject.toml": SRC_LAYOUT,
+        "src/shop/__init__.py": "def main(): print('one')",
+    }
+    app = write_app(tmp_path / "app", files)
+    lock(app)
+    first = await dock.build(app)
+    assert await dock.run(first.image, "shop") == (0, "one\n")
+    second = await dock.build(write_app(app, {"src/shop/__init__.py": "def main(): print('two')"}))
+    assert await dock.run(second.image, "shop") == (0, "two\n")
+    assert count_layers(dock, first.image)[0] == count_layers(dock, second.image)[0]
+
+
+@pytest.mark.parametrize("requirement", ["seaway-no-such-package-xyz==1.0", "click==99"])
+async def test_dependency_that_does_not_resolve(dock: Dock, tmp_path: Path, requirement: str) -> None:
+    """uv's reason in one sentence, the file to correct, and nothing left behind."""
+    app = write_app(tmp_path / "app", {"Procfile": "web: x", "requirements.txt": requirement})
+    with pytest.raises(BuildError) as caught:
+        await dock.build(app)
+    assert str(caught.value).startswith("requirements.txt: the dependencies cannot be installed: No solution found")
+    assert requirement.partition("==")[0] in str(caught.value)
+    assert str(caught.value).endswith("correct the name or the version in requirements.txt")
+    assert dock.scratch == []
+
+
+async def test_unreachable_index_hides_its_password(
+    dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that does not answer is named without credentials."""
+    monkeypatch.setenv("PIP_INDEX_URL", "http://bob:hunter2@127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    app = write_app(tmp_path / "app", {"Procfile": "web: x", "requirements.txt": "click"})
+    with pytest.raises(BuildError, match="see that the package index can be reached"):
+        await dock.build(app)
+    assert "hunter2" not in dock.log.read_text()
