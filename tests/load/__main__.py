@@ -47,6 +47,9 @@ async def run(options: argparse.Namespace) -> int:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()  # a message that could not be read ends the run with its error
     report = load.report()
     if options.json:
         say("report", json.loads(report.to_json()))

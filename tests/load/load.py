@@ -39,7 +39,7 @@ class Load:
         self.rate = rate
         self.mix = mix or Mix()
         self._client = Client(url, host, shape or Shape())
-        self._running: set[asyncio.Task[str | None]] = set()
+        self._running: set[asyncio.Task[tuple[bool, str | None]]] = set()
         self._stopping = asyncio.Event()
         self._sequence = 0
         self._recorder: Recorder
@@ -105,7 +105,7 @@ class Load:
         interval = self._client.shape.message_interval
         while not self._stopping.is_set():
             known = Trip()
-            socket = await self._make("ws-open", self._client.open_websocket, known)
+            _, socket = await self._make("ws-open", self._client.open_websocket, known)
             if socket is None:
                 await asyncio.sleep(interval)
                 continue
@@ -116,7 +116,8 @@ class Load:
 
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse, known: Trip) -> None:
         for _ in range(self._client.shape.messages):
-            if await self._make("ws", lambda n: self._client.exchange(socket, n), known) is None:
+            echoed, _ = await self._make("ws", partial(self._client.exchange, socket), known)
+            if not echoed:
                 return
             code = await self._client.listen(socket, self._client.shape.message_interval)
             if code in POLITE:
@@ -130,8 +131,8 @@ class Load:
 
     async def _make(
         self, kind: str, way: Callable[[int], Awaitable[T]], known: Trip, due: float | None = None
-    ) -> T | None:
-        """Make one request and count it; return what it returned, None if it failed."""
+    ) -> tuple[bool, T | None]:
+        """Make one request and count it; return whether it went well and what it returned."""
         due = self._clock() if due is None else due
         self._sequence += 1
         sequence, result, failure = self._sequence, None, None
@@ -143,7 +144,7 @@ class Load:
             failure = self._failed(sequence, kind, due, error, known)
         release = result if isinstance(result, str) else None
         self._recorder.add(Outcome(kind, self._epoch + due, self._clock() - due, release, failure))
-        return result
+        return failure is None, result
 
     def _failed(self, sequence: int, kind: str, due: float, error: Exception, known: Trip) -> Failure:
         cause, status, reason, body = *cause_of(error), ""

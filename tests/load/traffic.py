@@ -179,7 +179,7 @@ class Client:
             return None
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             return WSCloseCode.PROTOCOL_ERROR  # a message that answers nothing
-        return socket.close_code or WSCloseCode.ABNORMAL_CLOSURE
+        return close_code(message)
 
     async def complain(self, code: int, n: int) -> None:
         """Raise the error of a WebSocket that closed in a way it should not."""
@@ -194,7 +194,14 @@ class Client:
                 raise WrongAnswer(Cause.BODY, f'JSON with "echo": "{n}" was expected', body=message.data)
             release = json.loads(message.data).get("release")
             return str(release) if release is not None else None
-        raise WrongAnswer(Cause.BROKEN, f"closed with code {socket.close_code} while message {n} was unanswered")
+        raise WrongAnswer(Cause.BROKEN, f"closed with code {close_code(message)} while message {n} was unanswered")
+
+
+def close_code(message: aiohttp.WSMessage) -> int:
+    """Return the code of a close frame, 1006 for an end without one (aiohttp itself calls that 1000)."""
+    if message.type is WSMsgType.CLOSE and isinstance(message.data, int):
+        return message.data
+    return WSCloseCode.ABNORMAL_CLOSURE
 
 
 async def read_right(response: aiohttp.ClientResponse) -> bytes:
