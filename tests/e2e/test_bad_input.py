@@ -1,0 +1,234 @@
+"""Bad input as users bring it: what is wrong is named, the exit code fits, and what served before serves on."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import SEAWAY, Platform, free_port, wait_until
+
+PLAIN = Path(__file__).parent / "apps" / "plain"
+SHORT = "[processes.web.health]\nstart_timeout = 2\n[rollout]\nstart_timeout = 20\n"
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    platform = Platform(routers=1)
+    try:
+        platform.up()
+        yield platform
+    finally:
+        platform.run("down", check=False)
+        left = platform.processes()
+        for process in left:
+            process.kill()
+        shutil.rmtree(platform.home)
+    assert not left, f"left behind: {left}"
+
+
+def write_app(folder: Path, procfile: str, **files: str) -> Path:
+    """Make a folder with the plain app, this Procfile and other files (a _ in a name stands for a dot)."""
+    shutil.copytree(PLAIN, folder)
+    (folder / "Procfile").write_text(procfile)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(platform: Platform) -> str:
+    """An app that serves."""
+    platform.run("apps", "create", "shop")
+    platform.run("deploy", str(PLAIN), "-a", "shop")
+    return "shop"
+
+
+BAD_APPS = {
+    "listens elsewhere": ("web: python3 app.py --port {port}\n", {"seaway_toml": SHORT}, ("PORT", "127.0.0.1:{port}")),
+    "exits at once": ("web: echo goodbye; exit 3\n", {"seaway_toml": SHORT}, ("exited with code 3", "goodbye")),
+    "fails its health check": (
+        "web: python3 app.py --unhealthy\n",
+        {"seaway_toml": SHORT + '[processes.web.health.startup]\nhttp = "/health"\n'},
+        ("did not become healthy", "500"),
+    ),
+    "command not found": ("web: nosuchprogram\n", {"seaway_toml": SHORT}, ("127", "command not found")),
+    "dependency does not resolve": (
+        "web: python3 app.py\n",
+        {"requirements_txt": "seaway-no-such-package==99.1\n"},
+        ("requirements.txt", "seaway-no-such-package"),
+    ),
+    "dependency is no requirement": (
+        "web: python3 app.py\n",
+        {"requirements_txt": "this is not ==> a requirement\n"},
+        ("requirements.txt",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_APPS)
+def test_a_bad_app_is_told_its_cause_while_the_old_release_serves(
+    platform: Platform, shop: str, tmp_path: Path, case: str
+) -> None:
+    """Exit code 1, the cause in the output and in `rollouts show` or `builds list` alike."""
+    procfile, files, words = BAD_APPS[case]
+    port = str(free_port())
+    folder = write_app(tmp_path / "app", procfile.format(port=port), **files)
+    before = platform.get("shop.localhost")[1]
+    done = platform.run("deploy", str(folder), "-a", shop, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert all(word.format(port=port) in said for word in words), said
+    assert "Traceback" not in said
+    assert platform.get("shop.localhost") == (200, before)
+
+
+def test_an_app_that_ignores_sigterm_is_killed_and_the_deploy_succeeds(platform: Platform, tmp_path: Path) -> None:
+    """After its grace; ps says so for a while, an event for good."""
+    toml = "[processes.web]\nstop_grace = 1\n[rollout]\nkeep = 0\n"
+    folder = write_app(tmp_path / "app", "web: python3 app.py --ignore-sigterm\n", seaway_toml=toml)
+    platform.run("apps", "create", "deaf")
+    platform.run("deploy", str(folder), "-a", "deaf")
+    old = platform.read("ps", "-a", "deaf")[0]["id"]
+    platform.run("config", "set", "A=1", "-a", "deaf")
+    wait_until(lambda: "ignored SIGTERM for 1 s" in platform.run("ps", "-a", "deaf").stdout, "ps says it")
+    wait_until(
+        lambda: [e for e in platform.read("events", "-a", "deaf") if e["spec"]["reason"] == "InstanceKilled"],
+        "an event says it",
+    )
+    events = [e["spec"] for e in platform.read("events", "-a", "deaf") if e["spec"]["reason"] == "InstanceKilled"]
+    assert [event["about"] for event in events] == [f"instance {old}"]
+    assert "SIGTERM" in events[0]["message"]
+    assert platform.get("deaf.localhost", "/config/A") == (200, "1")
+
+
+def test_an_instance_that_crashes_is_told_by_an_event_and_comes_back(platform: Platform, tmp_path: Path) -> None:
+    """With its exit code and last words."""
+    folder = write_app(tmp_path / "app", "web: python3 app.py\n")
+    platform.run("apps", "create", "fragile")
+    platform.run("deploy", str(folder), "-a", "fragile")
+    connection = http.client.HTTPConnection("127.0.0.1", platform.http_port, timeout=10)
+    connection.request("POST", "/crash", headers={"Host": "fragile.localhost"})
+    connection.getresponse().read()
+    connection.close()
+    events = wait_until(
+        lambda: [
+            e["spec"] for e in platform.read("events", "-a", "fragile") if e["spec"]["reason"] == "InstanceFailed"
+        ],
+        "an event says it",
+    )
+    assert "exited with code 3" in events[0]["message"]
+    assert "somebody asked for it" in events[0]["message"]
+    wait_until(lambda: platform.get("fragile.localhost")[0] == 200, "it comes back")
+
+
+def test_shells_remarks_are_not_the_apps_output(platform: Platform, tmp_path: Path) -> None:
+    """Neither of a shell composition, nor of a program that dies of SIGTERM, nor of a one-off."""
+    folder = write_app(
+        tmp_path / "app",
+        "web: sleep 0.1; python3 app.py\npiped: python3 app.py --port 0 2>&1 | cat\nplain: sleep 1000\n",
+    )
+    platform.run("apps", "create", "mixed")
+    platform.run("deploy", str(folder), "-a", "mixed")
+    platform.run("ps", "scale", "piped=1", "plain=1", "-a", "mixed")
+    wait_until(lambda: platform.run("logs", "-a", "mixed").stdout.count("listening on") == 2, "both listen")
+    platform.run("ps", "scale", "web=0", "piped=0", "plain=0", "-a", "mixed")
+    done = platform.run("run", "-a", "mixed", "--", "kill -9 $$", check=False)
+    assert (done.returncode, done.stdout) == (137, "")
+    wait_until(lambda: all(i["state"] == "stopped" for i in platform.read("ps", "-a", "mixed")), "all stop")
+    said = platform.run("logs", "-a", "mixed").stdout
+    assert "Terminated" not in said
+    assert "Killed" not in said
+
+
+def test_a_second_platform_names_the_port_that_is_taken(platform: Platform) -> None:
+    """And the option that chooses another; nothing of it stays behind."""
+    second = Platform(routers=1)
+    try:
+        for option, taken in (("--http-port", platform.http_port), ("--api-port", platform.api_port)):
+            other = "--api-port" if option == "--http-port" else "--http-port"
+            done = second.run("up", "-d", option, str(taken), other, str(free_port()), check=False)
+            assert done.returncode == 1
+            assert f"port {taken} is taken" in done.stderr
+            assert option in done.stderr
+        again = platform.run("up", "-d", check=False)
+        assert (again.returncode, str(platform.home) in again.stderr) == (1, True)
+        assert not second.processes()
+    finally:
+        second.run("down", check=False)
+        shutil.rmtree(second.home)
+
+
+@pytest.mark.parametrize("token", ["wrong", "swy_" + "x" * 43, "two\nlines", "é"])
+def test_wrong_tokens_are_refused_and_never_repeated(platform: Platform, token: str) -> None:
+    """Exit code 4, whatever the token looks like."""
+    done = subprocess.run(
+        [SEAWAY, "apps"], env=os.environ | {"SEAWAY_HOME": str(platform.home), "SEAWAY_TOKEN": token},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert token not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BAD_LINES = {
+    "apps create Bad_Name": 2, "apps create x--y": 2, "apps create": 2, "apps info nobody": 3, "apps nosuch": 2,
+    "apps list -o yaml": 2, "deploy /nosuch -a shop": 2, "deploy /etc/passwd -a shop": 2, "deploy . -a nobody": 3,
+    "deploy --image x:latest -a shop": 2, "deploy --ref x -a shop": 2, "deploy --git ftp://x -a shop": 2,
+    "deploy --strategy magic -a shop": 2, "deploy --timeout soon -a shop": 2, "builds log b99 -a shop": 3,
+    "builds log first -a shop": 2, "builds cancel b1 -a shop": 1, "releases info v99 -a shop": 3,
+    "releases diff v1 v99 -a shop": 3, "rollback v99 -a shop": 3, "rollback one -a shop": 2,
+    "rollouts show v99 -a shop": 3, "rollouts cancel v99 -a shop": 3, "ps scale web -a shop": 2,
+    "ps scale web=-1 -a shop": 2, "ps scale nosuch=1 -a shop": 2, "config set PORT=1 -a shop": 2,
+    "config set 1A=1 -a shop": 2, "config set A -a shop": 2, "config unset NOPE -a shop": 2,
+    "routes add http://x.com/ -a shop": 2, "routes add x.com:80 -a shop": 2, "routes add *.com -a shop": 2,
+    "routes add x.com/../y -a shop": 2, "routes add x.com/a?b -a shop": 2, "routes remove no.com -a shop": 3,
+    "logs -n -1 -a shop": 2, "logs -a nobody": 3, "events -n x": 2, "run -a shop": 2, "run -a nobody ls": 3,
+    "tokens create Bad!": 2, "tokens create x --role boss": 2, "tokens revoke nobody": 3, "tokens revoke admin": 1,
+    "ps list": 2, "apps:": 2, "apps:nosuch": 2,
+}  # fmt: skip
+
+
+def test_wrong_command_lines_have_their_exit_code_and_one_sentence(platform: Platform, shop: str) -> None:
+    """0 done, 1 failed, 2 usage, 3 not found; stderr says what is wrong; never a traceback."""
+    wrong = []
+    for line, code in BAD_LINES.items():
+        done = platform.run(*line.split(), check=False)
+        if done.returncode != code or not done.stderr.startswith("seaway: ") or "Traceback" in done.stderr:
+            wrong.append(f"{line}: {done.returncode}, not {code}: {done.stderr}")
+    assert not wrong, "\n".join(wrong)
+    assert platform.get(f"{shop}.localhost")[0] == 200
+
+
+def test_a_document_changed_by_others_meanwhile_loses_no_change(platform: Platform, shop: str) -> None:
+    """Writers at the same time all get their change in: each is tried again on what the other wrote."""
+    script = (
+        "import subprocess, sys\n"
+        "ps = [subprocess.Popen([sys.argv[1], 'routes', 'add', f'h{n}.example.com', '-a', 'shop'],"
+        " stdout=subprocess.DEVNULL) for n in range(6)]\n"
+        "sys.exit(max(p.wait(60) for p in ps))\n"
+    )
+    env = os.environ | {"SEAWAY_HOME": str(platform.home)}
+    done = subprocess.run([sys.executable, "-c", script, str(SEAWAY)], env=env, timeout=100, check=False)
+    assert done.returncode == 0
+    hosts = {route["host"] for route in platform.read("routes", "list", "-a", shop)}
+    assert {f"h{n}.example.com" for n in range(6)} <= hosts
+
+
+def test_a_seaway_url_that_is_not_the_api_is_named(platform: Platform) -> None:
+    """A router, or nobody, behind SEAWAY_URL: not "not found"."""
+    env = os.environ | {"SEAWAY_HOME": str(platform.home), "SEAWAY_URL": f"http://127.0.0.1:{platform.http_port}"}
+    done = subprocess.run([SEAWAY, "apps"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "SEAWAY_URL" in done.stderr) == (1, True)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        env["SEAWAY_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = subprocess.run([SEAWAY, "apps"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "refused" in done.stderr) == (1, True)
