@@ -78,11 +78,14 @@ class Platform:
         return self.run("status", check=False).returncode == 0
 
     def processes(self) -> list[psutil.Process]:
+        """Return everything that runs for this home: Seaway's own parts, Envoys, and the apps (by their folder)."""
         mark = str(self.home)
         found = []
         for process in psutil.process_iter():
             try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SEAWAY_HOME") == mark:
+                if process.status() != psutil.STATUS_ZOMBIE and (
+                    process.environ().get("SEAWAY_HOME") == mark or Path(process.cwd()).is_relative_to(mark)
+                ):
                     found.append(process)
             except psutil.Error:
                 continue
