@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,10 @@ def write_app(folder: Path, procfile: str, **files: str) -> Path:
     for name, text in files.items():
         (folder / name.replace("_", ".")).write_text(text)
     return folder
+
+
+def find_events(platform: Platform, app: str, reason: str) -> list[dict[str, Any]]:
+    return [event["spec"] for event in platform.read("events", "-a", app) if event["spec"]["reason"] == reason]
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +91,7 @@ def test_an_instance_that_crashes_is_told_by_an_event_and_comes_back(platform: P
     connection.request("POST", "/crash", headers={"Host": "fragile.localhost"})
     connection.getresponse().read()
     connection.close()
-    events = wait_until(
-        lambda: [
-            e["spec"] for e in platform.read("events", "-a", "fragile") if e["spec"]["reason"] == "InstanceFailed"
-        ],
-        "an event says it",
-    )
+    events = wait_until(lambda: find_events(platform, "fragile", "InstanceFailed"), "an event says it")
     assert "exited with code 3" in events[0]["message"]
     assert "somebody asked for it" in events[0]["message"]
     wait_until(lambda: platform.get("fragile.localhost")[0] == 200, "it comes back")
