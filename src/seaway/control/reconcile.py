@@ -55,10 +55,10 @@ class Reconciler:
             self._incidents.forget(name)
             return None
         facts, rollouts = await self._load(app)
-        await self._incidents.note(facts)
         plan = decide(facts)
         await self._act(plan)
         await self._record(app, rollouts, plan)
+        await self._incidents.note(facts)
         return plan.look_again
 
     async def _load(self, app: App) -> tuple[Facts, dict[str, Rollout]]:
