@@ -571,3 +571,38 @@ async def test_every_event_says_who_did_it(bench: Bench) -> None:
     ]
     assert (await bench.http.get("/v1/events?n=0")).json() == []
     error(await bench.http.get("/v1/events?app=nothing"), 404)
+
+
+@pytest.mark.parametrize(("times", "status"), [(3, 201), (1000, 409)])
+async def test_a_document_changed_by_another_writer_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int, status: int
+) -> None:
+    """The change is made again on what the other wrote; against one who never stops it is refused, and undone."""
+    update, writes = bench.store.update, 0
+
+    async def meddle(document: App) -> App:
+        nonlocal writes
+        if writes < times:
+            writes += 1
+            now = await bench.store.get(App, "shop")
+            await update(now.model_copy(update={"status": now.status.model_copy(update={"reason": f"write {writes}"})}))
+        return await update(document)
+
+    monkeypatch.setattr(bench.store, "update", meddle)
+    answer = await bench.http.post("/v1/apps/shop/routes", json={"host": "www.example.com"})
+    app = await bench.store.get(App, "shop")
+    assert answer.status_code == status, answer.text
+    assert app.status.reason == f"write {writes}"
+    assert [route.host for route in app.spec.routes] == (["www.example.com"] if status == 201 else [])
+    if status == 409:
+        assert "try again" in error(answer, 409)["hint"]
+
+
+async def test_a_path_that_can_never_match_is_refused_and_one_that_is_stored_is_read(bench: Bench) -> None:
+    """Routers resolve dots before they match. Stored documents outlive stricter rules."""
+    refused = error(await bench.http.post("/v1/apps/shop/routes", json={"host": "x.com", "path": "/../a"}), 422)
+    assert "leave them out" in refused["message"]
+    app = await bench.store.get(App, "shop")
+    old = app.spec.model_copy(update={"routes": (Route(host="x.com", path="/../a"),)})
+    await bench.store.update(app.model_copy(update={"spec": old}))
+    assert (await bench.http.get("/v1/apps/shop")).status_code == 200

@@ -200,7 +200,7 @@ def test_installed_files_name_no_folder_of_this_machine(tmp_path: Path) -> None:
                 "error: No solution found when resolving dependencies",
                 "  cause: no version of x==9",
             ],
-            "No solution found when resolving dependencies cause: no version of x==9; correct the name",
+            "No solution found when resolving dependencies: no version of x==9; correct the name",
         ),
         (["error: Failed to fetch: `https://i/x`"], "see that the package index can be reached"),
         (["strange"], "strange; the build's log has it in full"),

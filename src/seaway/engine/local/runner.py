@@ -334,7 +334,7 @@ class Runner:
         if self.instance.port is not None:
             self.machine.ports.release(self.instance.port)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
-        stopped = {"state": S.STOPPED, "reason": why, "ready": False, "cpu": 0.0, "memory": 0}
+        stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0}
         await asyncio.to_thread(remove_folder, self.folder)
         self.machine.collector.forget(self.id)
         self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
