@@ -25,12 +25,13 @@ WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
 cd -- "$2" || { echo 126 >"$3"; exit; }
 exec 3>&2 2>/dev/null
-/bin/sh -c "$1" 2>&3 3>&-
+(exec /bin/sh -c "$1" 2>&3 3>&-)
 echo $? >"$3"
 """
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
-Its own remarks ("Terminated") are not the app's output.
+Its own remarks ("Terminated") are not the app's output; without the parentheses some shells redirect themselves too
+while they wait.
 """
 
 PLAIN_COMMAND = re.compile(r"[^;&|()<>`\n]+")
