@@ -8,6 +8,7 @@ import os
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest

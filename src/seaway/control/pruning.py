@@ -55,8 +55,11 @@ class Pruner:
             try:
                 if not await self.prune():
                     wait = RETRY
-            except (StoreError, EngineError, OSError, ValueError) as error:
+            except (StoreError, EngineError) as error:
                 log.warning("could not prune; tries again", error=str(error), seconds=RETRY)
+                wait = RETRY
+            except Exception:  # a full or damaged disk, or a bug: nothing that should end the control plane
+                log.exception("could not prune; tries again", seconds=RETRY)
                 wait = RETRY
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), wait)
@@ -73,24 +76,24 @@ class Pruner:
         logs = {self._home.builds / f"{build.name}.log" for build in builds}
         unwanted = [*(set(old) - sources), *(set(old_logs) - logs)]
         freed = await asyncio.to_thread(_delete, unwanted, spare_after)
-        of_images = await self._builder.prune(await self._list_images(builds), spare_after)
+        running = {workload.image for workload in (await self._engine.observe()).workloads}
+        of_images = await self._builder.prune(running | await list_needed_images(self._store), spare_after)
         if freed or of_images:
             log.info("pruned", images_bytes=of_images or 0, sources_bytes=freed, files=len(unwanted))
         return of_images is not None
 
-    async def _list_images(self, builds: tuple[Build, ...]) -> Set[str]:
-        """Return every image that is needed: by documents, and by what the engine runs at this moment."""
-        running = {workload.image for workload in (await self._engine.observe()).workloads}
-        built: dict[str, list[Build]] = defaultdict(list)
-        for build in builds:
-            built[build.spec.app].append(build)
-        kept = running.union(*(list_built_images(of_app) for of_app in built.values()))
-        for app in (await self._store.list(App)).documents:
-            # rollouts first: one that ends meanwhile has its release in the later list
-            rollouts = (await self._store.list(Rollout, {"app": app.name})).documents
-            releases = (await self._store.list(Release, {"app": app.name})).documents
-            kept |= list_kept_images(app, releases, rollouts)
-        return kept
+
+async def list_needed_images(store: Store) -> Set[str]:
+    """Return every image that documents may still need."""
+    built: dict[str, list[Build]] = defaultdict(list)
+    for build in (await store.list(Build)).documents:
+        built[build.spec.app].append(build)
+    needed: set[str] = set().union(*(list_built_images(of_app) for of_app in built.values()))
+    for app in (await store.list(App)).documents:
+        rollouts = (await store.list(Rollout, {"app": app.name})).documents
+        releases = (await store.list(Release, {"app": app.name})).documents
+        needed |= list_kept_images(app, releases, rollouts)
+    return needed
 
 
 def _list_old(folder: Path, suffix: str, spare_after: float) -> list[Path]:
