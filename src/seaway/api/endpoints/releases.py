@@ -44,7 +44,7 @@ async def create_release(app: ChangeableApp, body: NewRelease, deps: Deps, calle
     manifest, build = await _find_manifest(deps.store, caller, body.image)
     if body.image not in await list_needed_images(deps.store):
         message = f"the image {body.image[:19]} is no longer kept"
-        raise ApiError(422, "image-gone", message, field="image", hint="deploy its source again")
+        raise ApiError(409, "image-gone", message, field="image", hint="deploy its source again")
     wanted = ImageChange(image=body.image, manifest=manifest, build=build, strategy=body.strategy)
     return await _release(deps, caller, app, wanted)
 
