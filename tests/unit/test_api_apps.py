@@ -27,6 +27,7 @@ from seaway.model import (
     Route,
     TaskState,
 )
+from seaway.rollout.keeping import KEEP_RELEASES
 from tests.unit.api_support import IMAGE, NOW, Bench, error, events_of, open_bench
 
 
@@ -310,6 +311,18 @@ async def test_image_of_another_app_can_be_promoted_if_it_is_seen(bench: Bench) 
         assert error(await blue.post("/v1/apps/prod/releases", json={"image": IMAGE}), 422)["field"] == "image"
     answer = await bench.http.post("/v1/apps/prod/releases", json={"image": IMAGE})
     assert answer.json()["spec"]["processes"]["web"]["command"] == "run web"
+
+
+async def test_images_that_are_no_longer_kept_are_refused(bench: Bench) -> None:
+    """Neither a rollback nor a release brings back an image that pruning may have deleted."""
+    await bench.deploy()
+    for number in range(KEEP_RELEASES + 1):
+        await bench.deploy(image=f"sha256:{number:064d}")
+    for path, body in (("rollback", {"to": 1}), ("releases", {"image": IMAGE})):
+        answer = error(await bench.http.post(f"/v1/apps/shop/{path}", json=body), 409)
+        assert answer["code"] == "image-gone"
+        assert "no longer kept" in answer["message"]
+    assert (await bench.http.post("/v1/apps/shop/rollback", json={"to": 3})).status_code == 201
 
 
 @pytest.mark.parametrize("image", ["", "latest", "sha256:abc", "docker.io/x:1", "sha256:" + "b" * 64])

@@ -107,12 +107,6 @@ def _has_variable(pid: int, marker: bytes) -> bool | None:
     return None if b"SEAWAY_INSTANCE=" not in environ else False
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make an instance's own home and scratch folders."""
-    for name in ("home", "tmp"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
-
-
 def exec_plain(command: str) -> str:
     """Let a command that is one program replace its shell: signals and exit code are then the program's own."""
     first = command.split(maxsplit=1)[0] if command.strip() else "="
@@ -126,7 +120,6 @@ def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str
     posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work folder
     and the exit file is in argv.
     """
-    prepare_folder(folder)
     marks = {stream: _size(folder / stream) for stream in STREAMS}
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]
