@@ -86,7 +86,7 @@ class Platform:
         assert relay
         began = time.time()
         envoy.send_signal(signal.SIGSTOP)
-        held = [c for c in psutil.net_connections("tcp") if c.laddr.port == self.http_port and c.raddr]
+        held = [c for c in psutil.net_connections("tcp") if c.laddr and c.raddr and c.laddr.port == self.http_port]
         ports = frozenset(c.raddr.port for c in held if c.pid in (envoy.pid, None))
         os.kill(relay, signal.SIGKILL)
         envoy.kill()
