@@ -22,6 +22,7 @@ from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, translate_app, transl
 from seaway.router.links import ROUTER_HEADER
 from seaway.router.serving import GRPC_OPTIONS, Context, SessionStream, ads_handler, report_handler
 from seaway.router.table import AppTable, build_hosts
+from seaway.router.tls import is_router, make_server_credentials
 from seaway.router.xds import Catalog, Resource, Session
 
 log = structlog.get_logger("seaway.router")
@@ -99,12 +100,18 @@ class XdsPlane:
         self._secret = ""
         self._turned = asyncio.Event()
 
-    async def start(self, socket: Path, secret: str) -> None:
-        """Listen on a unix socket; only routers that show `secret` are served."""
+    async def start(self, socket: Path, secret: str, tls: tuple[str, Path] | None = None) -> None:
+        """Listen on a unix socket; only routers that show `secret` are served.
+
+        With `tls`, an address ("ip:port") and a folder of certificates (see `seaway.router.tls`), listen there too
+        for routers of other machines; those show a certificate instead.
+        """
         self._secret = secret
         self._server = grpc.aio.server(options=GRPC_OPTIONS)
         self._server.add_generic_rpc_handlers((ads_handler(self._serve_ads), report_handler(self._serve_reports)))
         self._server.add_insecure_port(f"unix:{socket}")
+        if tls:
+            self._server.add_secure_port(tls[0], make_server_credentials(tls[1]))
         await self._server.start()
         socket.chmod(0o600)
 
@@ -237,7 +244,8 @@ class XdsPlane:
 
     async def _authenticate(self, context: Context) -> str:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-        if not hmac.compare_digest(metadata.get("authorization", "").encode(), f"Bearer {self._secret}".encode()):
+        shown, wanted = metadata.get("authorization", "").encode(), f"Bearer {self._secret}".encode()
+        if not is_router(context.auth_context()) and not hmac.compare_digest(shown, wanted):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"wrong secret: read it from {SECRET_FILE}")
         name = metadata.get(ROUTER_HEADER, "")
         if not name:
