@@ -31,7 +31,10 @@ STOP_LIMIT = 75  # seconds: routers wait for the balancer (10), then drain (at m
 GROUP = "seaway.dev"
 
 _ALL = ["create", "delete", "get", "list", "patch", "update", "watch"]
-_RULES: tuple[tuple[str, tuple[str, ...], list[str]], ...] = (
+_Rules = tuple[tuple[str, tuple[str, ...], list[str]], ...]
+"""API group, resources, verbs."""
+
+_RULES: _Rules = (
     (GROUP, ("*",), _ALL),
     ("", ("namespaces",), ["create", "get", "list", "patch", "update", "watch"]),
     ("", ("pods",), [*_ALL, "deletecollection"]),
@@ -44,9 +47,10 @@ _RULES: tuple[tuple[str, tuple[str, ...], list[str]], ...] = (
     ("networking.k8s.io", ("networkpolicies",), _ALL),
     ("policy", ("poddisruptionbudgets",), _ALL),
 )
-_OWN_RULES: tuple[tuple[str, tuple[str, ...], list[str]], ...] = (
-    ("coordination.k8s.io", ("leases",), ["create", "get", "list", "patch", "update", "watch"]),
-)
+_OWN_Rules = tuple[tuple[str, tuple[str, ...], list[str]], ...]
+"""API group, resources, verbs."""
+
+_RULES: _Rules = (("coordination.k8s.io", ("leases",), ["create", "get", "list", "patch", "update", "watch"]),)
 
 
 def make_manifests(settings: InstallSettings, *, disruption_budgets: str = "") -> tuple[Object, ...]:
@@ -213,7 +217,9 @@ def _control(settings: InstallSettings) -> Object:
             "limits": {"memory": "1Gi", "ephemeral-storage": "20Gi"},
         },
     }
-    return _deployment(settings, CONTROL, settings.control_replicas, container, CONTROL_TLS, 30, token=True)
+    return _deployment(
+        settings, CONTROL, settings.control_replicas, _pod(CONTROL, container, CONTROL_TLS, 30, token=True)
+    )
 
 
 def _router(settings: InstallSettings) -> Object:
@@ -228,7 +234,7 @@ def _router(settings: InstallSettings) -> Object:
             "limits": {"memory": "2Gi", "ephemeral-storage": "4Gi"},
         },
     }
-    return _deployment(settings, ROUTER, settings.routers, container, ROUTER_TLS, STOP_LIMIT, token=False)
+    return _deployment(settings, ROUTER, settings.routers, _pod(ROUTER, container, ROUTER_TLS, STOP_LIMIT, token=False))
 
 
 def _get(path: str) -> Object:
@@ -272,9 +278,7 @@ def _container(settings: InstallSettings, name: str, command: list[str], tls: st
     }
 
 
-def _deployment(
-    settings: InstallSettings, name: str, replicas: int, container: Object, tls: str, stop_limit: int, *, token: bool
-) -> Object:
+def _deployment(settings: InstallSettings, name: str, replicas: int, pod: Object) -> Object:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -284,10 +288,7 @@ def _deployment(
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {
-                "metadata": {"labels": labels(name)},
-                "spec": _pod(name, container, tls, stop_limit, token=token),
-            },
+            "template": {"metadata": {"labels": labels(name)}, "spec": pod},
         },
     }
 
