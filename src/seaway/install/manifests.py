@@ -47,10 +47,7 @@ _RULES: _Rules = (
     ("networking.k8s.io", ("networkpolicies",), _ALL),
     ("policy", ("poddisruptionbudgets",), _ALL),
 )
-_OWN_Rules = tuple[tuple[str, tuple[str, ...], list[str]], ...]
-"""API group, resources, verbs."""
-
-_RULES: _Rules = (("coordination.k8s.io", ("leases",), ["create", "get", "list", "patch", "update", "watch"]),)
+_OWN_RULES: _Rules = (("coordination.k8s.io", ("leases",), ["create", "get", "list", "patch", "update", "watch"]),)
 
 
 def make_manifests(settings: InstallSettings, *, disruption_budgets: str = "") -> tuple[Object, ...]:
