@@ -83,11 +83,14 @@ class XdsPlane:
     """Implements `RouterPlane`.
 
     Publish every app (`set_app`) before `open`: until then routers are told nothing and go on with their last
-    good resources; from then on what is not published is gone. All methods belong to one event loop.
+    good resources; from then on what is not published is gone, but for apps that are held (`hold`). All methods
+    belong to one event loop.
     """
 
     def __init__(self) -> None:
-        self._catalog = Catalog(is_open=False)
+        self._catalog = Catalog(is_open=False, holds=self._holds)
+        self._held: set[str] = set()  # apps that are there, but could not be published yet
+        self._gone: set[ResourceKey] = set()  # hosts taken back while something is held: these are to go
         self._owned: dict[str, dict[ResourceKey, str]] = {}  # owner -> its keys and their versions
         self._owners: dict[ResourceKey, str] = {}
         self._former: dict[ResourceKey, str] = {}  # removed keys that some router still has, and who had them
@@ -120,6 +123,25 @@ class XdsPlane:
         self._catalog.open()
         self._turn()
 
+    def hold(self, apps: Iterable[str]) -> None:
+        """Name the apps that are there but cannot be published: routers keep what they have of them meanwhile."""
+        self._held = set(apps) - self._tables.keys()
+        self._catalog.poke()
+
+    def _holds(self, key: ResourceKey) -> bool:
+        if not self._held:
+            return False
+        if key[0] == SCOPE:  # nobody knows which hosts those apps have
+            return key not in self._gone
+        return key[1].rpartition(":")[0] in self._held
+
+    def _let_go(self, app: str) -> None:
+        if app in self._held:
+            self._held.discard(app)
+            if not self._held:
+                self._gone.clear()
+            self._catalog.poke()
+
     def close(self) -> None:
         """Serve nothing: what is published may be out of date. Routers go to another replica if there is one."""
         self._catalog.is_open = False
@@ -146,6 +168,7 @@ class XdsPlane:
             gone = (before.hosts if before else frozenset()) - table.hosts
             self._leave_hosts(table.app, gone)
             self._publish_hosts(table.hosts | gone, table.app)
+        self._let_go(table.app)
 
     def remove_app(self, app: str) -> None:
         """Take back everything of an app."""
@@ -155,6 +178,7 @@ class XdsPlane:
             self._leave_hosts(app, table.hosts)
             self._publish_hosts(table.hosts, app)
         self._put(app, {})
+        self._let_go(app)
 
     def app_versions(self, app: str) -> Mapping[ResourceKey, str]:
         """Return the version of every resource the app needs: its own and the hosts it shares."""
@@ -180,6 +204,8 @@ class XdsPlane:
         removals = self._owned.get(owner, {}).keys() - packed.keys()
         for key in removals:
             del self._owners[key]
+            if self._held:
+                self._gone.add(key)
             if any(key in router.acked for router in self._routers.values()):
                 self._former[key] = cause or owner
         for key in packed:
