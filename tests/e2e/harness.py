@@ -80,15 +80,16 @@ class Platform:
         """Kill -9 a router and its Envoy; return the kill with the clients' ends of the connections Envoy held.
 
         Envoy is stopped before it is looked at, so that it takes no connection between the look and its end.
-        Those it had not accepted yet belong to no process; none of the other routers' do.
+        Those that nobody had accepted yet belong to no process and are among them.
         """
         relay, envoy = self.find(name), self._find_envoy(name)
         assert relay
         began = time.time()
         envoy.send_signal(signal.SIGSTOP)
-        pairs = [(c.pid, c.laddr, c.raddr) for c in psutil.net_connections("tcp") if c.laddr and c.raddr]
         ports = frozenset(
-            remote[1] for pid, local, remote in pairs if local[1] == self.http_port and pid in (envoy.pid, None)
+            c.raddr.port
+            for c in psutil.net_connections("tcp")
+            if c.laddr and c.raddr and c.laddr.port == self.http_port and c.pid in (envoy.pid, None)
         )
         os.kill(relay, signal.SIGKILL)
         envoy.kill()
