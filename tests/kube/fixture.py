@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.lab.binaries import ensure_binaries
-from tests.kube.lab.cluster import down, up
+from tests.kube.lab.cluster import down, running, up
 from tests.kube.lab.settings import KUBECONFIG, REGISTRY
 
 ENVIRONMENT = "SEAWAY_TEST_KUBECONFIG"
@@ -79,9 +79,11 @@ def why_not() -> str:
 
 @contextmanager
 def own_cluster() -> Iterator[Cluster]:
-    """Start the test cluster and remove it afterwards, whatever happens."""
+    """Yield the test cluster: one that runs already stays, one that is started here is removed, whatever happens."""
+    there = running()
     try:
         kubeconfig = up()
         yield Cluster(kubeconfig, str(ensure_binaries() / "kubectl"), REGISTRY, lab=True)
     finally:
-        down()
+        if not there:
+            down()

@@ -29,7 +29,7 @@ PROGRAMS = (
     "kubelet",
     "kubectl",
 )
-EXTRAS = ("kubemark",)  # built too, but not asked of KUBEBUILDER_ASSETS
+EXTRAS = ("kubeadm", "kubemark")  # built too, but not asked of KUBEBUILDER_ASSETS
 BUILD_PACKAGES = ("golang-go", "make", "rsync", "jq", "gcc", "libc6-dev", "git", "dpkg-dev")
 VERSION_VARIABLES = (
     "k8s.io/component-base/version",
@@ -70,15 +70,15 @@ def ensure_binaries(env: Mapping[str, str] = os.environ) -> Path:
             )
         return Path(given)
     target = cache_home(env) / "bin"
-    wanted = (*PROGRAMS, *EXTRAS)
     with hold(cache_home(env) / "build.lock"):
-        if not all((target / name).exists() for name in wanted):
-            build(cache_home(env))
+        lacking = [name for name in (*PROGRAMS, *EXTRAS, "pause") if not (target / name).exists()]
+        if lacking:
+            build(cache_home(env), lacking)
     return target
 
 
-def build(cache: Path) -> None:
-    """Download the source, build every program and move the finished folder into place; leaves no source behind."""
+def build(cache: Path, names: list[str]) -> None:
+    """Download the source, build the programs named and move each into place; leaves no source behind."""
     ensure_packages(BUILD_PACKAGES)
     work = cache / "src"
     shutil.rmtree(work, ignore_errors=True)
@@ -87,11 +87,10 @@ def build(cache: Path) -> None:
     tree = unpack(download(work), work)
     made = work / "bin"
     made.mkdir()
-    compile_programs(tree, work, made)
-    swap = cache / "bin"
-    shutil.rmtree(swap, ignore_errors=True)
-    made.rename(swap)
-    subprocess.run(["chmod", "-R", "u+w", str(work)], check=True)  # Go's module cache is read-only
+    compile_programs(tree, work, made, names)
+    (cache / "bin").mkdir(exist_ok=True)
+    for program in made.iterdir():
+        program.replace(cache / "bin" / program.name)
     shutil.rmtree(work)
     print(f"built in {time.monotonic() - began:.0f} s", flush=True)
 
@@ -139,8 +138,8 @@ def unpack(archive: Path, work: Path) -> Path:
     return tree
 
 
-def compile_programs(tree: Path, work: Path, made: Path) -> None:
-    """Compile the programs and `pause` into `made`."""
+def compile_programs(tree: Path, work: Path, made: Path, names: list[str]) -> None:
+    """Compile the programs named into `made`; `pause` is C, all others are Go."""
     env = os.environ | {
         "GO111MODULE": "off",
         "GOPATH": str(work / "go"),
@@ -150,14 +149,17 @@ def compile_programs(tree: Path, work: Path, made: Path) -> None:
     major, minor, _ = VERSION.removeprefix("v").split(".")
     values = {"gitVersion": VERSION, "gitMajor": major, "gitMinor": minor}
     flags = ["-s", "-w", *(f"-X {name}.{key}={value}" for name in VERSION_VARIABLES for key, value in values.items())]
-    print("generates code (1 of 3)", flush=True)
-    run(["make", "generated_files"], tree, env)
-    print("compiles the servers (2 of 3)", flush=True)
-    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in (*PROGRAMS, *EXTRAS)]
-    run(["go", "build", "-ldflags", " ".join(flags), "-o", f"{made}/", *packages], tree, env)
-    print("compiles pause (3 of 3)", flush=True)
-    source = next(path for path in (tree / "build/pause/linux/pause.c", tree / "build/pause/pause.c") if path.exists())
-    run(["gcc", "-Os", "-static", "-o", str(made / "pause"), str(source)], tree)
+    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in names if name != "pause"]
+    if packages:
+        print("generates code (1 of 3)", flush=True)
+        run(["make", "generated_files"], tree, env)
+        print("compiles the servers (2 of 3)", flush=True)
+        run(["go", "build", "-ldflags", " ".join(flags), "-o", f"{made}/", *packages], tree, env)
+    if "pause" in names:
+        print("compiles pause (3 of 3)", flush=True)
+        files = (tree / "build/pause/linux/pause.c", tree / "build/pause/pause.c")
+        source = next(path for path in files if path.exists())
+        run(["gcc", "-Os", "-static", "-o", str(made / "pause"), str(source)], tree)
 
 
 def run(command: list[str], cwd: Path, env: Mapping[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from seaway.cluster.writing import write_files
 from tests.kube.lab import cgroups, images, machine, nodes, record
 from tests.kube.lab.binaries import VERSION, ensure_binaries
 from tests.kube.lab.packages import ensure_packages
-from tests.kube.lab.processes import start, start_unit, wait
+from tests.kube.lab.processes import PIDS, alive, start, start_unit, wait
 from tests.kube.lab.settings import (
     API,
     FAST,
@@ -32,6 +33,7 @@ from tests.kube.lab.settings import (
     make_cluster_toml,
 )
 
+READY = STATE / "ready"
 PACKAGES = (
     "etcd-server",
     "containerd",
@@ -40,6 +42,7 @@ PACKAGES = (
     "iptables",
     "iproute2",
     "conntrack",
+    "curl",
     "haproxy",
     "docker-registry",
     "busybox-static",
@@ -57,7 +60,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def up(env: Mapping[str, str] = os.environ) -> Path:
-    """Start the cluster, cleaning up first what an earlier one left; return the kubeconfig's path.
+    """Start the cluster unless it runs, cleaning up first what an earlier one left; return the kubeconfig's path.
 
     Raises LabError. Everything that takes minutes (packages, programs, base image) is done before anything is
     started, and only the first time.
@@ -67,13 +70,31 @@ def up(env: Mapping[str, str] = os.environ) -> Path:
     programs = ensure_binaries(env)
     images.ensure_base()
     with record.alone():
+        if running(env):
+            print("  the test cluster runs already", flush=True)
+            return KUBECONFIG
         if record.clean():
             print("  removed an earlier test cluster", flush=True)
         began = time.monotonic()
         record.begin()
         start_all(programs)
+        READY.write_text(fingerprint(programs))
         print(f"  the cluster is ready after {time.monotonic() - began:.0f} s", flush=True)
     return KUBECONFIG
+
+
+def fingerprint(programs: Path) -> str:
+    """Return what tells clusters apart that were started from different configurations."""
+    return hashlib.sha256(make_cluster_toml(programs, VERSION.removeprefix("v")).encode()).hexdigest()
+
+
+def running(env: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a cluster of this configuration runs in good health."""
+    if not READY.exists() or record.is_stale():
+        return False
+    programs = ensure_binaries(env)
+    whole = all(alive(path.name) for path in PIDS.iterdir())
+    return whole and READY.read_text() == fingerprint(programs) and kubectl_works(programs) and nodes_ready(programs)
 
 
 def start_all(programs: Path) -> None:

@@ -18,24 +18,19 @@ from tests.kube.lab.settings import LOGS, STATE
 PIDS = STATE / "pids"
 
 
+DETACH = 'log=$1 inner=$2; shift 2; setsid sh -ec "$inner" sh "$@" >>"$log" 2>&1 </dev/null & echo $!'
+
+
 def start(name: str, words: Sequence[str]) -> int:
-    """Start a process that outlives this one; its output goes to logs/NAME.log. Returns its id."""
+    """Start a process that is no child of this one and outlives it; output goes to logs/NAME.log. Returns its id."""
     LOGS.mkdir(exist_ok=True)
     PIDS.mkdir(exist_ok=True)
     join = f'echo $$ >{cgroups.group("lab")}/cgroup.procs; exec "$@"'
     env = {key: value for key, value in os.environ.items() if not key.startswith(("NOTIFY_SOCKET", "KUBE"))}
-    with (LOGS / f"{name}.log").open("a") as log:
-        process = subprocess.Popen(
-            ["sh", "-ec", join, "sh", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=env,
-            cwd="/",
-        )
-    (PIDS / name).write_text(str(process.pid))
-    return process.pid
+    command = ["sh", "-ec", DETACH, "sh", str(LOGS / f"{name}.log"), join, *words]
+    pid = int(subprocess.run(command, stdout=subprocess.PIPE, env=env, cwd="/", check=True, text=True).stdout)
+    (PIDS / name).write_text(str(pid))
+    return pid
 
 
 def pid_of(name: str) -> int:

@@ -51,6 +51,11 @@ def begin() -> None:
     partial.rename(RECORD)
 
 
+def is_stale() -> bool:
+    """Return whether no record was made since this machine's start."""
+    return not RECORD.exists() or json.loads(RECORD.read_text())["boot"] != boot_id()
+
+
 def clean() -> bool:
     """Undo everything that a recorded cluster has made, whatever state it is in; return whether there was one."""
     if not RECORD.exists():
