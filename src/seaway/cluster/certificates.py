@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from seaway.cluster.config import Cluster, Master, Node
@@ -34,6 +34,26 @@ class Certificate:
         return f"{self.machine or 'people'}/{self.path}"
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Everything of a cluster that is random or signed; `log` says what was made, renewed and why."""
+
+    authorities: Mapping[str, Pair]
+    certificates: Mapping[str, Pair]
+    account_key: str
+    account_public: str
+    encryption_key: str  # base64 of 32 bytes
+    log: tuple[str, ...] = field(default=(), compare=False)
+
+
 def list_certificates(cluster: Cluster) -> Iterator[Certificate]:
     """Yield every certificate of a cluster, machine by machine."""
     yield Certificate("", "admin", "ca", "admin", ADMIN_GROUP)
@@ -43,12 +63,14 @@ def list_certificates(cluster: Cluster) -> Iterator[Certificate]:
             yield from list_for_etcd(master)
         if "api" in master.roles:
             yield from list_for_api(cluster, master)
+            yield from list_for_kubelet(master)  # kubeadm runs the masters' parts as pods
         if "controllers" in master.roles:
             yield from list_for_controllers(master)
         if "balancer" in master.roles and cluster.api.balancer != "none":
             yield Certificate(master.name, "balancer", "ca", "seaway:balancer")
     for node in cluster.nodes:
-        yield from list_for_node(node)
+        yield from list_for_kubelet(node)
+        yield Certificate(node.name, "kube-proxy", "ca", "system:kube-proxy")
 
 
 def list_for_etcd(master: Master) -> Iterator[Certificate]:
@@ -100,7 +122,7 @@ def list_for_controllers(master: Master) -> Iterator[Certificate]:
         )
 
 
-def list_for_node(node: Node) -> Iterator[Certificate]:
+def list_for_kubelet(node: Master | Node) -> Iterator[Certificate]:
     """The common name and group are what the Node authorizer goes by."""
     yield Certificate(node.name, "kubelet-client", "ca", f"system:node:{node.name}", "system:nodes")
     yield Certificate(
@@ -113,7 +135,6 @@ def list_for_node(node: Node) -> Iterator[Certificate]:
         server=True,
         client=False,
     )
-    yield Certificate(node.name, "kube-proxy", "ca", "system:kube-proxy")
 
 
 def own(master: Master) -> tuple[IPv4Address, ...]:

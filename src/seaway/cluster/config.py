@@ -137,6 +137,10 @@ class Cluster(Frozen):
                 f"masters: {len(self.with_role('etcd'))} members of etcd survive no more failures than "
                 f"{len(self.with_role('etcd')) - 1}: use an odd number"
             )
+        if self.api.balancer == "keepalived" and len(self.with_role("balancer")) < 2:
+            raise ValueError(
+                'api.balancer: keepalived needs two masters with the role "balancer"; use "haproxy" with one'
+            )
         if self.pod_range.overlaps(self.service_range):
             raise ValueError(f"pod_range {self.pod_range} and service_range {self.service_range} overlap")
         return self._check_api_port()

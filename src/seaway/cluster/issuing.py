@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets as randomness
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,31 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from seaway.cluster.certificates import AUTHORITIES, Certificate
+from seaway.cluster.certificates import AUTHORITIES, Certificate, Pair, Secrets
 from seaway.cluster.config import Certificates, ClusterError
 from seaway.cluster.writing import write_file
 
 BACKDATED = timedelta(minutes=5)  # for machines whose clocks are a little behind
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A certificate and its private key, both PEM."""
-
-    certificate: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Secrets:
-    """Everything of a cluster that is random or signed; `log` says what was made, renewed and why."""
-
-    authorities: Mapping[str, Pair]
-    certificates: Mapping[str, Pair]
-    account_key: str
-    account_public: str
-    encryption_key: str  # base64 of 32 bytes
-    log: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Issuer:

@@ -51,7 +51,7 @@ def config_version(cluster: Cluster) -> str:
 def make_kubeadm(cluster: Cluster, master: Master) -> str:
     """Return the documents for `kubeadm init` or `kubeadm join` on a master."""
     documents = [make_init(cluster, master), make_cluster(cluster, master)]
-    kubelet = make_kubelet_config(cluster, address="", pki="", overrides={})
+    kubelet = make_kubelet_config(cluster, address="", pki="/etc/kubernetes/pki", overrides={})
     proxy = make_proxy_config(cluster, kubeconfig="", name="", overrides={})
     return as_yaml(*documents, kubelet, proxy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import yaml
@@ -23,24 +24,26 @@ def as_yaml(*documents: Any) -> str:
 
 
 def make_kubeconfig(cluster: Cluster, user: str, authority: str, certificate: str, key: str) -> str:
-    """Return a kubeconfig that names its three PEM files, or holds them if they are given as base64 `data:...`."""
+    """Return a kubeconfig that holds its three PEM texts, so that the one file is all that its user needs."""
 
-    def entry(name: str, value: str) -> dict[str, str]:
-        return {f"{name}-data": value.removeprefix("data:")} if value.startswith("data:") else {name: value}
+    def packed(text: str) -> str:
+        return base64.b64encode(text.encode()).decode()
 
+    context = f"{user}@{cluster.name}"
+    about = {"server": cluster.api_url, "certificate-authority-data": packed(authority)}
     return as_yaml(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
+            "clusters": [{"name": cluster.name, "cluster": about}],
+            "users": [
                 {
-                    "name": cluster.name,
-                    "cluster": {"server": cluster.api_url, **entry("certificate-authority", authority)},
+                    "name": user,
+                    "user": {"client-certificate-data": packed(certificate), "client-key-data": packed(key)},
                 }
             ],
-            "users": [{"name": user, "user": {**entry("client-certificate", certificate), **entry("client-key", key)}}],
-            "contexts": [{"name": f"{user}@{cluster.name}", "context": {"cluster": cluster.name, "user": user}}],
-            "current-context": f"{user}@{cluster.name}",
+            "contexts": [{"name": context, "context": {"cluster": cluster.name, "user": user}}],
+            "current-context": context,
         }
     )
 
@@ -91,7 +94,7 @@ def make_audit_policy() -> str:
 def make_kubelet_config(cluster: Cluster, *, address: str, pki: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return a KubeletConfiguration: no anonymous, no read-only port, the API server decides who may do what.
 
-    `address` and `pki` are the node's, or "" for what all nodes share (kubeadm's document).
+    `address` is the node's, or "" for what all nodes share (kubeadm's document).
     """
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -99,7 +102,7 @@ def make_kubelet_config(cluster: Cluster, *, address: str, pki: str, overrides: 
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": f"{pki or '/etc/kubernetes/pki'}/ca.crt"},
+            "x509": {"clientCAFile": f"{pki}/ca.crt"},
         },
         "authorization": {"mode": "Webhook"},
         "readOnlyPort": 0,
@@ -109,13 +112,13 @@ def make_kubelet_config(cluster: Cluster, *, address: str, pki: str, overrides: 
         "cgroupDriver": "systemd",
         "serializeImagePulls": False,
         "tlsMinVersion": "VersionTLS12",
+        "tlsCertFile": f"{pki}/kubelet.crt",
+        "tlsPrivateKeyFile": f"{pki}/kubelet.key",
     }
     if address:
         config["address"] = address
-        config["tlsCertFile"] = f"{pki}/kubelet.crt"
-        config["tlsPrivateKeyFile"] = f"{pki}/kubelet.key"
-        if cluster.minor >= 27:
-            config["containerRuntimeEndpoint"] = "unix:///run/containerd/containerd.sock"
+    if address and cluster.minor >= 27:
+        config["containerRuntimeEndpoint"] = "unix:///run/containerd/containerd.sock"
     return config | overrides
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 
 from seaway.cluster.balancer import list_balancer_files
-from seaway.cluster.certificates import list_certificates
+from seaway.cluster.certificates import Pair, Secrets, list_certificates
 from seaway.cluster.config import Cluster, Master, Node
 from seaway.cluster.firewall import list_firewall_files
-from seaway.cluster.issuing import Pair, Secrets
 from seaway.cluster.kubeadm import list_kubeadm_files
 from seaway.cluster.machine import File, Places, fill
 from seaway.cluster.policies import (
@@ -23,12 +21,14 @@ from seaway.cluster.policies import (
 from seaway.cluster.units import list_units
 
 KEYS = 0o600
+IN_ONE_FILE = {"balancer", "controller-manager", "scheduler", "kubelet-client", "kube-proxy"}
+"""Certificates that HAProxy's bundle or a kubeconfig holds: they lie nowhere else."""
 AUTHORITIES_OF_ROLE = {"etcd": ("etcd/ca",), "api": ("ca", "etcd/ca", "front-proxy-ca"), "balancer": ("ca",)}
 
 
 def render(cluster: Cluster, secrets: Secrets) -> Iterator[File]:
     """Yield every file, machine by machine; no authority's key is on any machine."""
-    yield File("", "admin.conf", make_admin(cluster, secrets), KEYS)
+    yield File("", "admin.conf", kubeconfig_of(cluster, secrets, "admin", "people/admin"), KEYS)
     for master in cluster.masters:
         yield from render_master(cluster, master, secrets)
     for node in cluster.nodes:
@@ -36,11 +36,10 @@ def render(cluster: Cluster, secrets: Secrets) -> Iterator[File]:
     yield from list_kubeadm_files(cluster)
 
 
-def make_admin(cluster: Cluster, secrets: Secrets) -> str:
-    """Return the kubeconfig for people who run the cluster; it holds its keys."""
-    pair = secrets.certificates["people/admin"]
-    parts = (secrets.authorities["ca"].certificate, pair.certificate, pair.key)
-    return make_kubeconfig(cluster, "admin", *(f"data:{base64.b64encode(part.encode()).decode()}" for part in parts))
+def kubeconfig_of(cluster: Cluster, secrets: Secrets, user: str, certificate: str) -> str:
+    """Return the kubeconfig of whoever has a certificate of the store."""
+    pair = secrets.certificates[certificate]
+    return make_kubeconfig(cluster, user, secrets.authorities["ca"].certificate, pair.certificate, pair.key)
 
 
 def render_master(cluster: Cluster, master: Master, secrets: Secrets) -> Iterator[File]:
@@ -53,7 +52,9 @@ def render_master(cluster: Cluster, master: Master, secrets: Secrets) -> Iterato
         yield File(master.name, "/etc/kubernetes/audit.yaml", make_audit_policy(), 0o644)
     if "controllers" in master.roles:
         for name in ("controller-manager", "scheduler"):
-            yield kubeconfig_file(cluster, master, f"system:kube-{name}", name, name)
+            yield kubeconfig_file(cluster, secrets, master.name, name, f"system:kube-{name}")
+    if "api" in master.roles:  # kubeadm runs the masters' parts as pods
+        yield kubeconfig_file(cluster, secrets, master.name, "kubelet", f"system:node:{master.name}")
     if "balancer" in master.roles and cluster.api.balancer != "none":
         pair = secrets.certificates[f"{master.name}/balancer"]
         yield from list_balancer_files(cluster, master, pair.certificate + pair.key)
@@ -64,8 +65,8 @@ def render_node(cluster: Cluster, node: Node, secrets: Secrets) -> Iterator[File
     at = Places.of(cluster, node)
     yield from list_pki(cluster, node, secrets)
     yield from list_units(cluster, node)
-    yield kubeconfig_file(cluster, node, f"system:node:{node.name}", "kubelet", "kubelet-client")
-    yield kubeconfig_file(cluster, node, "system:kube-proxy", "kube-proxy", "kube-proxy")
+    yield kubeconfig_file(cluster, secrets, node.name, "kubelet", f"system:node:{node.name}")
+    yield kubeconfig_file(cluster, secrets, node.name, "kube-proxy", "system:kube-proxy")
     overrides = {key: fill(value, node) if isinstance(value, str) else value for key, value in cluster.kubelet.items()}
     kubelet = make_kubelet_config(cluster, address=str(node.address), pki=at.pki("").rstrip("/"), overrides=overrides)
     yield File(node.name, "/etc/kubernetes/kubelet.yaml", as_yaml(kubelet))
@@ -83,8 +84,8 @@ def list_pki(cluster: Cluster, machine: Master | Node, secrets: Secrets) -> Iter
     for name in sorted(trusted):
         yield pki_file(machine, f"{name}.crt", secrets.authorities[name].certificate, 0o644)
     for spec in own:
-        if spec.path == "balancer":
-            continue  # HAProxy reads both from one file
+        if spec.path in IN_ONE_FILE:
+            continue
         yield from pair_files(machine, spec.path, secrets.certificates[spec.name])
     if {"api", "controllers"} & set(roles):
         yield pki_file(machine, "sa.key", secrets.account_key, KEYS)
@@ -102,8 +103,8 @@ def pki_file(machine: Master | Node, path: str, text: str, mode: int) -> File:
     return File(machine.name, f"/etc/kubernetes/pki/{path}", text, mode)
 
 
-def kubeconfig_file(cluster: Cluster, machine: Master | Node, user: str, name: str, pair: str) -> File:
-    """Return a component's kubeconfig, which names the machine's PEM files."""
-    at = Places.of(cluster, machine)
-    text = make_kubeconfig(cluster, user, at.pki("ca.crt"), at.pki(f"{pair}.crt"), at.pki(f"{pair}.key"))
-    return File(machine.name, f"/etc/kubernetes/{name}.conf", text, KEYS)
+def kubeconfig_file(cluster: Cluster, secrets: Secrets, machine: str, name: str, user: str) -> File:
+    """Return a component's kubeconfig; a kubelet's certificate for serving has its plain name."""
+    pair = {"kubelet": "kubelet-client"}.get(name, name)
+    text = kubeconfig_of(cluster, secrets, user, f"{machine}/{pair}")
+    return File(machine, f"/etc/kubernetes/{name}.conf", text, KEYS)

@@ -33,7 +33,8 @@ def list_units(cluster: Cluster, machine: Master | Node) -> list[File]:
         add("etcd", fill(cluster.paths.etcd, machine), etcd_flags(cluster, machine), notify="yes")
     if "api" in machine.roles:
         apiserver = apiserver_flags(cluster, machine)
-        add("kube-apiserver", f"{programs}/kube-apiserver", apiserver, notify="yes", after="etcd.service")
+        logs = Places.of(cluster, machine).logs
+        add("kube-apiserver", f"{programs}/kube-apiserver", apiserver, notify="yes", after="etcd.service", folder=logs)
     if "controllers" in machine.roles:
         for name, flags in (
             ("kube-controller-manager", controller_manager_flags(cluster, machine)),
@@ -43,9 +44,13 @@ def list_units(cluster: Cluster, machine: Master | Node) -> list[File]:
     return made
 
 
-def make_unit(name: str, program: str, flags: Flags, *, after: str = "", notify: str = "") -> str:
-    """Return a unit that keeps a program running and, except for what runs pods, hardens it."""
+def make_unit(name: str, program: str, flags: Flags, *, after: str = "", notify: str = "", folder: str = "") -> str:
+    """Return a unit that keeps a program running and, except for what runs pods, hardens it.
+
+    `after` is a unit to wait for, `notify` whether the program says when it is ready, `folder` what to make first.
+    """
     command = " \\\n  ".join([program, *(f"--{flag}={quote(value)}" for flag, value in flags.items())])
+    make = f"\nExecStartPre=/usr/bin/mkdir -p -m 0700 {folder}" if folder else ""
     hardening = "" if name in {"kubelet", "kube-proxy"} else HARDENING
     return f"""\
 [Unit]
@@ -55,7 +60,7 @@ Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type={"notify" if notify else "exec"}
+Type={"notify" if notify else "exec"}{make}
 ExecStart={command}
 Restart=always
 RestartSec=2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kube.lab.errors import LabError
@@ -65,15 +66,25 @@ def list_processes() -> list[int]:
 def kill_all(timeout: float = 20) -> None:
     """Kill every process of the lab and wait until the last is gone; raises LabError naming what stays."""
     ends = time.monotonic() + timeout
-    while pids := list_processes():
+    killed: set[int] = set()
+    while pids := list_processes() or [pid for pid in killed if not ended(pid)]:
         for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            if pid not in killed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        killed.update(pids)
         if time.monotonic() > ends:
             raise LabError(f"these processes of the lab do not end: {pids}; look at /proc/PID/stack")
         time.sleep(0.05)
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process that was killed is gone to its last thread (the group lets go of it earlier)."""
+    try:
+        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False  # a thread ended while we looked
+    return all(text.rpartition(")")[2].split()[0] in "ZX" for text in tasks)
 
 
 def remove_groups(timeout: float = 10) -> None:
