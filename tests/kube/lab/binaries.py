@@ -70,11 +70,23 @@ def ensure_binaries(env: Mapping[str, str] = os.environ) -> Path:
             )
         return Path(given)
     target = cache_home(env) / "bin"
+    if not all((target / name).exists() for name in (*PROGRAMS, "pause")):
+        ensure_built((*PROGRAMS, *EXTRAS, "pause"), env)
+    return target
+
+
+def ensure_extra(name: str, env: Mapping[str, str] = os.environ) -> Path:
+    """Return `kubeadm` or `kubemark`, building it if the cache lacks it (KUBEBUILDER_ASSETS may well lack it)."""
+    ensure_built((name,), env)
+    return cache_home(env) / "bin" / name
+
+
+def ensure_built(names: tuple[str, ...], env: Mapping[str, str]) -> None:
+    """Build what the cache lacks; another process that builds at the moment is waited for."""
     with hold(cache_home(env) / "build.lock"):
-        lacking = [name for name in (*PROGRAMS, *EXTRAS, "pause") if not (target / name).exists()]
+        lacking = [name for name in names if not (cache_home(env) / "bin" / name).exists()]
         if lacking:
             build(cache_home(env), lacking)
-    return target
 
 
 def build(cache: Path, names: list[str]) -> None:
