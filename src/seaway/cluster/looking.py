@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets as randomness
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,13 @@ class Looker:
             url, context = f"https://{host}:{port}/version", self._access.context(verify=False)
             shown = ask(url, context, headers=self._access.headers()).document()
             return replace(server, version=str(shown.get("gitVersion", "")))
+        if kind in {"controller-manager", "scheduler"} and server.reachable:
+            context = self._access.context(verify=False)
+            metrics = ask(f"https://{host}:{port}/metrics", context, headers=self._access.headers()).body
+            found = re.search(
+                rb'^kubernetes_build_info\{.*?(?:gitVersion|git_version)="([^"]+)"', metrics, re.MULTILINE
+            )
+            return replace(server, version=found.group(1).decode() if found else "")
         return server
 
     def _list_targets(self, nodes: list[dict[str, Any]]) -> Iterator[tuple[Kind, str, str, int]]:

@@ -235,15 +235,19 @@ def check_versions(facts: Facts) -> Iterator[Finding]:
             )
         elif servers[-1] - minor > behind:
             yield Finding(
-                "versions", f"node {node.name}", f"{node.version} is over {behind} minor versions behind 1.{servers[-1]}",
+                "versions",
+                f"node {node.name}",
+                f"{node.version} is over {behind} minor versions behind 1.{servers[-1]}",
                 "drain and update it",
-            )  # fmt: skip
+            )
     for server in of_kind(facts, "controller-manager", "scheduler"):
         if server.version and not 0 <= servers[0] - minor_of(server.version) <= 1:
             yield Finding(
-                "versions", f"{server.kind} {server.name}", f"{server.version} does not go with API servers of 1.{servers[0]}",
+                "versions",
+                f"{server.kind} {server.name}",
+                f"{server.version} does not go with an API server of 1.{servers[0]}",
                 "it may be one minor version older, never newer",
-            )  # fmt: skip
+            )
 
 
 def check_tokens(facts: Facts) -> Iterator[Finding]:

@@ -189,6 +189,11 @@ def accounts_ready(programs: Path) -> bool:
     return kubectl(programs, "get", "serviceaccount", "default").returncode == 0
 
 
+def restart(machine: str, unit: str) -> None:
+    """Start again a part that was killed, in its machine's namespaces."""
+    start_unit(machine, unit, nodes.inside(machine))
+
+
 def down() -> bool:
     """Stop and remove everything of the test cluster; return whether there was one."""
     record.require_root()

@@ -18,6 +18,7 @@ HOLD = """
 d=$1
 for p in run var/log var/lib; do mkdir -p "$d/$p"; mount --bind "$d/$p" "/$p"; done
 mount --make-rshared /
+hostname "${d##*/}"
 echo >"$d/held"
 exec sleep infinity
 """
@@ -48,13 +49,13 @@ def folder_of(node: str) -> Path:
 
 def inside(node: str) -> list[str]:
     """Return the words that put a command into the namespaces of a node or master."""
-    return ["nsenter", "-t", str(pid_of(f"{node}-holder")), "-n", "-m"]
+    return ["nsenter", "-t", str(pid_of(f"{node}-holder")), "-n", "-u", "-m"]
 
 
 def make_namespaces(node: str) -> None:
     """Start the process that holds the namespaces of a node or master and connect it."""
     folder = folder_of(node)
-    hold = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", HOLD, "sh", str(folder)]
+    hold = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "sh", "-ec", HOLD, "sh", str(folder)]
     pid = start(f"{node}-holder", hold)
     wait(f"{node}'s namespaces", (folder / "held").exists, timeout=20, logs=[f"{node}-holder"])
     machine.connect(node, pid)
