@@ -18,7 +18,23 @@ from tests.kube.lab.processes import kill
 from tests.kube.lab.settings import API, MASTERS, STATE
 
 pytestmark = pytest.mark.timeout(300)
-SERVE = "echo ok >/www/index.html; exec httpd -f -p 8080 -h /www"
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: web
+          image: IMAGE
+          command: [sh, -c, "echo ok >/www/index.html; exec httpd -f -p 8080 -h /www"]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+"""
 
 
 @dataclass
@@ -53,12 +69,9 @@ def watcher(cluster: Cluster) -> Iterator[Watcher]:
     if not cluster.lab:
         pytest.skip("masters are killed in the project's own test cluster only")
     cluster.kubectl("create", "namespace", "masters-die")
-    words = ("--image", cluster.busybox_image, "--replicas=3", "--", "sh", "-c", SERVE)
-    cluster.kubectl("-n", "masters-die", "create", "deployment", "web", *words)
+    cluster.kubectl("-n", "masters-die", "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
     cluster.kubectl("-n", "masters-die", "rollout", "status", "deployment/web", "--timeout=90s")
     made = Watcher(cluster, [pod["status"]["podIP"] for pod in list_pods(cluster)])
-    for address in made.pods:
-        wait_until(lambda a=address: ask(f"http://{a}:8080/", None).status == 200)  # type: ignore[misc]
     thread = threading.Thread(target=made.run)
     thread.start()
     try:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,11 @@ PROGRAMS = (
     "kubectl",
 )
 EXTRAS = ("kubeadm", "kubemark")  # built too, but not asked of KUBEBUILDER_ASSETS
-BUILD_PACKAGES = ("golang-go", "make", "rsync", "jq", "gcc", "libc6-dev", "git", "dpkg-dev")
+REVISION = "2"  # of this way to build: another one makes the cache stale
+REFLECT = "golang-github-modern-go-reflect2-dev"
+"""The copy that the source carries cannot walk maps under Debian's Go: a server that is asked for indented JSON, by
+curl for example, would die. Debian's own package can."""
+BUILD_PACKAGES = ("golang-go", "make", "rsync", "jq", "gcc", "libc6-dev", "git", "dpkg-dev", "dpkg")
 VERSION_VARIABLES = (
     "k8s.io/component-base/version",
     "k8s.io/kubernetes/vendor/k8s.io/component-base/version",
@@ -70,23 +74,35 @@ def ensure_binaries(env: Mapping[str, str] = os.environ) -> Path:
             )
         return Path(given)
     target = cache_home(env) / "bin"
-    if not all((target / name).exists() for name in (*PROGRAMS, "pause")):
-        ensure_built((*PROGRAMS, *EXTRAS, "pause"), env)
+    if list_lacking((*PROGRAMS, "pause"), target):
+        ensure_built((*PROGRAMS, *EXTRAS, "pause"), target)
     return target
 
 
 def ensure_extra(name: str, env: Mapping[str, str] = os.environ) -> Path:
     """Return `kubeadm` or `kubemark`, building it if the cache lacks it (KUBEBUILDER_ASSETS may well lack it)."""
-    ensure_built((name,), env)
-    return cache_home(env) / "bin" / name
+    target = cache_home(env) / "bin"
+    ensure_built((name,), target)
+    return target / name
 
 
-def ensure_built(names: tuple[str, ...], env: Mapping[str, str]) -> None:
+def list_lacking(names: Iterable[str], target: Path) -> list[str]:
+    """Return which programs are not there, or were built in another way than now."""
+    return [
+        name
+        for name in names
+        if not (target / name).exists()
+        or not (target / f".{name}").exists()
+        or (target / f".{name}").read_text() != REVISION
+    ]
+
+
+def ensure_built(names: Iterable[str], target: Path) -> None:
     """Build what the cache lacks; another process that builds at the moment is waited for."""
-    with hold(cache_home(env) / "build.lock"):
-        lacking = [name for name in names if not (cache_home(env) / "bin" / name).exists()]
+    with hold(target.parent / "build.lock"):
+        lacking = list_lacking(names, target)
         if lacking:
-            build(cache_home(env), lacking)
+            build(target.parent, lacking)
 
 
 def build(cache: Path, names: list[str]) -> None:
@@ -103,6 +119,7 @@ def build(cache: Path, names: list[str]) -> None:
     (cache / "bin").mkdir(exist_ok=True)
     for program in made.iterdir():
         program.replace(cache / "bin" / program.name)
+        (cache / "bin" / f".{program.name}").write_text(REVISION)
     shutil.rmtree(work)
     print(f"built in {time.monotonic() - began:.0f} s", flush=True)
 
@@ -135,6 +152,7 @@ def download(work: Path) -> Path:
     apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items())]
     run([*apt, "update"], work)
     run([*apt, "source", "--download-only", "kubernetes"], work)
+    run(["apt-get", "-q", "download", REFLECT], work)
     return next(work.glob("kubernetes_*.orig.tar.*"))
 
 
@@ -147,6 +165,11 @@ def unpack(archive: Path, work: Path) -> Path:
     tree = home / "kubernetes"
     next(home.glob("kubernetes-*")).rename(tree)
     run(["git", "init", "-q", "."], tree)  # the makefiles ask git where they are
+    patched = work / "patched"
+    run(["dpkg-deb", "-x", str(next(work.glob(f"{REFLECT}_*.deb"))), str(patched)], work)
+    name = "github.com/modern-go/reflect2"
+    shutil.rmtree(tree / "vendor" / name)
+    shutil.copytree(patched / "usr/share/gocode/src" / name, tree / "vendor" / name)
     return tree
 
 
