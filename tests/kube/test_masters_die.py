@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tests.kube.lab.processes import kill
 from tests.kube.lab.settings import API, MASTERS, STATE
 
 pytestmark = pytest.mark.timeout(300)
+NAMESPACE = f"masters-die-{os.getpid()}"
 DEPLOYMENT = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -53,7 +55,7 @@ class Watcher:
         while not self.stop.wait(0.1):
             for address in self.pods:
                 self.note(address, lambda a=address: ask(f"http://{a}:8080/", None).status)  # type: ignore[misc]
-            self.note("API", lambda: ask(f"https://{API}:6443/api/v1/namespaces/masters-die", context).status)
+            self.note("API", lambda: ask(f"https://{API}:6443/api/v1/namespaces/{NAMESPACE}", context).status)
 
     def note(self, what: str, request: Callable[[], int]) -> None:
         self.asked += 1
@@ -68,9 +70,12 @@ def watcher(cluster: Cluster) -> Iterator[Watcher]:
     """Three pods that serve, watched; afterwards all parts run again and the namespace is gone."""
     if not cluster.lab:
         pytest.skip("masters are killed in the project's own test cluster only")
-    cluster.kubectl("create", "namespace", "masters-die")
-    cluster.kubectl("-n", "masters-die", "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
-    cluster.kubectl("-n", "masters-die", "rollout", "status", "deployment/web", "--timeout=90s")
+    if not cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
+        cluster.kubectl("create", "namespace", NAMESPACE)
+    cluster.kubectl("-n", NAMESPACE, "delete", "deployment", "--all")
+    wait_until(lambda: not list_pods(cluster))
+    cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/web", "--timeout=90s")
     made = Watcher(cluster, [pod["status"]["podIP"] for pod in list_pods(cluster)])
     thread = threading.Thread(target=made.run)
     thread.start()
@@ -79,7 +84,7 @@ def watcher(cluster: Cluster) -> Iterator[Watcher]:
     finally:
         made.stop.set()
         thread.join()
-        cluster.kubectl("delete", "namespace", "masters-die", "--timeout=60s", check=False)
+        cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", "--replicas=0", check=False)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 60) -> float:
@@ -92,15 +97,15 @@ def wait_until(condition: Callable[[], bool], timeout: float = 60) -> float:
 
 
 def list_pods(cluster: Cluster) -> list[Any]:
-    found: list[Any] = cluster.get("-n", "masters-die", "pods", "-l", "app=web")
+    found: list[Any] = cluster.get("-n", NAMESPACE, "pods", "-l", "app=web")
     return found
 
 
 def scale(cluster: Cluster, count: int) -> float:
     """Scale by kubectl through the balancer and wait until it is done; return the seconds that it took."""
     began = time.monotonic()
-    cluster.kubectl("-n", "masters-die", "scale", "deployment/web", f"--replicas={count}")
-    cluster.kubectl("-n", "masters-die", "rollout", "status", "deployment/web", "--timeout=60s")
+    cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", f"--replicas={count}")
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/web", "--timeout=60s")
     return time.monotonic() - began
 
 

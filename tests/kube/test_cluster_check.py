@@ -1,0 +1,132 @@
+"""`seaway cluster check` against live control planes: one as `render` makes it, one that does everything wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seaway.cluster.kubeconfig import read_kubeconfig
+from seaway.cluster.policies import make_kubeconfig
+from seaway.cluster.probing import ask
+from tests.cluster_kit import make_cluster
+from tests.kube.fixture import Cluster
+from tests.kube.lab import nodes
+from tests.kube.lab.binaries import ensure_binaries
+from tests.kube.lab.machine import command
+from tests.kube.lab.processes import alive, kill, start, wait
+from tests.kube.lab.settings import FAST, NETWORK, STATE
+
+pytestmark = pytest.mark.timeout(180)
+BAD = f"{NETWORK}.9"
+
+
+def run_check(*words: str) -> tuple[int, dict[str, Any]]:
+    """Run the command as a user does; return its exit code and what it found."""
+    call = [sys.executable, "-m", "seaway", "cluster", "check", "-o", "json", *words]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=90)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture
+def lab(cluster: Cluster) -> Cluster:
+    """The project's own cluster."""
+    if not cluster.lab:
+        pytest.skip("looks at the project's own test cluster only: it knows how that one was made")
+    return cluster
+
+
+def test_what_render_makes_passes(lab: Cluster) -> None:
+    """Everything can be looked at, and nothing is found (but what other tests' pods do with their tokens)."""
+    words = ("--kubeconfig", str(lab.kubeconfig), "-f", str(STATE / "cluster.toml"), "-d", str(STATE / "render"))
+    _, seen = run_check(*words)
+    assert [finding for finding in seen["findings"] if finding["check"] != "default-tokens"] == []
+    assert seen["not_checked"] == []
+
+
+def test_a_default_token_in_a_pod_is_found(lab: Cluster) -> None:
+    """And the exit code says so."""
+    lab.kubectl("run", "check-token", f"--image={lab.busybox_image}", "--restart=Never", "--", "true")
+    try:
+        code, seen = run_check("--kubeconfig", str(lab.kubeconfig))
+    finally:
+        lab.kubectl("delete", "pod", "check-token", "--wait=false")
+    assert code == 1
+    found = next(finding for finding in seen["findings"] if finding["check"] == "default-tokens")
+    assert "automountServiceAccountToken: false" in found["advice"]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A control plane that does everything wrong."""
+
+    kubeconfig: Path
+    toml: Path
+    folder: Path
+
+
+@pytest.fixture
+def bad(lab: Cluster, tmp_path: Path) -> Iterator[Bad]:
+    """A single etcd on plain HTTP, an API server that lets anybody do anything and encrypts nothing."""
+    inside = nodes.inside("master3")
+    pki = STATE / "master1/etc/kubernetes/pki"
+    command(*inside, "ip", "addr", "add", f"{BAD}/24", "dev", "eth0")
+    url = f"http://{BAD}:2379"
+    etcd = ["etcd", "--name=bad", f"--data-dir={FAST}/bad", f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
+            f"--listen-peer-urls=http://{BAD}:2380", f"--initial-advertise-peer-urls=http://{BAD}:2380",
+            f"--initial-cluster=bad=http://{BAD}:2380"]  # fmt: skip
+    api = [str(ensure_binaries() / "kube-apiserver"), f"--etcd-servers={url}", f"--bind-address={BAD}", "--secure-port=6444",
+           f"--client-ca-file={pki}/ca.crt", f"--cert-dir={tmp_path}/certs", "--authorization-mode=AlwaysAllow",
+           "--anonymous-auth=true", "--service-account-issuer=bad", f"--service-account-key-file={pki}/sa.pub",
+           f"--service-account-signing-key-file={pki}/sa.key", "--service-cluster-ip-range=10.174.0.0/16"]  # fmt: skip
+    names = ("bad-etcd", "bad-apiserver")
+    try:
+        start(names[0], [*inside, *etcd])
+        start(names[1], [*inside, *api])
+        made = describe_bad(lab, tmp_path)
+        access = read_kubeconfig(made.kubeconfig)
+        context = access.context(verify=False)
+        wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=names)
+        yield made
+    finally:
+        for name in names:
+            if alive(name):
+                kill(name)
+        command(*inside, "ip", "addr", "del", f"{BAD}/24", "dev", "eth0")
+
+
+def describe_bad(lab: Cluster, folder: Path) -> Bad:
+    """Write a kubeconfig and a cluster.toml for it."""
+    access = read_kubeconfig(lab.kubeconfig)
+    described = make_cluster()
+    described = described.model_copy(update={"api": described.api.model_copy(update={"address": BAD, "port": 6444})})
+    text = make_kubeconfig(described, "admin", access.authority, access.certificate, access.key)
+    (folder / "bad.conf").write_text(text)
+    (folder / "bad.toml").write_text(
+        f'kubernetes = "1.20.2"\noperators = ["{BAD}/32"]\n[api]\naddress = "{BAD}"\nport = 6444\nbalancer = "none"\n'
+        f'[[masters]]\nname = "bad"\naddress = "{BAD}"\n'
+    )
+    return Bad(folder / "bad.conf", folder / "bad.toml", folder)
+
+
+def test_what_is_wrong_is_found(bad: Bad) -> None:
+    """Each fault by its own check, on a real server that has it."""
+    code, seen = run_check("--kubeconfig", str(bad.kubeconfig), "-f", str(bad.toml))
+    told = {(finding["check"], finding["subject"]): finding["problem"] for finding in seen["findings"]}
+    assert code == 1
+    assert told["authorization", "api"] == "a node may list all secrets"
+    assert told["admission", "api"] == "a node may create other nodes"
+    assert told["anonymous", "api bad"] == "answers 200 to a request without credentials"
+    assert told["tls", "api bad"].startswith("its certificate is refused: ")
+    assert told["tls", "etcd bad"] == f"answers plain HTTP at {BAD}:2379"
+    assert told["members", "api"] == "there is only one API server"
+    assert told["members", "scheduler bad"] == f"does not answer at {BAD}:10259"
+    assert any(line.startswith("etcd's members and encryption") for line in seen["not_checked"])
+    assert all(finding["advice"] for finding in seen["findings"])
