@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from seaway.cluster.certificates import Certificate
+from seaway.cluster.config import Certificates
+from seaway.cluster.issuing import Issuer
 from seaway.cluster.kubeconfig import read_kubeconfig
 from seaway.cluster.policies import make_kubeconfig
 from seaway.cluster.probing import ask
@@ -69,28 +74,30 @@ class Bad:
 
     kubeconfig: Path
     toml: Path
-    folder: Path
+    mode: str
 
 
-@pytest.fixture
-def bad(lab: Cluster, tmp_path: Path) -> Iterator[Bad]:
-    """A single etcd on plain HTTP, an API server that lets anybody do anything and encrypts nothing."""
+@pytest.fixture(params=["AlwaysAllow", "RBAC"])
+def bad(lab: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bad]:
+    """A single etcd on plain HTTP; an API server that lets users do anything, or lets anybody in (it refuses both)."""
     inside = nodes.inside("master3")
     pki = STATE / "master1/etc/kubernetes/pki"
     command(*inside, "ip", "addr", "add", f"{BAD}/24", "dev", "eth0")
-    url = f"http://{BAD}:2379"
-    etcd = ["etcd", "--name=bad", f"--data-dir={FAST}/bad", f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
-            f"--listen-peer-urls=http://{BAD}:2380", f"--initial-advertise-peer-urls=http://{BAD}:2380",
-            f"--initial-cluster=bad=http://{BAD}:2380"]  # fmt: skip
-    api = [str(ensure_binaries() / "kube-apiserver"), f"--etcd-servers={url}", f"--bind-address={BAD}", "--secure-port=6444",
-           f"--client-ca-file={pki}/ca.crt", f"--cert-dir={tmp_path}/certs", "--authorization-mode=AlwaysAllow",
+    url, peer = f"http://{BAD}:2379", f"http://{BAD}:2380"
+    etcd = ["etcd", "--name=bad", f"--data-dir={FAST}/bad", f"--listen-client-urls={url}",
+            f"--advertise-client-urls={url}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=bad={peer}"]  # fmt: skip
+    api = [str(ensure_binaries() / "kube-apiserver"), f"--etcd-servers={url}", f"--bind-address={BAD}",
+           "--secure-port=6444",
+           f"--client-ca-file={pki}/ca.crt", *serve_with(tmp_path), f"--authorization-mode={request.param}",
            "--anonymous-auth=true", "--service-account-issuer=bad", f"--service-account-key-file={pki}/sa.pub",
            f"--service-account-signing-key-file={pki}/sa.key", "--service-cluster-ip-range=10.174.0.0/16"]  # fmt: skip
     names = ("bad-etcd", "bad-apiserver")
     try:
         start(names[0], [*inside, *etcd])
         start(names[1], [*inside, *api])
-        made = describe_bad(lab, tmp_path)
+        made = describe_bad(lab, tmp_path, request.param)
         access = read_kubeconfig(made.kubeconfig)
         context = access.context(verify=False)
         wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=names)
@@ -102,7 +109,18 @@ def bad(lab: Cluster, tmp_path: Path) -> Iterator[Bad]:
         command(*inside, "ip", "addr", "del", f"{BAD}/24", "dev", "eth0")
 
 
-def describe_bad(lab: Cluster, folder: Path) -> Bad:
+def serve_with(folder: Path) -> list[str]:
+    """Make a certificate by the lab's own authority that ends in 10 days; return the flags that use it."""
+    store = folder / "pki"
+    store.mkdir(mode=0o700)
+    for name in ("ca.crt", "ca.key"):
+        shutil.copy(STATE / "render/pki" / name, store / name)
+    spec = Certificate("bad", "apiserver", "ca", "bad", addresses=(IPv4Address(BAD),), server=True, client=False)
+    Issuer(store, Certificates(days=10, renew_before=1)).ensure([spec])
+    return [f"--tls-cert-file={store}/bad/apiserver.crt", f"--tls-private-key-file={store}/bad/apiserver.key"]
+
+
+def describe_bad(lab: Cluster, folder: Path, mode: str) -> Bad:
     """Write a kubeconfig and a cluster.toml for it."""
     access = read_kubeconfig(lab.kubeconfig)
     described = make_cluster()
@@ -113,7 +131,7 @@ def describe_bad(lab: Cluster, folder: Path) -> Bad:
         f'kubernetes = "1.20.2"\noperators = ["{BAD}/32"]\n[api]\naddress = "{BAD}"\nport = 6444\nbalancer = "none"\n'
         f'[[masters]]\nname = "bad"\naddress = "{BAD}"\n'
     )
-    return Bad(folder / "bad.conf", folder / "bad.toml", folder)
+    return Bad(folder / "bad.conf", folder / "bad.toml", mode)
 
 
 def test_what_is_wrong_is_found(bad: Bad) -> None:
@@ -121,10 +139,13 @@ def test_what_is_wrong_is_found(bad: Bad) -> None:
     code, seen = run_check("--kubeconfig", str(bad.kubeconfig), "-f", str(bad.toml))
     told = {(finding["check"], finding["subject"]): finding["problem"] for finding in seen["findings"]}
     assert code == 1
-    assert told["authorization", "api"] == "a node may list all secrets"
-    assert told["admission", "api"] == "a node may create other nodes"
-    assert told["anonymous", "api bad"] == "answers 200 to a request without credentials"
-    assert told["tls", "api bad"].startswith("its certificate is refused: ")
+    if bad.mode == "AlwaysAllow":
+        assert told["authorization", "api"] == "a node may list all secrets"
+        assert told["admission", "api"] == "a node may create other nodes"
+    else:
+        assert told["anonymous", "api bad"] == "answers 200 to a request without credentials"
+    assert told["expiry", "api bad"] == "its certificate ends in 9 days"
+    assert told["tls", "api bad"].startswith("still speaks TLS 1.")
     assert told["tls", "etcd bad"] == f"answers plain HTTP at {BAD}:2379"
     assert told["members", "api"] == "there is only one API server"
     assert told["members", "scheduler bad"] == f"does not answer at {BAD}:10259"

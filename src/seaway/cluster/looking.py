@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets as randomness
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,7 +32,7 @@ from seaway.cluster.facts import (
     Stored,
 )
 from seaway.cluster.kubeconfig import Access
-from seaway.cluster.probing import Answer, ask, ends_of, see_server
+from seaway.cluster.probing import Answer, ask, ends_of, see_server, why_refused
 
 PATHS: dict[Kind, tuple[str, str]] = {  # one that tells of health, one that is closed to strangers
     "api": ("/readyz", "/version"),
@@ -63,9 +64,9 @@ class Looker:
         """Return everything that can be seen; raises ClusterError if the API does not answer or does not know us."""
         version = self._get("/version")
         if version.status == 0:
-            raise ClusterError(
-                f"the API at {self._access.server} does not answer: check the kubeconfig and the balancer"
-            )
+            parts = urlsplit(self._access.server)
+            why = why_refused(str(parts.hostname), parts.port or 443, self._access)
+            raise ClusterError(f"no answer from the API at {self._access.server}: {why}")
         if version.status != 200:
             raise ClusterError(f"the API answers {version.status}: the kubeconfig's user may not read /version")
         now = parsedate_to_datetime(version.headers["Date"]) if "Date" in version.headers else datetime.now(UTC)
@@ -112,17 +113,20 @@ class Looker:
         if kind == "etcd" and access is self._access:
             return replace(server, healthy=None, tls=None)  # its authority is another; without it nothing can be said
         if kind == "api" and server.reachable:
-            url, context = f"https://{host}:{port}/version", self._access.context(verify=False)
-            shown = ask(url, context, headers=self._access.headers()).document()
+            shown = ask(f"https://{host}:{port}/version", *self._prove(server)).document()
             return replace(server, version=str(shown.get("gitVersion", "")))
         if kind in {"controller-manager", "scheduler"} and server.reachable:
-            context = self._access.context(verify=False)
-            metrics = ask(f"https://{host}:{port}/metrics", context, headers=self._access.headers()).body
+            metrics = ask(f"https://{host}:{port}/metrics", *self._prove(server)).body
             found = re.search(
                 rb'^kubernetes_build_info\{.*?(?:gitVersion|git_version)="([^"]+)"', metrics, re.MULTILINE
             )
             return replace(server, version=found.group(1).decode() if found else "")
         return server
+
+    def _prove(self, server: Server) -> tuple[ssl.SSLContext, dict[str, str]]:
+        """Return how to ask a server as ourselves; no token for one whose certificate is refused."""
+        sound = server.tls is not None and not server.tls.problem
+        return self._access.context(verify=False), self._access.headers() if sound else {}
 
     def _list_targets(self, nodes: list[dict[str, Any]]) -> Iterator[tuple[Kind, str, str, int]]:
         """Yield kind, name, host and port of every server that we know of."""

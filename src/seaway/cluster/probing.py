@@ -40,9 +40,9 @@ class Answer:
 def ask(
     url: str,
     context: ssl.SSLContext | None,
+    headers: dict[str, str] | None = None,
     *,
     method: str = "GET",
-    headers: dict[str, str] | None = None,
     body: Any = None,
 ) -> Answer:
     """Make one request; no connection, handshake or answer is an Answer of status 0, never an error."""
@@ -91,6 +91,17 @@ def see_tls(host: str, port: int, access: Access) -> Tls | None:
     except OSError as error:
         problem = str(error)
     return Tls(certificate.not_valid_after_utc, problem, tuple(old_protocols(host, port)))
+
+
+def why_refused(host: str, port: int, access: Access) -> str:
+    """Return why there is no answer from a server: its certificate, or what the connection met."""
+    try:
+        handshake(host, port, access.context())
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is refused ({error.verify_message})"
+    except OSError as error:
+        return f"{error.strerror or error}"
+    return "it takes connections and says nothing"
 
 
 def handshake(host: str, port: int, context: ssl.SSLContext) -> bytes:
@@ -146,7 +157,8 @@ def see_server(
     tls = see_tls(*where, access)
     plain = tls is None and ask(f"http://{address}{healthy}", None).status != 0
     anonymous = ask(f"https://{address}{closed or healthy}", access.context(anonymous=True, verify=False)).status
-    mine = ask(f"https://{address}{healthy}", access.context(verify=False), headers=access.headers())
+    proof = access.headers() if tls and not tls.problem else {}  # no token for a server that may be anybody
+    mine = ask(f"https://{address}{healthy}", access.context(verify=False), headers=proof)
     well = 200 <= mine.status < 300 if mine.status else None
     return Server(kind, name, address, True, tls, anonymous, well, plain)
 
