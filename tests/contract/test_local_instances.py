@@ -18,8 +18,8 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
 from seaway.home import Home
-from seaway.model import Check, Health, InstanceState
-from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task
+from seaway.model import Check, Health, Instance, InstanceState
+from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload
 
 S = InstanceState
 
@@ -282,6 +282,71 @@ async def test_halt_and_return(kit: LocalKit) -> None:
     await kit.start()
     after = await kit.await_serving()
     assert (after.id, after.port, after.restarts) == (before.id, before.port, 0)
+
+
+async def test_own_files(kit: LocalKit) -> None:
+    """What an instance writes to its app folder, home or scratch folder is its own and gone with its next start."""
+    shared = sorted((path, path.stat().st_mtime_ns) for path in kit.unpacker.images.joinpath("image").iterdir())
+    command = "ls -A . ~ $TMPDIR; echo mine | tee note.txt ~/note.txt $TMPDIR/note.txt >>app.py; exec sleep 1000"
+    workload = make_workload(command, 2, process="worker", stop_grace=0.5)
+    await kit.engine.apply(workload)
+
+    async def all_wrote() -> bool:
+        living = await kit.list_living()
+        return len(living) == 2 and all(
+            (kit.home.node / "instances" / i.id / folder / "note.txt").exists()
+            and read_app_file(kit, i).endswith("mine\n")
+            for i in living
+            for folder in ("app", "home", "tmp")
+        )
+
+    await eventually(all_wrote)
+    (victim, _) = await kit.list_living()
+    own = kit.home.node / "instances" / victim.id
+    leader = min(find_members(victim.id), key=lambda process: process.pid)
+    os.kill(leader.pid, signal.SIGKILL)
+    await kit.await_instance(lambda i: i.id == victim.id and i.restarts == 1)
+    await eventually(all_wrote)
+    assert read_app_file(kit, victim).count("mine") == 1
+    assert "note.txt" not in {line["message"] for line in await kit.read_logs()}
+    assert sorted((path, path.stat().st_mtime_ns) for path in kit.unpacker.images.joinpath("image").iterdir()) == shared
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.id == victim.id and i.state is S.STOPPED)
+    assert not own.exists()
+
+
+def read_app_file(kit: LocalKit, instance: Instance) -> str:
+    """Return the instance's own copy of app.py."""
+    return (kit.home.node / "instances" / instance.id / "app" / "app.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sleep 1000; true",
+        "true && sleep 1000",
+        "sleep 1000 | cat",
+        "sleep 1000 & wait",
+        "(sleep 1000; true)",
+        "if true; then sleep 1000; fi; true",
+        "sh -c 'sleep 1000; true'; true",
+        "bash -c 'sleep 1000; true'",
+        "trap '' TERM; sleep 1000; sleep 1000",
+    ],
+)
+async def test_shells_keep_quiet(kit: LocalKit, command: str) -> None:
+    """Whatever shells stand between Seaway and the app, none writes "Terminated" or "Killed" to its output."""
+    workload = make_workload(f"echo begun; {command}", process="worker", stop_grace=0.3)
+    await kit.engine.apply(workload)
+
+    async def sleeps() -> bool:
+        living = await kit.list_living()
+        return any(p.name() == "sleep" for i in living for p in find_members(i.id))
+
+    await eventually(sleeps)
+    await kit.engine.remove(workload.key)
+    await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert [line["message"] for line in await kit.read_logs()] == ["begun"]
 
 
 async def test_images_are_released(kit: LocalKit) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from tests.load.report import Kill
+
 SEAWAY = Path(sys.executable).parent / "seaway"
 
 
@@ -74,15 +76,43 @@ class Platform:
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: (new := self.find(part)) and new != old, f"{part} comes back")
 
+    def kill_router(self, name: str) -> Kill:
+        """Kill -9 a router and its Envoy; return the kill with the clients' ends of the connections Envoy held.
+
+        Envoy is stopped before it is looked at, so that it takes no connection between the look and its end.
+        Those it had not accepted yet belong to no process; none of the other routers' do.
+        """
+        relay, envoy = self.find(name), self._find_envoy(name)
+        assert relay
+        began = time.time()
+        envoy.send_signal(signal.SIGSTOP)
+        held = [c for c in psutil.net_connections("tcp") if c.laddr and c.raddr and c.laddr.port == self.http_port]
+        ports = frozenset(c.raddr.port for c in held if c.pid in (envoy.pid, None))
+        os.kill(relay, signal.SIGKILL)
+        envoy.kill()
+        wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")
+        gone = time.time()
+        wait_until(lambda: (new := self.find(name)) and new != relay, f"{name} comes back")
+        return Kill(name, began, gone, ports)
+
+    def _find_envoy(self, name: str) -> psutil.Process:
+        folder = str(self.home / "routers" / name)
+        return next(
+            p for p in self.processes() if "--config-path" in (line := p.cmdline()) and folder in " ".join(line)
+        )
+
     def is_whole(self) -> bool:
         return self.run("status", check=False).returncode == 0
 
     def processes(self) -> list[psutil.Process]:
+        """Return everything that runs for this home: Seaway's own parts, Envoys, and the apps (by their folder)."""
         mark = str(self.home)
         found = []
         for process in psutil.process_iter():
             try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SEAWAY_HOME") == mark:
+                if process.status() != psutil.STATUS_ZOMBIE and (
+                    process.environ().get("SEAWAY_HOME") == mark or Path(process.cwd()).is_relative_to(mark)
+                ):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Platform
+from tests.e2e.harness import Platform, wait_until
 
 PLAIN = Path(__file__).parent / "apps" / "plain"
 SHORT = "[processes.web.health]\nstart_timeout = 2\n[rollout]\nstart_timeout = 8\n"
+
+CHECKED = SHORT + '[processes.web.health.startup]\nhttp = "/health"\n'
+OTHER_PORT = "python3 -m http.server --bind 127.0.0.1 0"
+OTHER_PAGE = "python3 -m http.server --bind 127.0.0.1 $PORT"
 
 BAD = {
     "never listens": ({"Procfile": "web: sleep 600\n", "seaway.toml": SHORT}, "listen"),
@@ -19,7 +23,17 @@ BAD = {
     "wrong type": ({"Procfile": "web: sleep 600\n", "seaway.toml": "[rollout]\nkeep = true\n"}, "keep"),
     "wrong TOML": ({"Procfile": "web: sleep 600\n", "seaway.toml": "[rollout\n"}, "seaway.toml"),
     "nothing recognisable": ({"notes.txt": "hello\n"}, "Procfile"),
-}
+    "another port": ({"Procfile": f"web: {OTHER_PORT}\n", "seaway.toml": SHORT}, "did not listen on PORT"),
+    "exits at once": ({"Procfile": "web: echo cannot go on >&2; exit 3\n", "seaway.toml": SHORT}, "cannot go on"),
+    "command not found": ({"Procfile": "web: nosuchcommand\n", "seaway.toml": SHORT}, "127"),
+    "fails its health check": ({"Procfile": f"web: {OTHER_PAGE}\n", "seaway.toml": CHECKED}, "404"),
+    "no such dependency": (
+        {"Procfile": "web: python app.py\n", "requirements.txt": "flask==0.0.0.999\n"}, "flask==0.0.0.999",
+    ),
+    "wrong requirements": (
+        {"Procfile": "web: python app.py\n", "requirements.txt": "this is ] not a requirement\n"}, "requirements.txt",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.timeout(300)
@@ -39,3 +53,45 @@ def test_bad_apps_fail_with_their_cause_and_the_old_release_serves_on(platform: 
         assert word in said, f"{name}: {said}"
         assert platform.get("shop.localhost")[0] == 200, name
     assert platform.run("deploy", str(source), "-a", "nobody", check=False).returncode == 3
+
+
+@pytest.mark.timeout(300)
+def test_an_app_that_ignores_sigterm_is_killed_after_its_grace(platform: Platform) -> None:
+    """The update succeeds, the old instance is gone when its grace is over, and the reason says so."""
+    source = platform.home / "source"
+    shutil.copytree(PLAIN, source)
+    (source / "Procfile").write_text("web: exec python3 app.py --ignore-sigterm\n")
+    (source / "seaway.toml").write_text('[processes.web]\nstop_grace = "1s"\n[rollout]\nkeep = "0s"\n')
+    platform.run("apps", "create", "stubborn")
+    platform.run("deploy", str(source), "-a", "stubborn")
+    old = platform.read("ps", "-a", "stubborn")[0]["id"]
+    platform.run("ps", "restart", "-a", "stubborn")
+
+    def ended() -> str:
+        found = [i for i in platform.read("ps", "-a", "stubborn") if i["id"] == old and i["state"] == "stopped"]
+        return found[0]["reason"] if found else ""
+
+    assert "killed: it ignored SIGTERM for 1 s" in wait_until(ended, "the old instance is killed")
+    assert platform.get("stubborn.localhost")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named_with_its_owner_and_the_option(platform: Platform) -> None:
+    """`seaway up` of another home on the same ports starts nothing."""
+    other = Platform(routers=1)
+    try:
+        other.http_port = platform.http_port
+        done = other.run(
+            "up", "-d", "--http-port", str(other.http_port), "--api-port", str(other.api_port), check=False
+        )
+        assert done.returncode == 1
+        assert f"port {other.http_port} is taken" in done.stderr
+        assert "--http-port" in done.stderr
+        assert not other.processes()
+    finally:
+        shutil.rmtree(other.home)
+
+
+def test_a_second_up_says_who_holds_the_home(platform: Platform) -> None:
+    done = platform.run("up", "-d", check=False)
+    assert done.returncode == 1
+    assert f"pid {platform.find('supervisor')}" in done.stderr

@@ -12,7 +12,7 @@ import aiohttp
 
 from tests.load.mix import Mix
 from tests.load.report import Failure, Outcome, Recorder, Report
-from tests.load.traffic import POLITE, Client, Shape, Trip, WrongAnswer, cause_of, trip
+from tests.load.traffic import GOODBYE, POLITE, Client, Shape, Trip, WrongAnswer, cause_of, trip
 
 T = TypeVar("T")
 Way = Callable[[int], Awaitable[str | None]]
@@ -116,8 +116,10 @@ class Load:
 
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse, known: Trip) -> None:
         for _ in range(self._client.shape.messages):
-            echoed, _ = await self._make("ws", partial(self._client.exchange, socket), known)
-            if not echoed:
+            echoed, release = await self._make("ws", partial(self._client.exchange, socket), known)
+            if release == GOODBYE:
+                self._recorder.websockets_closed += 1
+            if not echoed or release == GOODBYE:
                 return
             code = await self._client.listen(socket, self._client.shape.message_interval)
             if code in POLITE:
@@ -142,7 +144,7 @@ class Load:
                 result = await way(sequence)
         except Exception as error:  # whatever it is, it is counted and reported
             failure = self._failed(sequence, kind, due, error, known)
-        release = result if isinstance(result, str) else None
+        release = result if isinstance(result, str) and result != GOODBYE else None
         self._recorder.add(Outcome(kind, self._epoch + due, self._clock() - due, release, failure))
         return failure is None, result
 

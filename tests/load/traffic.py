@@ -24,6 +24,7 @@ from aiohttp.connector import Connection as HeldConnection
 from tests.load.report import Cause, Connection
 
 BODY_PREFIX = 300  # characters of a wrong answer that are kept
+GOODBYE = "goodbye"  # in place of a release: the WebSocket was closed in order
 POLITE = frozenset({WSCloseCode.OK, WSCloseCode.GOING_AWAY, WSCloseCode.SERVICE_RESTART})
 
 
@@ -186,15 +187,27 @@ class Client:
         raise WrongAnswer(Cause.BROKEN, f"the WebSocket was closed with code {code} while it was idle")
 
     async def exchange(self, socket: aiohttp.ClientWebSocketResponse, n: int) -> str | None:
-        """Send one message and await its echo."""
-        await socket.send_str(str(n))
+        """Send one message and await its echo; return GOODBYE if the app said goodbye meanwhile.
+
+        An orderly close tells a WebSocket's client to connect again, also if it crosses a message on its way.
+        """
+        try:
+            await socket.send_str(str(n))
+        except ConnectionError:  # aiohttp has seen the close frame before we have
+            if socket.close_code not in POLITE:
+                raise
         message = await socket.receive()
         if message.type is WSMsgType.TEXT:
             if not _is_answer(message.data, "echo", str(n)):
                 raise WrongAnswer(Cause.BODY, f'JSON with "echo": "{n}" was expected', body=message.data)
             release = json.loads(message.data).get("release")
             return str(release) if release is not None else None
-        raise WrongAnswer(Cause.BROKEN, f"closed with code {close_code(message)} while message {n} was unanswered")
+        code = close_code(message)
+        if message.type is WSMsgType.CLOSED and socket.close_code in POLITE:
+            return GOODBYE
+        if code in POLITE:
+            return GOODBYE
+        raise WrongAnswer(Cause.BROKEN, f"closed with code {code} while message {n} was unanswered")
 
 
 def close_code(message: aiohttp.WSMessage) -> int:

@@ -48,7 +48,7 @@ def make_manifest(world: World) -> BuildManifest:
     processes = {"web": Process(command="web", health=Health())}
     if world.chance(0.4):
         processes["worker"] = Process(command="worker")
-    strategy = Strategy.RECREATE if world.hostile and world.chance(0.15) else Strategy.BLUE_GREEN
+    strategy = Strategy.RECREATE if world.exclusive and world.chance(0.4) else Strategy.BLUE_GREEN
     return BuildManifest(
         processes=processes,
         release_command="migrate" if world.chance(0.2) else None,
@@ -66,6 +66,8 @@ async def release(store: CrashingStore, world: World, change: Change) -> None:
         if world.chance(0.2):
             world.dice.choice([world.bad_releases, world.stuck_releases]).add(document.spec.number)
         await store.create(document)
+        if document.spec.rollout.strategy is Strategy.RECREATE:
+            world.exclusive_releases.add(document.spec.number)
     except (ReleaseRefused, AlreadyExists):
         pass
 
@@ -125,7 +127,7 @@ async def run_schedule(seed: int, *, hostile: bool) -> None:
             await run_pass(store, world)
         world.step()
         app = await store.get(App, NAME)
-        served = served or (not hostile and app.status.state == "serving")
+        served = served or (not hostile and not world.exclusive and app.status.state == "serving")
         if served:
             check_promise(app, world, 1)
         assert not world.violations, f"seed {seed}: {world.violations}"

@@ -8,6 +8,7 @@ that no router is sent to an instance that was never healthy.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -60,7 +61,8 @@ class SimRouter:
     wanted: Table = Table()
     applied: Table = Table()
     checked: set[str] = field(default_factory=set)  # instances its own health checks found good
-    busy: dict[str, int] = field(default_factory=dict)
+    in_flight: set[str] = field(default_factory=set)  # instances with a request of this router on them
+    busy: dict[str, int] = field(default_factory=dict)  # what it last reported of that, and when
     busy_at: datetime | None = None
 
 
@@ -71,16 +73,19 @@ class World:
         self.dice = random.Random(seed)
         self.hostile = hostile
         self.calm = False
+        self.exclusive = self.dice.random() < 0.3  # a world in which apps are deployed with `recreate` at times
         self.now = START
         self.workloads: dict[WorkloadKey, Workload] = {}
         self.instances: dict[str, Instance] = {}
         self.healthy_once: set[str] = set()
         self.bad_releases: set[int] = set()  # crash at every start
         self.stuck_releases: set[int] = set()  # never become ready
+        self.exclusive_releases: set[int] = set()  # deployed with `recreate`: never beside another one
         self.tasks: dict[str, TaskState] = {}
         self.routers = [SimRouter("router-0"), SimRouter("router-1")]
         self.snapshot = Observation()
         self.events: list[EventSpec] = []
+        self.drain_limits: dict[str, datetime] = {}
         self.violations: list[str] = []
         self.disturbed = False  # an instance died by itself: rotation may be smaller than promised
 
@@ -95,7 +100,18 @@ class World:
         for name in workload.retire:
             self._stop(name)
         live = [i for i in self.instances.values() if i.key == workload.key and i.state not in GONE]
-        for _ in range(workload.count - len(live)):
+        others = {
+            i.id
+            for i in self.instances.values()
+            if i.key.release != workload.key.release
+            and i.key.process == workload.key.process
+            and i.state is not InstanceState.STOPPED
+        }
+        missing = workload.count - len(live)
+        begins = not any(i.key == workload.key for i in self.instances.values())
+        if missing > 0 and begins and others and workload.key.release in self.exclusive_releases:
+            self.violations.append(f"{workload.key} starts while {sorted(others)} still run")
+        for _ in range(missing):
             name = f"{workload.key.app}-v{workload.key.release}-{workload.key.process}-{len(self.instances):04d}"
             self.instances[name] = Instance(
                 id=name,
@@ -119,13 +135,9 @@ class World:
     async def observe(self) -> Observation:
         if self.chance(0.03 if self.hostile else 0):
             raise EngineUnavailable("the world says no")
-        if not self.chance(0.2):  # otherwise: stale, the snapshot of an earlier moment
-            self.snapshot = Observation(
-                instances=tuple(self.instances.values()),
-                workloads=tuple(self.workloads.values()),
-                tasks=tuple(self.tasks.values()),
-            )
-        return self.snapshot
+        if not self.chance(0.2):  # otherwise: stale, the instances of an earlier moment
+            self.snapshot = Observation(instances=tuple(self.instances.values()), tasks=tuple(self.tasks.values()))
+        return self.snapshot.model_copy(update={"workloads": tuple(self.workloads.values())})
 
     async def watch(self) -> AsyncIterator[str]:
         yield ""
@@ -146,6 +158,8 @@ class World:
             for router in self.routers:
                 if name in router.applied.rotation():
                     self.violations.append(f"{name} was stopped while {router.name} sends to it")
+                if name in router.in_flight and self.now < self.drain_limits.get(name, self.now):
+                    self.violations.append(f"{name} was stopped with a request of {router.name} on it")
         self._set(name, state=InstanceState.STOPPING, ready=False)
 
     def _set(self, name: str, **update: Any) -> None:
@@ -160,6 +174,7 @@ class World:
         self, app: App, releases: Mapping[int, Release], instances: Sequence[Instance], now: datetime
     ) -> tuple[RouterFacts, ...]:
         drains = app.status.drains
+        self.drain_limits |= {name: drain.limit for name, drain in drains.items()}
         serving = [i for i in instances if i.key.process == WEB and i.serving]
         table = Table(
             weights=tuple(sorted(app.status.traffic.items())),
@@ -187,7 +202,16 @@ class World:
             router.wanted = Table()
 
     async def tell(self, event: EventSpec, team: str) -> None:
+        """Hear an event; who says that a release serves has to be right about every router."""
         self.events.append(event)
+        said = re.search(r"v(\d+) serves (again|on|all traffic)", event.message)
+        ended = ("RolloutSucceeded", "RolloutRolledBack", "RolloutCancelled", "RolloutFailed")
+        if said is None or event.reason not in ended or self.disturbed:
+            return
+        for router in self.routers:
+            sent_to = {self.instances[i].key.release for i in router.applied.rotation() & router.checked}
+            if sent_to != {int(said[1])} and self.instances:
+                self.violations.append(f"{event.message!r}, but {router.name} sends to {sent_to}")
 
     # Time
     def step(self) -> None:
@@ -206,12 +230,10 @@ class World:
             router.applied = router.wanted
         if self.calm or self.chance(0.4):
             router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
+        router.in_flight = {name for name in router.in_flight if self.chance(0.6)}
+        router.in_flight |= {name for name in router.applied.rotation() if self.chance(0.5)}
         if self.calm or self.chance(0.7):
-            router.busy = {k: v for k, v in router.busy.items() if v and self.chance(0.6)}
-            for name in router.applied.rotation():
-                if self.chance(0.5):
-                    router.busy[name] = 1
-            router.busy_at = self.now
+            router.busy, router.busy_at = dict.fromkeys(router.in_flight, 1), self.now
 
     def _step_instance(self, name: str) -> None:
         instance = self.instances[name]

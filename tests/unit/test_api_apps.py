@@ -27,6 +27,7 @@ from seaway.model import (
     Route,
     TaskState,
 )
+from seaway.rollout.keeping import KEEP_RELEASES
 from tests.unit.api_support import IMAGE, NOW, Bench, error, events_of, open_bench
 
 
@@ -312,6 +313,18 @@ async def test_image_of_another_app_can_be_promoted_if_it_is_seen(bench: Bench) 
     assert answer.json()["spec"]["processes"]["web"]["command"] == "run web"
 
 
+async def test_images_that_are_no_longer_kept_are_refused(bench: Bench) -> None:
+    """Neither a rollback nor a release brings back an image that pruning may have deleted."""
+    await bench.deploy()
+    for number in range(KEEP_RELEASES + 1):
+        await bench.deploy(image=f"sha256:{number:064d}")
+    for path, body in (("rollback", {"to": 1}), ("releases", {"image": IMAGE})):
+        answer = error(await bench.http.post(f"/v1/apps/shop/{path}", json=body), 409)
+        assert answer["code"] == "image-gone"
+        assert "no longer kept" in answer["message"]
+    assert (await bench.http.post("/v1/apps/shop/rollback", json={"to": 3})).status_code == 201
+
+
 @pytest.mark.parametrize("image", ["", "latest", "sha256:abc", "docker.io/x:1", "sha256:" + "b" * 64])
 async def test_unknown_images_are_refused(bench: Bench, image: str) -> None:
     """422, whether it is no digest or one nobody knows."""
@@ -571,3 +584,38 @@ async def test_every_event_says_who_did_it(bench: Bench) -> None:
     ]
     assert (await bench.http.get("/v1/events?n=0")).json() == []
     error(await bench.http.get("/v1/events?app=nothing"), 404)
+
+
+@pytest.mark.parametrize(("times", "status"), [(3, 201), (1000, 409)])
+async def test_a_document_changed_by_another_writer_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int, status: int
+) -> None:
+    """The change is made again on what the other wrote; against one who never stops it is refused, and undone."""
+    update, writes = bench.store.update, 0
+
+    async def meddle(document: App) -> App:
+        nonlocal writes
+        if writes < times:
+            writes += 1
+            now = await bench.store.get(App, "shop")
+            await update(now.model_copy(update={"status": now.status.model_copy(update={"reason": f"write {writes}"})}))
+        return await update(document)
+
+    monkeypatch.setattr(bench.store, "update", meddle)
+    answer = await bench.http.post("/v1/apps/shop/routes", json={"host": "www.example.com"})
+    app = await bench.store.get(App, "shop")
+    assert answer.status_code == status, answer.text
+    assert app.status.reason == f"write {writes}"
+    assert [route.host for route in app.spec.routes] == (["www.example.com"] if status == 201 else [])
+    if status == 409:
+        assert "try again" in error(answer, 409)["hint"]
+
+
+async def test_a_path_that_can_never_match_is_refused_and_one_that_is_stored_is_read(bench: Bench) -> None:
+    """Routers resolve dots before they match. Stored documents outlive stricter rules."""
+    refused = error(await bench.http.post("/v1/apps/shop/routes", json={"host": "x.com", "path": "/../a"}), 422)
+    assert "leave them out" in refused["message"]
+    app = await bench.store.get(App, "shop")
+    old = app.spec.model_copy(update={"routes": (Route(host="x.com", path="/../a"),)})
+    await bench.store.update(app.model_copy(update={"spec": old}))
+    assert (await bench.http.get("/v1/apps/shop")).status_code == 200

@@ -8,6 +8,7 @@ import os
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,14 @@ def test_prune_keeps_images_in_use_and_their_layers(tmp_path: Path) -> None:
     layout.write_cache("results", "one", {"image": first})
     layout.write_cache("results", "two", {"image": second})
     with layout.adding():
-        assert layout.prune({second}) == 0
+        assert layout.prune({second}, time.time() + 60) is None
     assert layout.complete(first)
-    assert layout.prune({second}) > 0
+    assert layout.prune({second}, time.time() - 60) == 0  # both are new
+    os.utime(layout.path(first), (0, 0))
+    assert layout.claim(first)
+    assert layout.prune({second}, time.time() - 60) == 0  # used anew
+    os.utime(layout.path(first), (0, 0))
+    assert layout.prune({second}, time.time() - 60)
     assert layout.read_cache("results", "one") is None
     assert layout.read_cache("results", "two") is not None
     assert not layout.has(first)
@@ -200,7 +206,7 @@ def test_installed_files_name_no_folder_of_this_machine(tmp_path: Path) -> None:
                 "error: No solution found when resolving dependencies",
                 "  cause: no version of x==9",
             ],
-            "No solution found when resolving dependencies cause: no version of x==9; correct the name",
+            "No solution found when resolving dependencies: no version of x==9; correct the name",
         ),
         (["error: Failed to fetch: `https://i/x`"], "see that the package index can be reached"),
         (["strange"], "strange; the build's log has it in full"),

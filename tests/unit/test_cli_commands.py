@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def test_apps_list_is_a_table_with_states_and_ages(bench: Bench) -> None:
         result = bench.run(*form)
         lines = result.stdout.splitlines()
         assert lines[0].split() == ["APP", "STATE", "RELEASE", "TRAFFIC", "TEAM", "CREATED"]
-        assert lines[1].split() == ["shop", "serving", "v4", "v4", "blue", "3m", "ago"]
+        assert lines[1].split()[:5] == ["shop", "serving", "v4", "v4", "blue"]
+        assert re.search(r" \dm ago$", lines[1])  # on a slow machine more than the 3 of the start
         assert lines[1].index("serving") == lines[2].index("empty")
         assert all(line == line.rstrip() for line in lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from seaway.cli import Part
 from seaway.cli.reference import write_reference
 from seaway.home import Home, Settings
+from seaway.supervisor import running
+from seaway.supervisor.locks import acquire
+from seaway.supervisor.running import PlatformError, wait_started
 from tests.unit.cli_recorded import Bench, bench, recorder
 
 __all__ = ["bench", "recorder"]
@@ -47,6 +51,27 @@ def test_up_names_the_option_that_is_wrong(bench: Bench, args: list[str], said: 
     result = bench.run("up", *args)
     assert (result.exit_code, bench.calls) == (2, [])
     assert said in result.stderr
+
+
+def test_a_start_that_gives_up_says_what_runs_on_and_how_to_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name and pid, with the ends of the logs; and that nothing does if so."""
+    monkeypatch.setattr(running, "START_LIMIT", 0.1)
+    home = Home(tmp_path).create()
+    home.write_settings(Settings())
+    with pytest.raises(PlatformError, match="Nothing of it runs any more"):
+        wait_started(home, lambda: "starting node", lambda _: None)
+    lock = acquire(home, "supervisor")
+    try:
+        with pytest.raises(PlatformError) as caught:
+            wait_started(home, lambda: "starting node", lambda _: None)
+    finally:
+        os.close(lock)
+    said = str(caught.value)
+    assert said.startswith("gave up after 0.1 s: starting node")
+    assert f"Still running, and trying on: supervisor (pid {os.getpid()})" in said
+    assert "`seaway down` stops them" in said
 
 
 def test_up_with_broken_settings_says_which_file(bench: Bench) -> None:

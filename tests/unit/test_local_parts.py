@@ -69,9 +69,9 @@ def test_unstarted_in_words() -> None:
     """What is said of a process that never became healthy depends on where it listens and how the check failed."""
     refused = "port 20011 refused the connection"
     assert describe_unstarted(20011, refused, 60, ["0.0.0.0:5000"]) == (
-        "did not listen on PORT 20011 within 60 s (it listens on 0.0.0.0:5000)"
+        "did not listen on PORT 20011 within 60 s (it listens on 0.0.0.0:5000); let it listen on $PORT"
     )
-    assert describe_unstarted(20011, refused, 60, []).endswith("(it listens on no port)")
+    assert describe_unstarted(20011, refused, 60, []).endswith("(it listens on no port); let it listen on $PORT")
     assert describe_unstarted(20011, refused, 60, ["[::1]:20011"]).endswith("(it listens on [::1]:20011)")
     assert describe_unstarted(20011, "GET / answered 500", 5, ["127.0.0.1:20011"]) == (
         "did not become healthy within 5 s: GET / answered 500"

@@ -72,7 +72,7 @@ async def authenticate(store: Store, authorization: str | None, now: datetime) -
     scheme, _, secret = authorization.partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not SECRET_PATTERN.fullmatch(secret):
-        raise _refused("the Authorization header is not Bearer and a token", "a token begins with swy_")
+        raise _refused("what was sent is not a token of Seaway's", "send Authorization: Bearer and a token, swy_...")
     digest = hash_secret(secret)
     found = await store.list(Token, {HASH_LABEL: digest[:HASH_LABEL_LENGTH]})
     for token in found.documents:

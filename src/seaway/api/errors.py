@@ -83,8 +83,7 @@ def translate(error: Exception) -> ApiError:
         case ApiError():
             return error
         case HTTPException():
-            code = CODES.get(error.status_code, f"http-{error.status_code}")
-            return ApiError(error.status_code, code, str(error.detail), headers=error.headers)
+            return _translate_http(error)
         case ReleaseRefused():
             return ApiError(REFUSALS.get(error.code, 409), error.code, error.message)
         case NotFound():
@@ -107,6 +106,15 @@ def translate(error: Exception) -> ApiError:
             log.error("request failed", exc_info=error)
             message = "an error inside Seaway; its control plane's log has the details"
             return ApiError(500, "internal", message)
+
+
+def _translate_http(error: HTTPException) -> ApiError:
+    """Return the error for one of the framework's own; it says of deep JSON only that it could not be parsed."""
+    if error.status_code == 400 and isinstance(error.__cause__, (RecursionError, ValueError)):
+        message = "the body cannot be read as JSON: it is nested too deeply, or holds a number of too many digits"
+        return ApiError(400, "not-json", message, hint="send a plain JSON object")
+    code = CODES.get(error.status_code, f"http-{error.status_code}")
+    return ApiError(error.status_code, code, str(error.detail), headers=error.headers)
 
 
 def install_handlers(api: FastAPI) -> None:

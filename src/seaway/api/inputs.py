@@ -6,13 +6,14 @@ import re
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from seaway.model import Frozen, Name, Role, Seconds, Source, Strategy
+from seaway.model import Frozen, Name, Role, Route, Seconds, Source, Strategy
 
 DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
 GIT_URL = re.compile(r"(?:(?:https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:)[^\s\x00-\x1f]+")
+TOKEN_NAME = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = "PORT and names that begin with SEAWAY_ are set by the platform; choose another"
 LONGEST_VALUE = 64 * 1024  # characters; Linux takes 128 KiB for one variable of an environment
@@ -42,6 +43,16 @@ def _check_image(value: str) -> str:
     return value
 
 
+def _check_token_name(value: str) -> str:
+    if not TOKEN_NAME.fullmatch(value):
+        raise ValueError(
+            f"{value[:80]!r} is not a name for a token: use 1 to 63 lower-case letters, digits, dots and hyphens, "
+            "beginning and ending with a letter or digit"
+        )
+    return value
+
+
+TokenName = Annotated[str, AfterValidator(_check_token_name), Field(json_schema_extra={"pattern": TOKEN_NAME.pattern})]
 ConfigKey = Annotated[str, AfterValidator(_check_key)]
 ConfigValue = Annotated[str, AfterValidator(_check_text), Field(max_length=LONGEST_VALUE)]
 Command = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=8192)]
@@ -115,6 +126,17 @@ class ConfigPatch(Frozen):
         return self
 
 
+class NewRoute(Route):
+    """A route to add. Stored ones are not judged again: a stricter rule must not make them unreadable."""
+
+    @field_validator("path")
+    @classmethod
+    def _resolved(cls, path: str) -> str:
+        if {".", ".."} & set(path.split("/")):
+            raise ValueError(f"{path!r} can never match: routers resolve . and .. first; leave them out")
+        return path
+
+
 class TaskInput(Frozen):
     """A shell command to run once with the app's current image and config."""
 
@@ -125,7 +147,7 @@ class TaskInput(Frozen):
 class TokenInput(Frozen):
     """A token to make. It never expires unless told so by `expires_in` (seconds) or `expires_at`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+    name: TokenName
     role: Role = Role.DEVELOPER
     team: Name | None = None
     expires_in: float | None = Field(default=None, gt=0, le=10 * 365 * 86400, allow_inf_nan=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,4 +27,11 @@ class Builder(Protocol):
 
     async def build(self, app: str, source: Source, log: Path, progress: Callable[[str], None]) -> Built:
         """Build; append output lines to `log` as they come; call `progress` with each step's one sentence."""
+        ...
+
+    async def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:
+        """Delete images that are neither in use nor built or reused since `spare_after` (Unix time), and their layers.
+
+        Return the bytes freed; None: a build is under way, nothing was done. Running builds are unharmed.
+        """
         ...

@@ -103,9 +103,8 @@ def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
     lines = [line for line in output if line.strip() and not is_noise(line)]
     start = next((index for index, line in enumerate(lines) if line.startswith("error:")), max(len(lines) - 5, 0))
     words = " ".join(line.strip() for line in lines[start : start + 12]).replace(scratch + os.sep, "")
-    reason = re.sub(
-        r"\s+", " ", words.removeprefix("error:").replace("requirements/requirements.txt", "requirements.txt")
-    )
+    words = words.removeprefix("error:").replace("requirements/requirements.txt", "requirements.txt")
+    reason = re.sub(r"\s+", " ", words).replace(" cause: ", ": ")
     file = recipe.value if recipe is not Recipe.NONE else "pyproject.toml"
     if "No solution found" in reason or "not found in the" in reason:
         place = "pyproject.toml, run `uv lock`" if recipe is Recipe.LOCK else file
@@ -116,7 +115,7 @@ def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
         todo = "the index serves other files than were locked: run `uv lock --upgrade` and deploy again"
     else:
         todo = "the build's log has it in full"
-    return f"{file}: the dependencies cannot be installed: {reason[:900].strip()}; {todo}"
+    return f"{file}: the dependencies cannot be installed: {reason[:900].strip().rstrip('.')}; {todo}"
 
 
 def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:

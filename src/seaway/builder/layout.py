@@ -96,6 +96,7 @@ class ImageLayout:
     def add_image(self, manifest: Blob) -> None:
         """Name the manifest in index.json (once)."""
         with self._lock():
+            os.utime(self.path(manifest.digest))  # built again: as good as new
             manifests = self._read_index()
             if all(entry["digest"] != manifest.digest for entry in manifests):
                 manifests.append({"mediaType": MANIFEST_TYPE, "digest": manifest.digest, "size": manifest.size})
@@ -112,15 +113,29 @@ class ImageLayout:
         manifest = self.read_json(image)
         return all(self.has(part["digest"]) for part in (manifest["config"], *manifest["layers"]))
 
-    def prune(self, images_in_use: Set[str]) -> int:
-        """Delete images that are not in use and blobs nobody refers to; return the bytes freed.
+    def claim(self, image: str) -> bool:
+        """Tell whether the image is complete, and keep prune from taking it for as long as it spares new images."""
+        with self.adding():
+            if not self.complete(image):
+                return False
+            os.utime(self.path(image))
+            return True
 
-        Does nothing while a build adds blobs (they are not referred to yet): call it again some other time.
+    def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:
+        """Delete images neither in use nor claimed since `spare_after` (Unix time), and blobs nobody refers to.
+
+        Return the bytes freed. Do nothing and return None while a build adds blobs (they are not referred to yet):
+        call it again some other time.
         """
         with self._guard_blobs(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if not alone:
-                return 0
-            kept = [entry for entry in self._read_index() if entry["digest"] in images_in_use]
+                return None
+            kept = [
+                entry
+                for entry in self._read_index()
+                if self.has(entry["digest"])
+                and (entry["digest"] in images_in_use or self.path(entry["digest"]).stat().st_mtime >= spare_after)
+            ]
             self._write_index(kept)
             wanted = {entry["digest"] for entry in kept}
             for entry in kept:

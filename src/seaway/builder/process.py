@@ -88,15 +88,15 @@ class SubprocessBuilder:
                 os.close(lock)
         return removed
 
-    async def prune(self, images_in_use: Set[str]) -> int:
-        """Delete images and layers that none of these needs; return the bytes freed (0 while a build runs)."""
-        return await asyncio.to_thread(self._layout.create().prune, images_in_use)
+    async def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:
+        """See builder.base.Builder."""
+        return await asyncio.to_thread(self._layout.create().prune, images_in_use, spare_after)
 
     def _find_result(self, source: Source) -> Built | None:
         key = _result_key(source)
         found = self._layout.read_cache("results", key) if key else None
         try:
-            if found is None or not self._layout.complete(found["image"]):
+            if found is None or not self._layout.claim(found["image"]):
                 return None
         except ImageError:
             return None

@@ -2,8 +2,8 @@
 
 home.node/rootfs/layers/HEX    one layer, shared by every image that has it
 home.node/rootfs/python/3.11   an empty virtual environment around this machine's interpreter
-A layer's folder never changes once it has its name, so sharing it is safe. Python writes its caches
-(__pycache__) there at the first import.
+A layer's folder never changes once it has its name, so sharing it is safe: it is read-only (which does not hold off
+root) but for the __pycache__ folders, where Python writes its caches at the first import.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from seaway.builder.interpreter import NoInterpreter, find_interpreter, this_ver
 from seaway.builder.layout import LAYER_TYPE, ImageError, ImageLayout, lock_file
 from seaway.home import Home
 
+CACHE = "__pycache__"
 TO_CONTAINERS = "such an image needs containers: run it with the Kubernetes engine"
 
 
@@ -93,14 +94,15 @@ class ImageUnpacker:
         scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
         try:
             _unpack_layer(blob, scratch)
+            _lock_down(scratch)
             scratch.rename(target)
         except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _remove(scratch)
             if target.is_dir():  # another one was faster
                 return target
             raise
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _remove(scratch)
             raise
         return target
 
@@ -128,7 +130,7 @@ class ImageUnpacker:
                     # Under another name first: half a layer must never stand under the name of a whole one.
                     doomed = folder if folder.name.startswith(".") else folder.with_name(f".old-{folder.name}")
                     folder.rename(doomed)
-                    shutil.rmtree(doomed)
+                    _remove(doomed)
 
     @contextmanager
     def _sharing(self) -> Iterator[None]:
@@ -190,6 +192,27 @@ def _unpack_layer(blob: Path, target: Path) -> None:
     for path, linked in links:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(linked)
+
+
+def _lock_down(layer: Path) -> None:
+    """Take away every right to write, but in __pycache__, which each folder with Python files gets."""
+    for parent, _, files in os.walk(layer, topdown=False):
+        for name in files:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o555)
+        if Path(parent).name == CACHE:
+            continue
+        if any(name.endswith(".py") for name in files):
+            Path(parent, CACHE).mkdir(exist_ok=True)
+        Path(parent).chmod(0o555)
+
+
+def _remove(layer: Path) -> None:
+    """Remove a layer, whole or half, read-only or not."""
+    for parent, _, _ in os.walk(layer):
+        Path(parent).chmod(0o700)
+    shutil.rmtree(layer)
 
 
 def _write_environment(target: Path, version: str, executable: Path) -> None:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_TIMEOUT = 60.0  # seconds
 SILENCE_TIMEOUT = 60.0  # seconds without a byte on a stream; the API sends heartbeats far more often
+AWAY = frozenset({502, 503, 504})  # what a proxy before the API answers while the API restarts
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the API does not answer
 
 
@@ -239,7 +240,14 @@ def _check(answer: httpx.Response) -> None:
         message, code = str(error["message"]), str(error.get("code") or "")
         field, hint = str(error.get("field") or ""), str(error.get("hint") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
-        message, code, field, hint = f"the API answered {answer.status_code} {answer.reason_phrase}", "", "", ""
+        words = f"{answer.status_code} {answer.reason_phrase}"
+        if answer.status_code not in AWAY:
+            raise CliError(
+                f"{answer.request.url} answered {words}, and not as Seaway's API does: is it Seaway's API?",
+                hint="check SEAWAY_URL",
+                code="not-the-api",
+            ) from None
+        message, code, field, hint = f"the API answered {words}", "", "", ""
     if answer.status_code == 401 and not hint:
         hint = "set SEAWAY_TOKEN to a valid token (an admin makes one with `seaway tokens create`)"
     raise ApiError(answer.status_code, message, code=code, hint=hint, field=field)

@@ -55,9 +55,9 @@ def _api_port(home: Home) -> int:
 def _token(home: Home) -> str:
     token = os.environ.get("SEAWAY_TOKEN", "").strip()
     if token:
-        return token
+        return _check_token(token, "SEAWAY_TOKEN")
     try:
-        return home.admin_token.read_text().strip()
+        return _check_token(home.admin_token.read_text(errors="replace").strip(), str(home.admin_token))
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -67,6 +67,18 @@ def _token(home: Home) -> str:
             exit_code=ExitCode.NOT_ALLOWED,
             code="no-token",
         ) from error
+
+
+def _check_token(token: str, where: str) -> str:
+    """Return what a header can carry; the message never repeats the token."""
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
+        raise CliError(
+            f"{where} holds no token: a token is swy_ and 43 letters, digits, - and _ on one line",
+            hint="ask an admin for one (`seaway tokens create NAME`)",
+            exit_code=ExitCode.NOT_ALLOWED,
+            code="no-token",
+        )
+    return token
 
 
 def find_app(given: str | None, folder: Path | None = None) -> str:

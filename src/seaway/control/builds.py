@@ -38,6 +38,7 @@ class BuildRunner:
         tell: Tell,
         parallel: int = 2,
         check_routes: Callable[[App, Release], Awaitable[str]] | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._builder = builder
@@ -47,6 +48,7 @@ class BuildRunner:
         self._slots = asyncio.Semaphore(parallel)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._check_routes = check_routes
+        self._on_end = on_end
 
     async def reconcile(self, app: App) -> None:
         """Look at the app's builds: start, cancel, release."""
@@ -123,6 +125,7 @@ class BuildRunner:
     async def _end(self, build: Build, state: BuildState, reason: str, **more: Any) -> None:
         if await self._write(build, state=state, reason=reason, ended_at=self._clock(), **more) is None:
             return
+        self._on_end()
         word = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}.get(state, "BuildCancelled")
         await self._tell(
             EventSpec(at=self._clock(), app=build.spec.app, about=f"build {build.name}", reason=word, message=reason),

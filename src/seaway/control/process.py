@@ -17,6 +17,7 @@ from seaway.builder.base import Builder
 from seaway.control.builds import BuildRunner
 from seaway.control.loop import ControlLoop
 from seaway.control.observer import Observer
+from seaway.control.pruning import Pruner
 from seaway.control.reconcile import Reconciler
 from seaway.control.routes import PlaneRoutes
 from seaway.engine.base import Engine, EngineUnavailable
@@ -74,8 +75,15 @@ class ControlPlane:
             tell=self._tell,
             observe=Observer(engine).observe,
         )
+        self._pruner = Pruner(store, parts.builder, engine, parts.home)
         self._builds = BuildRunner(
-            store, parts.builder, parts.home, clock=clock, tell=self._tell, check_routes=self._check_routes
+            store,
+            parts.builder,
+            parts.home,
+            clock=clock,
+            tell=self._tell,
+            check_routes=self._check_routes,
+            on_end=self._pruner.kick,
         )
         sources: tuple[Callable[[], AsyncIterator[str]], ...] = (engine.watch, parts.plane.watch)
         self._loop = ControlLoop(store, self._reconcile, clock=clock, sources=sources)
@@ -100,6 +108,7 @@ class ControlPlane:
             asyncio.create_task(server.serve(), name="api"),
             asyncio.create_task(self._run_loop(), name="loop"),
             asyncio.create_task(self._trim_events(), name="trim"),
+            asyncio.create_task(self._pruner.run(), name="prune"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import structlog
 
+from seaway.control.incidents import Incidents
 from seaway.control.ports import Routes
 from seaway.engine.base import Engine, EngineError, EngineUnavailable
 from seaway.model import App, Build, EventSpec, Observation, Release, Rollout
@@ -40,6 +41,7 @@ class Reconciler:
         self._clock = clock
         self._tell = tell
         self._observe = observe or engine.observe
+        self._incidents = Incidents(store, tell)
 
     async def reconcile(self, name: str) -> datetime | None:
         """Do one pass; return when to look again (None: when something changes).
@@ -50,11 +52,13 @@ class Reconciler:
             app = await self._store.get(App, name)
         except NotFound:
             self._routes.withdraw(name)
+            self._incidents.forget(name)
             return None
         facts, rollouts = await self._load(app)
         plan = decide(facts)
         await self._act(plan)
         await self._record(app, rollouts, plan)
+        await self._incidents.note(facts)
         return plan.look_again
 
     async def _load(self, app: App) -> tuple[Facts, dict[str, Rollout]]:

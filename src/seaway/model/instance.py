@@ -69,6 +69,7 @@ class Instance(Frozen):
     ready_since: datetime | None = None
     restarts: int = 0
     exit_code: int | None = None  # of the last process that ended; -N: signal N
+    killed: bool = False  # its stop needed SIGKILL: it had not ended within its grace
     cpu: float = 0.0  # cores used, averaged over the last sampling interval
     memory: int = 0  # resident bytes
 

@@ -107,6 +107,8 @@ def _take_turn(facts: Facts, rollout: Rollout) -> RolloutStatus:
     release = facts.releases.get(target)
     if release is None or release.image is None:
         return advance(rollout.status, Phase.CANCELLED, f"v{target} is not there any more", now)
+    if not facts.observed:
+        return rollout.status.model_copy(update={"reason": "the engine does not answer; begins when it does"})
     status = rollout.status.model_copy(update={"base": facts.app.status.current})
     rollout = rollout.model_copy(update={"status": status})
     if release.release_command:

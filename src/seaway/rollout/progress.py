@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Stra
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import describe_routers, describe_unready, find_broken, is_serving
 from seaway.rollout.transitions import advance
-from seaway.rollout.wanted import BEFORE_SHIFT, remaining
+from seaway.rollout.wanted import BEFORE_SHIFT, find_others
 
 PAUSE_LIMIT = timedelta(hours=24)  # a forgotten pause ends as if it had been cancelled
 STOP_MARGIN = timedelta(seconds=60)  # beyond drain and grace, for an engine to report an instance gone
@@ -67,10 +68,7 @@ def _judge(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
         case Phase.PREPARING:
             return _judge_release_command(facts, rollout)
         case Phase.CLEARING:
-            left = remaining(facts, rollout.status.base)
-            if left:
-                return Verdict(f"waits for {len(left)} instances of v{rollout.status.base} to stop")
-            return Verdict(f"v{rollout.status.base} is stopped", go=True)
+            return _judge_cleared(facts, rollout.spec.target)
         case Phase.STARTING:
             return _judge_start(facts, rollout)
         case Phase.VERIFYING:
@@ -98,6 +96,18 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
         return Verdict("the release command succeeded", go=True)
     detail = task.reason or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
+
+
+def _judge_cleared(facts: Facts, target: int) -> Verdict:
+    """Nothing but the target may run: neither A nor what an earlier rollout left behind."""
+    others = find_others(facts, target)
+    if others:
+        return Verdict(f"waits for {_name(others)} to stop before v{target} starts")
+    return Verdict("nothing else runs", go=True)
+
+
+def _name(releases: Iterable[int]) -> str:
+    return ", ".join(f"v{number}" for number in releases)
 
 
 def _judge_start(facts: Facts, rollout: Rollout) -> Verdict:
@@ -175,28 +185,32 @@ def _judge_kept(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
 
 
 def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:
-    target, base = rollout.spec.target, rollout.status.base
-    left = remaining(facts, target)
-    if left:
-        return Verdict(f"waits for {len(left)} instances of v{target} to stop before v{base} starts again")
+    base = rollout.status.base
     if base is None or base not in facts.releases:
         return Verdict("there was no release before", go=True)
+    others = find_others(facts, base)
+    if others:
+        return Verdict(f"waits for {_name(others)} to stop before v{base} starts again")
     if not _all_ready(facts, base):
         return Verdict(describe_unready(facts, base))
     if facts.app.status.traffic != {base: 100} or facts.app.status.current != base:
         return Verdict(f"moves the traffic back to v{base}")
-    web = frozenset(i.id for i in facts.live(base, WEB))
+    web = frozenset(i.id for i in facts.live(base, WEB) if i.id not in facts.app.status.drains)
+    if WEB in facts.releases[base].processes and len(web) < facts.count(base, WEB):
+        return Verdict(f"puts v{base} back into rotation")
     lacking = describe_routers(facts.routers, web)
     return Verdict(lacking or f"v{base} serves again", go=not lacking)
 
 
 def _enter_work(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
-    """Enter clearing (recreate, with an A) or starting."""
+    """Enter clearing (recreate, and something runs) or starting."""
     status, target = rollout.status, rollout.spec.target
     policy = facts.releases[target].rollout
-    if rollout.spec.strategy is Strategy.RECREATE and status.base is not None:
-        limit = _stop_limit(facts, status.base, policy)
-        return advance(status, Phase.CLEARING, f"v{status.base} stops before v{target} starts", facts.now, limit)
+    others = {*find_others(facts, target), *(() if status.base is None else (status.base,))}
+    if rollout.spec.strategy is Strategy.RECREATE and others:
+        limit = max(_stop_limit(facts, release, policy) for release in others)
+        why = f"{_name(sorted(others))} stops before v{target} starts"
+        return advance(status, Phase.CLEARING, why, facts.now, limit)
     limit = facts.now + timedelta(seconds=policy.start_timeout)
     return advance(status, Phase.STARTING, f"v{target} starts ({reason})", facts.now, limit)
 

@@ -20,6 +20,7 @@ from seaway.model import (
     Strategy,
     release_name,
 )
+from seaway.rollout.keeping import list_kept_images
 
 
 class ReleaseRefused(Exception):
@@ -102,6 +103,10 @@ def _changed(
             return base.model_copy(update={"description": "Restart", "copies": None})
         case Rollback():
             target = _find_rollback_target(app, releases, rollouts, change.to)
+            if target.image not in list_kept_images(app, releases, rollouts):
+                raise ReleaseRefused(
+                    "image-gone", f"the image of v{target.number} is no longer kept: deploy its source again"
+                )
             update = {"description": f"Rollback to v{target.number}", "copies": target.number}
             return target.model_copy(update=update)
 

@@ -29,8 +29,10 @@ TRANSITIONS: Mapping[Phase, Mapping[Phase, str]] = {
         Phase.CANCELLED: "cancelled",
     },
     Phase.CLEARING: {
-        Phase.STARTING: "A is gone",
-        Phase.RESTORING: "cancelled, or A did not stop in time",
+        Phase.STARTING: "nothing but B may run, and nothing else does",
+        Phase.RESTORING: "cancelled, or what ran did not stop in time",
+        Phase.FAILED: "what ran did not stop in time, and there is no A",
+        Phase.CANCELLED: "cancelled, and there is no A",
     },
     Phase.STARTING: {
         Phase.VERIFYING: "every instance of B is ready",

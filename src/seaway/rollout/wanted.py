@@ -6,7 +6,7 @@ wants exactly the same.
 
 from __future__ import annotations
 
-from seaway.model import Instance, InstanceState, Phase, Rollout, Strategy
+from seaway.model import InstanceState, Phase, Rollout, Strategy
 from seaway.rollout.facts import Facts
 
 BEFORE_SHIFT = frozenset({Phase.PREPARING, Phase.CLEARING, Phase.STARTING, Phase.VERIFYING})
@@ -35,7 +35,7 @@ def want_releases(facts: Facts) -> frozenset[int]:
 def _want_exclusive(facts: Facts, rollout: Rollout) -> set[int | None]:
     """Strategy recreate: never A and B together; in between there is neither."""
     phase, base, target = rollout.status.phase, rollout.status.base, rollout.spec.target
-    if phase is Phase.PREPARING or (phase is Phase.RESTORING and not remaining(facts, target)):
+    if phase is Phase.PREPARING or (phase is Phase.RESTORING and base is not None and not find_others(facts, base)):
         return {base}
     return set() if phase in (Phase.CLEARING, Phase.RESTORING) else {target}
 
@@ -62,6 +62,11 @@ def want_current(facts: Facts) -> int | None:
     return facts.app.status.current
 
 
-def remaining(facts: Facts, release: int | None) -> list[Instance]:
-    """Return the instances of a release that still run, those being stopped included."""
-    return [i for i in facts.instances if i.key.release == release and i.state is not InstanceState.STOPPED]
+def find_others(facts: Facts, release: int) -> list[int]:
+    """Return the releases other than this one that still run, or that the engine was told to run.
+
+    Instances that are being stopped count, and so do workloads whose instances are not seen yet.
+    """
+    running = {i.key.release for i in facts.instances if i.state is not InstanceState.STOPPED}
+    running |= {w.key.release for w in facts.workloads if w.count > 0}
+    return sorted(running - {release})

@@ -20,6 +20,7 @@ from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
 from seaway.supervisor.supervise import SUPERVISOR, run_supervisor, stop_parts
 
+LONGEST_LINE = 300  # characters shown of a line of a log, from its end: errors are there
 START_LIMIT = 60.0  # seconds for every part to be there
 
 
@@ -106,8 +107,18 @@ def wait_started(home: Home, is_ready: Callable[[], str], tell: Callable[[str], 
             tell(waiting)
             said = waiting
         if time.monotonic() > deadline:
-            raise PlatformError(f"gave up after {START_LIMIT:g} s: {waiting}\n{_read_ends(home)}")
+            raise PlatformError(
+                f"gave up after {START_LIMIT:g} s: {waiting}\n{_read_ends(home)}\n{_name_running(home)}"
+            )
         time.sleep(0.05)
+
+
+def _name_running(home: Home) -> str:
+    """Say what a start that did not succeed leaves behind, and how to end it."""
+    left = ", ".join(f"{state.name} (pid {state.pid})" for state in list_states(home) if state.pid)
+    if not left:
+        return "Nothing of it runs any more; correct the cause and start it again"
+    return f"Still running, and trying on: {left}; `seaway status` shows them, `seaway down` stops them"
 
 
 def _read_ends(home: Home) -> str:
@@ -115,7 +126,7 @@ def _read_ends(home: Home) -> str:
     for name in (SUPERVISOR, *list_parts(home.read_settings().routers)):
         with suppress(FileNotFoundError):
             lines = log_path(home, name).read_text(errors="replace").splitlines()[-5:]
-            found += [f"{log_path(home, name)}:", *(f"  {line}" for line in lines)]
+            found += [f"{log_path(home, name)}:", *(f"  {line[-LONGEST_LINE:]}" for line in lines)]
     return "\n".join(found)
 
 

@@ -82,6 +82,8 @@ async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: D
     if source.archive and not (deps.home.sources / f"{source.archive}.tar.gz").exists():
         message = f"there is no uploaded source {source.archive[:12]}"
         raise ApiError(422, "no-such-source", message, field="source.archive", hint="upload it with PUT /v1/sources")
+    if source.archive:
+        os.utime(deps.home.sources / f"{source.archive}.tar.gz")  # pruning spares what was used of late
     if source.git and source.git.startswith("file:"):
         require_role(caller, Role.ADMIN, "building from a path on the platform's own disk")
     build = await make_build(

@@ -13,6 +13,7 @@ from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.api.inputs import ConfigPatch, NewRelease, RollbackInput
 from seaway.api.views import ConfigView, ReleaseDiff, diff_releases, mask, view_release
+from seaway.control.pruning import list_needed_images
 from seaway.model import App, Build, BuildManifest, Release, Role, Rollout, release_name
 from seaway.rollout.releases import (
     Change,
@@ -41,6 +42,9 @@ async def list_releases(app: VisibleApp, deps: Deps) -> list[Release]:
 async def create_release(app: ChangeableApp, body: NewRelease, deps: Deps, caller: Developer) -> Release:
     """Its processes come from the newest build of that image, or from another release of it."""
     manifest, build = await _find_manifest(deps.store, caller, body.image)
+    if body.image not in await list_needed_images(deps.store):
+        message = f"the image {body.image[:19]} is no longer kept"
+        raise ApiError(409, "image-gone", message, field="image", hint="deploy its source again")
     wanted = ImageChange(image=body.image, manifest=manifest, build=build, strategy=body.strategy)
     return await _release(deps, caller, app, wanted)
 

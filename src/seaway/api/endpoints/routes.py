@@ -13,6 +13,7 @@ from seaway.api.context import ChangeableApp, Deps, Developer, VisibleApp, note
 from seaway.api.deps import ApiDeps
 from seaway.api.endpoints.apps import with_spec
 from seaway.api.errors import ApiError
+from seaway.api.inputs import NewRoute
 from seaway.api.views import RouteView, view_route
 from seaway.model import App, Route
 
@@ -32,22 +33,23 @@ async def list_routes(app: VisibleApp, deps: Deps) -> list[RouteView]:
 
 
 @router.post("/apps/{app}/routes", status_code=201, summary="Lead a host, and the paths below a path, to an app")
-async def add_route(app: ChangeableApp, body: Route, deps: Deps, caller: Developer) -> list[RouteView]:
+async def add_route(app: ChangeableApp, body: NewRoute, deps: Deps, caller: Developer) -> list[RouteView]:
     """A route that another app has is refused. Adding one that is there changes nothing."""
+    route = Route(host=body.host, path=body.path)
     async with deps.claiming:
-        await _check_free(deps, app, body)
+        await _check_free(deps, app, route)
         before = app.spec.routes
 
         def add(now: App) -> App:
-            if body in now.spec.routes:
+            if route in now.spec.routes:
                 return now
             if len(now.spec.routes) >= MOST_ROUTES:
                 raise ApiError(422, "too-many-routes", f"{app.name} has {MOST_ROUTES} routes, the most there may be")
-            return with_spec(now, routes=(*now.spec.routes, body))
+            return with_spec(now, routes=(*now.spec.routes, route))
 
         app = await change(deps.store, App, app.name, add)
     if app.spec.routes != before:
-        await note(deps, caller, app, about=f"app {app.name}", reason="RouteAdded", message=f"{body} leads here.")
+        await note(deps, caller, app, about=f"app {app.name}", reason="RouteAdded", message=f"{route} leads here.")
     return await list_routes(app, deps)
 
 

@@ -46,17 +46,21 @@ async def logs(
         "release": None if release is None else parse_release(release),
         "instance": instance,
     }
-    out = console()
+    out, printed = console(), False
     async with (
         connect() as api,
         aclosing(read_stream(api, f"/apps/{app}/logs", query, lines, follow=follow, time_field="@timestamp")) as stream,
     ):
         async for line in stream:
+            printed = True
             if output is Output.JSON:
                 print_json_line(line)
             else:
                 out.print(format_line(line), soft_wrap=True)
                 out.file.flush()
+    if not printed and lines and output is Output.TEXT:
+        chosen = ", ".join(f"{name} {value}" for name, value in query.items() if value is not None)
+        print_note(f"{app} has no output" + (f" of {chosen}" if chosen else " yet"))
 
 
 async def read_stream(
@@ -91,7 +95,7 @@ async def events(
     *,
     app: AppOption = None,
     follow: FollowOption = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=100_000, help="How many from the end.")] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=10_000, help="How many from the end.")] = 50,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Print what happened, why, and who or what did it: of one app (-a), or of all you may see."""

@@ -12,7 +12,8 @@ from typing import Protocol
 class RunRoot:
     """An image made ready to run here: where commands start, and the image's environment.
 
-    `env` holds PATH and the like with the image's own paths already mapped to this machine.
+    `workdir` is shared and never written to: each instance gets a copy of it (files.py). `env` holds PATH and the
+    like with the image's own paths already mapped to this machine.
     """
 
     workdir: Path

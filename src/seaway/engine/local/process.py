@@ -25,12 +25,13 @@ WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
 cd -- "$2" || { echo 126 >"$3"; exit; }
 exec 3>&2 2>/dev/null
-/bin/sh -c "$1" 2>&3 3>&-
+(exec /bin/sh -c "$1" 2>&3 3>&-)
 echo $? >"$3"
 """
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
-Its own remarks ("Terminated") are not the app's output.
+Its own remarks ("Terminated") are not the app's output: dash redirects itself while it runs a simple command, hence the
+subshell.
 """
 
 PLAIN_COMMAND = re.compile(r"[^;&|()<>`\n]+")
@@ -106,12 +107,6 @@ def _has_variable(pid: int, marker: bytes) -> bool | None:
     return None if b"SEAWAY_INSTANCE=" not in environ else False
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make an instance's own home and scratch folders."""
-    for name in ("home", "tmp"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
-
-
 def exec_plain(command: str) -> str:
     """Let a command that is one program replace its shell: signals and exit code are then the program's own."""
     first = command.split(maxsplit=1)[0] if command.strip() else "="
@@ -125,7 +120,6 @@ def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str
     posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work folder
     and the exit file is in argv.
     """
-    prepare_folder(folder)
     marks = {stream: _size(folder / stream) for stream in STREAMS}
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]

@@ -44,7 +44,7 @@ def describe_unstarted(port: int | None, fault: str, limit: float, listening: li
             f" (it listens on {', '.join(on_port)})" if on_port and "refused" in fault else ""
         )
     others = f"it listens on {', '.join(listening)}" if listening else "it listens on no port"
-    return f"did not listen on PORT {port} within {limit:g} s ({others})"
+    return f"did not listen on PORT {port} within {limit:g} s ({others}); let it listen on $PORT"
 
 
 def read_last_lines(folder: Path, marks: Mapping[str, int], count: int = LINES) -> list[str]:

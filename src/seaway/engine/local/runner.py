@@ -11,11 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from seaway.engine.base import EngineError
+from seaway.engine.local.base import RunRoot
+from seaway.engine.local.files import locate_files, renew_files
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.probe import HOST, Target
@@ -172,7 +175,7 @@ class Runner:
         try:
             if self._group is None:
                 await self._launch()
-            await self._prepare_target()
+            await self._prepare_target(locate_files)
         except EngineError as error:
             return Failure(str(error), hopeless=True)
         except OSError as error:
@@ -180,10 +183,11 @@ class Runner:
         assert self._group is not None
         return await self._attend(self._group)
 
-    async def _prepare_target(self) -> None:
-        """Prepare folder and environment of commands; the same for the process and its command checks."""
+    async def _prepare_target(self, place: Callable[[Path, RunRoot], RunRoot]) -> None:
+        """Find (or renew) folder and environment of commands; the same for the process and its command checks."""
         if self._target is None:
-            root = await self.machine.images.prepare(self.workload.image)
+            image = await self.machine.images.prepare(self.workload.image)
+            root = await asyncio.to_thread(place, self.folder, image)
             key, port = self.workload.key, self.instance.port
             env = self.machine.make_env(
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
@@ -197,7 +201,7 @@ class Runner:
             if port != self.instance.port:
                 self._update(port=port, address=HOST)
         self._target = None
-        await self._prepare_target()
+        await self._prepare_target(renew_files)
         if self._told.is_set() or self._target is None:
             return
         run = self.record.launched.run + 1
@@ -334,7 +338,7 @@ class Runner:
         if self.instance.port is not None:
             self.machine.ports.release(self.instance.port)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
-        stopped = {"state": S.STOPPED, "reason": why, "ready": False, "cpu": 0.0, "memory": 0}
+        stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0}
         await asyncio.to_thread(remove_folder, self.folder)
         self.machine.collector.forget(self.id)
         self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})

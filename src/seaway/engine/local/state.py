@@ -1,7 +1,7 @@
 """What the node agent keeps on disk, so that a killed agent finds it again: intent, and one record per process.
 
     node/workloads/APP.vN.PROCESS.json    Desired
-    node/instances/ID/record.json         Record       (beside it stdout, stderr, exit.RUN, home/, tmp/)
+    node/instances/ID/record.json         Record       (beside it stdout, stderr, exit.RUN, app/, home/, tmp/)
     node/tasks/ID/record.json             TaskRecord   (likewise)
 
 Files are replaced atomically and have mode 0600: configuration holds secrets.

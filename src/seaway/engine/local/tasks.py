@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from seaway.engine.base import EngineError
+from seaway.engine.local.files import discard_files, renew_files
 from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code, sweep
 from seaway.engine.local.reasons import describe_exit
@@ -90,8 +91,7 @@ class TaskRunner:
         self.machine.collector.forget(self.id)
 
     def _discard_files(self) -> None:
-        for name in ("home", "tmp"):
-            remove_folder(self.folder / name)
+        discard_files(self.folder)
         for name in ("stdout", "stderr", exit_file(self.folder, 1).name):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -109,7 +109,8 @@ class TaskRunner:
         return await self._await_end(self._group)
 
     async def _launch(self, task: Task) -> Group:
-        root = await self.machine.images.prepare(task.image)
+        image = await self.machine.images.prepare(task.image)
+        root = await asyncio.to_thread(renew_files, self.folder, image)
         env = self.machine.make_env(
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )

@@ -1,0 +1,85 @@
+"""An instance's own file system: a copy of the app's folder, a home and a scratch folder, new at every start.
+
+What an app writes is seen by no other instance and is gone with the next start (docs/decisions/003).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from seaway.engine.local.base import RunRoot
+from seaway.engine.local.state import remove_folder
+
+APP = "app"
+OWN = (APP, "home", "tmp")
+OWNER_MAY = 0o600  # added to every copied file; layers are read-only
+OWNER_MAY_ENTER = 0o700  # likewise for folders
+WHOLE = 1 << 30  # bytes asked for at once; the kernel copies as many as it likes
+NOT_HERE = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
+
+
+def renew_files(folder: Path, root: RunRoot) -> RunRoot:
+    """Make the instance's folders anew; return the root with the app's paths leading to its own copy."""
+    discard_files(folder)
+    for name in OWN[1:]:
+        (folder / name).mkdir(mode=0o700)
+    copy_tree(root.workdir, folder / APP)
+    return locate_files(folder, root)
+
+
+def locate_files(folder: Path, root: RunRoot) -> RunRoot:
+    """Return the root as the instance in this folder sees it; nothing is made."""
+    own = folder / APP
+    return RunRoot(own, {name: _relocate(value, root.workdir, own) for name, value in root.env.items()})
+
+
+def discard_files(folder: Path) -> None:
+    """Remove whatever the instance wrote, its output apart."""
+    for name in OWN:
+        remove_folder(folder / name)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder: links as links, times kept (web servers make ETags of them), everything writable for its owner.
+
+    The kernel shares the blocks where the file system can (XFS, Btrfs) until one side is written to.
+    """
+    target.mkdir(mode=0o755)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            own = target / entry.name
+            if entry.is_symlink():
+                own.symlink_to(os.readlink(entry.path))  # noqa: PTH115 - scandir gives strings
+            elif entry.is_dir():
+                copy_tree(Path(entry.path), own)
+            else:
+                _copy_file(entry.path, own)
+    stat = source.stat()
+    target.chmod(stat.st_mode & 0o777 | OWNER_MAY_ENTER)
+    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _copy_file(source: str, target: Path) -> None:
+    with open(source, "rb") as found, target.open("xb") as made:  # noqa: PTH123 - scandir gives strings
+        stat = os.fstat(found.fileno())
+        try:
+            while os.copy_file_range(found.fileno(), made.fileno(), WHOLE):
+                pass
+        except OSError as error:
+            if error.errno not in NOT_HERE:
+                raise
+            shutil.copyfileobj(found, made)
+        os.fchmod(made.fileno(), stat.st_mode & 0o777 | OWNER_MAY)
+        made.flush()
+        os.utime(made.fileno(), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _relocate(value: str, shared: Path, own: Path) -> str:
+    """Replace the shared folder in a value like PATH."""
+    return ":".join(
+        str(own) + entry.removeprefix(str(shared)) if entry == str(shared) or entry.startswith(f"{shared}/") else entry
+        for entry in value.split(":")
+    )

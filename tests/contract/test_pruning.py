@@ -1,0 +1,186 @@
+"""Pruning with the real builder, store and files: what is needed stays, the rest goes, builds don't notice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from seaway.builder.layout import ImageLayout
+from seaway.builder.process import SubprocessBuilder
+from seaway.control.builds import BuildRunner
+from seaway.control.pruning import SPARE, Pruner
+from seaway.engine.memory import MemoryEngine
+from seaway.model import (
+    App,
+    Build,
+    BuildSpec,
+    BuildState,
+    Meta,
+    Process,
+    Release,
+    Source,
+    Workload,
+    WorkloadKey,
+)
+from seaway.store.memory import MemoryStore
+from tests.builder_kit import PROJECT_APP, Dock, make_dock, write_app
+from tests.contract.engine_kit import eventually
+
+SHELL_APP = {"Procfile": "web: ./serve\n", "serve": "#!/bin/sh\necho served\n"}
+SLOW_BACKEND = (
+    PROJECT_APP["backend.py"]
+    + """
+_build = build_wheel
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    with open(FIFO) as fifo:
+        fifo.read()
+    return _build(wheel_directory)
+"""
+)
+
+
+class Quay:
+    """A builder with the documents and the pruner around it; `later` makes every file so far old."""
+
+    def __init__(self, root: Path) -> None:
+        self.dock: Dock = make_dock(root)
+        self.store = MemoryStore()
+        self.engine = MemoryEngine()
+        self.builder = SubprocessBuilder(self.dock.home)
+        self.layout = ImageLayout(self.dock.home.images)
+        self.offset = 0.0
+        self.pruner = Pruner(
+            self.store, self.builder, self.engine, self.dock.home, clock=lambda: time.time() + self.offset
+        )
+        self.ended = 0
+        self.runner = BuildRunner(
+            self.store, self.builder, self.dock.home, clock=lambda: datetime.now(UTC), tell=self._tell,
+            on_end=self._count,
+        )  # fmt: skip
+
+    async def _tell(self, event: object, team: str) -> None:
+        """Nobody listens."""
+
+    def _count(self) -> None:
+        self.ended += 1
+
+    def later(self) -> None:
+        for path in (*self.dock.home.images.rglob("*"), *self.dock.home.sources.iterdir()):
+            os.utime(path, (0, 0))
+
+    async def queue(self, number: int, source: Source, *, deploy: bool = False) -> Build:
+        spec = BuildSpec(app="shop", number=number, source=source, deploy=deploy)
+        return await self.store.create(Build(meta=Meta(name=f"shop.b{number}", labels={"app": "shop"}), spec=spec))
+
+    async def run(self, number: int) -> Build:
+        """Let the build runner work until the build has ended."""
+        app = await self.store.get(App, "shop")
+
+        async def look() -> Build | None:
+            await self.runner.reconcile(app)
+            build = await self.store.get(Build, f"shop.b{number}")
+            return None if build.status.state in (BuildState.QUEUED, BuildState.RUNNING) else build
+
+        return await eventually(look, 60)
+
+
+@pytest.fixture
+async def quay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quay:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    made = Quay(tmp_path / "home")
+    await made.store.create(App(meta=Meta(name="shop")))
+    return made
+
+
+async def test_what_nothing_needs_goes(quay: Quay, tmp_path: Path) -> None:
+    """Image, layers, source and log of a destroyed app go; those of a release, and what still runs, stay."""
+    app = write_app(tmp_path / "app", SHELL_APP)
+    gone = await quay.dock.build(write_app(app, {"n": "1"}))
+    running = await quay.dock.build(write_app(app, {"n": "2"}))
+    key = WorkloadKey(app="lost", release=1, process="web")
+    await quay.engine.apply(Workload(key=key, team="t", image=running.image, process=Process(command="x"), count=1))
+    await quay.queue(1, quay.dock.upload(write_app(app, {"n": "3"})), deploy=True)
+    kept = await quay.run(1)
+    assert quay.ended == 1
+    assert (await quay.store.list(Release)).documents[0].spec.image == kept.status.image
+    assert await quay.pruner.prune()
+    assert quay.layout.complete(gone.image), "built a moment ago: perhaps its document is not written yet"
+    quay.later()
+    orphan = quay.dock.home.builds / "lost.b1.log"
+    orphan.touch()
+    os.utime(orphan, (0, 0))
+    assert await quay.pruner.prune()
+    assert not orphan.exists()
+    assert sorted(quay.layout.list_images()) == sorted([running.image, str(kept.status.image)])
+    assert quay.layout.complete(running.image)
+    assert quay.layout.complete(str(kept.status.image))
+    assert not quay.layout.has(gone.image)
+    assert list(quay.dock.home.sources.iterdir()) == []
+    again = await quay.dock.build(write_app(app, {"n": "1"}))
+    assert again == gone
+    assert quay.layout.complete(again.image)
+
+
+async def test_a_build_meanwhile_is_unharmed(quay: Quay, tmp_path: Path) -> None:
+    """Source and layers of a build under way stay, also those that it reuses; its image survives the next prune."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    files = {**PROJECT_APP, "backend.py": SLOW_BACKEND.replace("FIFO", repr(str(fifo)))}
+    await quay.queue(1, quay.dock.upload(write_app(tmp_path / "app", files)))
+    old = await quay.dock.build(write_app(tmp_path / "old", SHELL_APP))
+    quay.later()
+    running = asyncio.create_task(quay.run(1))
+    writer = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)  # the build is inside its backend now
+    quay.later()
+    assert not await quay.pruner.prune()
+    assert quay.layout.complete(old.image)
+    assert len(list(quay.dock.home.sources.iterdir())) == 1
+    os.close(writer)
+    build = await running
+    assert build.status.state is BuildState.SUCCEEDED, build.status.reason
+    assert await quay.pruner.prune()
+    assert quay.layout.complete(str(build.status.image))
+    assert not quay.layout.has(old.image)
+    code, output = await quay.dock.run(str(build.status.image), "hello")
+    assert (code, output) == (0, "hello from the project\n")
+
+
+async def test_reuse_makes_an_image_new(quay: Quay, tmp_path: Path) -> None:
+    """An old image that a build has just been given again stays until the document that names it is written."""
+    source = quay.dock.upload(write_app(tmp_path / "app", SHELL_APP))
+    built = await quay.dock.build(source)
+    quay.later()
+    assert await quay.dock.build(source) == built
+    assert await quay.pruner.prune()
+    assert quay.layout.complete(built.image)
+    quay.offset = SPARE + 60
+    assert await quay.pruner.prune()
+    assert not quay.layout.has(built.image)
+
+
+async def test_runs_when_kicked_and_outlives_trouble(
+    quay: Quay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on after an outage of the engine, and a build's end brings the next look."""
+    monkeypatch.setattr("seaway.control.pruning.SETTLE", 0.0)
+    built = await quay.dock.build(write_app(tmp_path / "app", SHELL_APP))
+    quay.later()
+    quay.engine.available = False
+    task = asyncio.create_task(quay.pruner.run())
+    await eventually(lambda: _gone(quay.dock.home.sources))  # it has looked, and got as far as the engine
+    assert quay.layout.complete(built.image)
+    quay.engine.available = True
+    quay.pruner.kick()
+    await eventually(lambda: _gone(quay.layout.path(built.image)))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _gone(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not list(path.iterdir()))

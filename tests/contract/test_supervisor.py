@@ -1,0 +1,223 @@
+"""The supervisor with real processes and no platform: adoption, restart delays, stop order, the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from seaway.home import Home, Settings
+from seaway.supervisor import guard, processes, supervise
+from seaway.supervisor.guard import is_stopping, mark_stopping, start_guard
+from seaway.supervisor.locks import Held, acquire, find_holder
+from seaway.supervisor.running import PlatformError, check_startable
+from tests.e2e.harness import free_port
+
+PARTS = ("node", "control", "router-0")
+PART = """\
+import os, signal, sys, time
+from seaway.home import Home
+from seaway.supervisor.locks import acquire
+name, home = {"supervise": "supervisor"}.get(sys.argv[1], sys.argv[1]), Home.find()
+note = lambda word: os.write(os.open(home.root / "story", os.O_WRONLY | os.O_APPEND | os.O_CREAT), word.encode())
+def leave(*_):
+    note(f"stopped {name}\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if (home.root / f"{name}.deaf").exists() else leave)
+lock = acquire(home, name)
+if name == "supervisor" and (home.run / "stopping").exists():  # started by a guard that saw the mark too late
+    os._exit(0)
+note(f"started {name}\\n")
+if (home.root / f"{name}.broken").exists():
+    os._exit(3)
+while True:
+    signal.pause()
+"""
+"""A process that does what the supervisor sees of a part: it holds the lock, and ends on SIGTERM."""
+
+
+def command_of(part: str) -> list[str]:
+    return [sys.executable, "-c", PART, part]
+
+
+async def wait_for(condition: Callable[[], object], what: str, timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
+        await asyncio.sleep(0.02)
+
+
+def start_node() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(command_of("node"), start_new_session=True)
+    process.returncode = 0  # the supervisor reaps it, not this object
+    return process
+
+
+def story(home: Home) -> list[str]:
+    path = home.root / "story"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def pid_of(home: Home, part: str) -> int:
+    holder = find_holder(home, part)
+    return holder.pid if holder else 0
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    home = Home(tmp_path / "home").create()
+    monkeypatch.setenv("SEAWAY_HOME", str(home.root))
+    monkeypatch.setattr(processes, "command_of", command_of)
+    yield home
+    mark_stopping(home)  # guards end: none may start the real supervisor once the patch is undone
+    for thread in threading.enumerate():
+        if thread.name == "guard":
+            if pid := pid_of(home, "supervisor"):
+                os.kill(pid, signal.SIGKILL)
+            thread.join(20)
+    for part in (*PARTS, "supervisor"):
+        if (pid := pid_of(home, part)) and pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def supervising(home: Home) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a supervisor in this process; stop it by SIGTERM at the end."""
+
+    async def stop_apps() -> None:
+        with (home.root / "story").open("a") as file:
+            file.write("stopped apps\n")
+
+    task = asyncio.create_task(supervise.Supervisor(home, Settings(routers=1), stop_apps).run())
+    try:
+        await wait_for(lambda: task.done() or all(pid_of(home, part) for part in PARTS), "every part runs")
+        yield task
+    finally:
+        if not task.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+
+async def test_parts_start_and_stop_in_order(home: Home) -> None:
+    """Routers finish first, then the apps are stopped, then the agent and the control plane; nothing stays."""
+    async with supervising(home):
+        pass
+    told = [line for line in story(home) if line.startswith("stopped")]
+    assert told[:2] == ["stopped router-0", "stopped apps"]
+    assert sorted(told[2:]) == ["stopped control", "stopped node"]
+    assert not any(pid_of(home, part) for part in (*PARTS, "supervisor"))
+    assert is_stopping(home)
+
+
+async def test_a_part_that_runs_is_adopted(home: Home) -> None:
+    """A supervisor that finds parts running starts no second one, and brings an adopted one back when it dies."""
+    running = start_node()
+    await wait_for(lambda: pid_of(home, "node") == running.pid, "it runs")
+    async with supervising(home):
+        assert pid_of(home, "node") == running.pid
+        assert story(home).count("started node") == 1
+        os.kill(running.pid, signal.SIGKILL)
+        await wait_for(lambda: story(home).count("started node") == 2, "it comes back")
+
+
+async def test_a_part_that_keeps_dying_is_started_ever_more_slowly(home: Home) -> None:
+    """Delays double from 0.1 s; the others run on meanwhile."""
+    async with supervising(home):
+        others = {part: pid_of(home, part) for part in ("node", "router-0")}
+        (home.root / "control.broken").touch()
+        begins = []
+        os.kill(pid_of(home, "control"), signal.SIGKILL)
+        for count in range(2, 7):
+            await wait_for(lambda count=count: story(home).count("started control") >= count, f"start {count}")  # type: ignore[misc]
+            begins.append(time.monotonic())
+        assert begins[-1] - begins[0] >= 0.2 + 0.4 + 0.8 + 1.6
+        assert {part: pid_of(home, part) for part in others} == others
+        (home.root / "control.broken").unlink()
+        await wait_for(lambda: pid_of(home, "control"), "it runs once it can")
+
+
+async def test_a_part_deaf_to_sigterm_is_killed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping ends."""
+    monkeypatch.setattr(supervise, "PART_STOP_LIMIT", 0.3)
+    (home.root / "node.deaf").touch()
+    async with supervising(home):
+        deaf = pid_of(home, "node")
+    assert "stopped node" not in story(home)
+    with pytest.raises(ProcessLookupError):
+        os.kill(deaf, 0)
+
+
+async def test_apps_are_stopped_by_an_agent_even_if_it_was_away(home: Home) -> None:
+    """`stop_parts` starts the agent first when it is gone, and stops it after the apps."""
+    seen = []
+
+    async def stop_apps() -> None:
+        await wait_for(lambda: pid_of(home, "node"), "the agent is there for the apps")
+        seen.append(pid_of(home, "node"))
+
+    await supervise.stop_parts(home, stop_apps)
+    assert seen[0]
+    assert not pid_of(home, "node")
+    await asyncio.to_thread(os.waitpid, seen[0], 0)
+
+
+async def test_parts_are_stopped_when_stopping_the_apps_fails(home: Home) -> None:
+    """An error on the way leaves no part behind, and is not hidden."""
+    node = start_node()
+    await wait_for(lambda: pid_of(home, "node"), "it runs")
+
+    async def fail() -> None:
+        raise RuntimeError("the agent does not answer")
+
+    with pytest.raises(RuntimeError, match="does not answer"):
+        await supervise.stop_parts(home, fail)
+    await asyncio.to_thread(os.waitpid, node.pid, 0)
+    assert "stopped node" in story(home)
+
+
+async def test_a_second_supervisor_is_told_who_holds_the_home(home: Home) -> None:
+    """By the lock, by pid; what runs is not touched."""
+    async with supervising(home):
+        before = [pid_of(home, part) for part in PARTS]
+        with pytest.raises(Held) as held:
+            acquire(home, "supervisor")
+        assert held.value.pid == os.getpid()
+        with pytest.raises(PlatformError, match=rf"pid {os.getpid()}.*seaway down.*SEAWAY_HOME"):
+            check_startable(home, Settings(http_port=free_port(), api_port=free_port()))
+        assert [pid_of(home, part) for part in PARTS] == before
+
+
+async def test_the_guard_brings_the_supervisor_back_until_it_is_stopped_on_purpose(home: Home) -> None:
+    """Killed: another one. Marked as stopping: none, and the guard ends."""
+    thread = start_guard(home)
+    await wait_for(lambda: pid_of(home, "supervisor"), "the guard starts one")
+    first = pid_of(home, "supervisor")
+    os.kill(first, signal.SIGKILL)
+    await wait_for(lambda: pid_of(home, "supervisor") not in (0, first), "another one")
+    mark_stopping(home)
+    os.kill(pid_of(home, "supervisor"), signal.SIGKILL)
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+    assert not pid_of(home, "supervisor")
+
+
+async def test_many_guards_bring_back_one_supervisor(home: Home) -> None:
+    """Each part has a guard; whoever comes second finds the lock taken and leaves."""
+    threads = [start_guard(home) for _ in range(5)]
+    await wait_for(lambda: pid_of(home, "supervisor"), "one runs")
+    await wait_for(lambda: len(story(home)) >= 1, "it says so")
+    assert guard.is_stopping(home) is False
+    mark_stopping(home)
+    os.kill(pid_of(home, "supervisor"), signal.SIGKILL)
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 15)
+    assert story(home).count("started supervisor") == 1
