@@ -64,7 +64,9 @@ def test_haproxy_takes_its_file(rendered: Path, master: str) -> None:
 def test_keepalived_takes_its_file(rendered: Path, master: str) -> None:
     """It says nothing about a sound file (and ends itself by a signal, for it has a script); 5 means a wrong one."""
     program = need("keepalived", "keepalived")
-    script = 'ip link add ens3 type dummy && exec "$1" -t -f "$2"'  # it insists on an interface that is there
+    script = (
+        'ip link add ens3 type veth peer name ens4 && exec "$1" -t -f "$2"'  # it insists on an interface that is there
+    )
     words = ("unshare", "--net", "sh", "-ec", script, "sh", program)
     config = rendered / f"machines/{master}/etc/keepalived/keepalived.conf"
     code, said = run(*words, str(config))

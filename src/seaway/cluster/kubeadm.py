@@ -66,7 +66,7 @@ def make_init(cluster: Cluster, master: Master) -> dict[str, Any]:
         "nodeRegistration": {"name": master.name},
     }
     if cluster.minor >= 22:
-        document["patches"] = {"directory": "/etc/kubernetes/patches"}
+        document["patches"] = {"directory": "/etc/kubernetes/kubeadm/patches"}
     return document
 
 
