@@ -145,7 +145,6 @@ def test_what_is_wrong_is_found(bad: Bad) -> None:
     else:
         assert told["anonymous", "api bad"] == "answers 200 to a request without credentials"
     assert told["expiry", "api bad"] == "its certificate ends in 9 days"
-    assert told["tls", "api bad"].startswith("still speaks TLS 1.")
     assert told["tls", "etcd bad"] == f"answers plain HTTP at {BAD}:2379"
     assert told["members", "api"] == "there is only one API server"
     assert told["members", "scheduler bad"] == f"does not answer at {BAD}:10259"

@@ -80,7 +80,7 @@ def connects(host: str, port: int) -> bool:
 
 def see_tls(host: str, port: int, access: Access) -> Tls | None:
     """Return the server's side of a handshake, or None if there is no TLS."""
-    certificate = certificate_of(host, port, access.context(verify=False))
+    certificate = certificate_of(host, port, permissive(access.context(verify=False)))
     if certificate is None:
         return None
     problem = ""
@@ -121,17 +121,24 @@ def certificate_of(host: str, port: int, context: ssl.SSLContext) -> x509.Certif
         return None
 
 
+def permissive(context: ssl.SSLContext, only: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """Let a context speak outdated protocols and ciphers too, or `only` one; for looking, never for telling."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # outdated on purpose
+        context.minimum_version = only or ssl.TLSVersion.TLSv1
+        if only:
+            context.maximum_version = only
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
 def old_protocols(host: str, port: int) -> list[str]:
     """Return the outdated protocols that a server still speaks."""
     spoken = []
     for version, name in OLD:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = permissive(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), version)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # outdated on purpose
-            context.minimum_version = context.maximum_version = version
-        context.set_ciphers("ALL:@SECLEVEL=0")
         try:
             handshake(host, port, context)
         except ssl.SSLError as error:
