@@ -87,7 +87,7 @@ class Platform:
         began = time.time()
         envoy.send_signal(signal.SIGSTOP)
         held = [c for c in psutil.net_connections("tcp") if c.laddr and c.raddr and c.laddr.port == self.http_port]
-        ports = frozenset(c.raddr.port for c in held if c.pid in (envoy.pid, None))
+        ports = frozenset(c.raddr.port for c in held if c.raddr and c.pid in (envoy.pid, None))
         os.kill(relay, signal.SIGKILL)
         envoy.kill()
         wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")
