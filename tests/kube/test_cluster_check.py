@@ -25,8 +25,8 @@ from tests.kube.fixture import Cluster
 from tests.kube.lab import nodes
 from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.machine import command
-from tests.kube.lab.processes import alive, kill, start, wait
-from tests.kube.lab.settings import FAST, NETWORK, STATE
+from tests.kube.lab.processes import forget, start, wait
+from tests.kube.lab.settings import FAST, MASTERS, NETWORK, STATE
 
 pytestmark = pytest.mark.timeout(180)
 BAD = f"{NETWORK}.9"
@@ -77,36 +77,60 @@ class Bad:
     mode: str
 
 
-@pytest.fixture(params=["AlwaysAllow", "RBAC"])
-def bad(lab: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bad]:
-    """A single etcd on plain HTTP; an API server that lets users do anything, or lets anybody in (it refuses both)."""
+@pytest.fixture
+def host(lab: Cluster) -> Iterator[list[str]]:
+    """An address of its own for bad servers, in a master's network; the words that put a command there."""
     inside = nodes.inside("master3")
-    pki = STATE / "master1/etc/kubernetes/pki"
     command(*inside, "ip", "addr", "add", f"{BAD}/24", "dev", "eth0")
-    url, peer = f"http://{BAD}:2379", f"http://{BAD}:2380"
-    etcd = ["etcd", "--name=bad", f"--data-dir={FAST}/bad", f"--listen-client-urls={url}",
-            f"--advertise-client-urls={url}",
-            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=bad={peer}"]  # fmt: skip
-    api = [str(ensure_binaries() / "kube-apiserver"), f"--etcd-servers={url}", f"--bind-address={BAD}",
-           "--secure-port=6444",
-           f"--client-ca-file={pki}/ca.crt", *serve_with(tmp_path), f"--authorization-mode={request.param}",
-           "--anonymous-auth=true", "--service-account-issuer=bad", f"--service-account-key-file={pki}/sa.pub",
-           f"--service-account-signing-key-file={pki}/sa.key", "--service-cluster-ip-range=10.174.0.0/16"]  # fmt: skip
-    names = ("bad-etcd", "bad-apiserver")
     try:
-        start(names[0], [*inside, *etcd])
-        start(names[1], [*inside, *api])
-        made = describe_bad(lab, tmp_path, request.param)
-        access = read_kubeconfig(made.kubeconfig)
-        context = access.context(verify=False)
-        wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=names)
-        yield made
+        yield inside
     finally:
-        for name in names:
-            if alive(name):
-                kill(name)
+        for name in ("bad-etcd", "bad-apiserver"):
+            forget(name)
         command(*inside, "ip", "addr", "del", f"{BAD}/24", "dev", "eth0")
+        shutil.rmtree(FAST / "bad", ignore_errors=True)
+
+
+@pytest.fixture(params=["AlwaysAllow", "RBAC"])
+def bad(lab: Cluster, host: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> Bad:
+    """A single etcd on plain HTTP; an API server that lets users do anything, or lets anybody in (it refuses both)."""
+    url, peer = f"http://{BAD}:2379", f"http://{BAD}:2380"
+    flags = {
+        "name": "bad",
+        "data-dir": f"{FAST}/bad",
+        "listen-client-urls": url,
+        "advertise-client-urls": url,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"bad={peer}",
+    }
+    start("bad-etcd", [*host, "etcd", *(f"--{name}={value}" for name, value in flags.items())])
+    return start_apiserver(lab, host, tmp_path, request.param, f"--etcd-servers={url}")
+
+
+def start_apiserver(lab: Cluster, host: list[str], folder: Path, mode: str, *etcd: str) -> Bad:
+    """Start an API server that asks for anonymous access, restricts no node and encrypts nothing."""
+    pki = STATE / "master1/etc/kubernetes/pki"
+    flags = {
+        "bind-address": BAD,
+        "secure-port": "6444",
+        "client-ca-file": f"{pki}/ca.crt",
+        "authorization-mode": mode,
+        "anonymous-auth": "true",
+        "service-account-issuer": "bad",
+        "service-account-key-file": f"{pki}/sa.pub",
+        "service-account-signing-key-file": f"{pki}/sa.key",
+        "service-cluster-ip-range": "10.173.0.0/16",
+        "endpoint-reconciler-type": "none",  # nobody is to be sent here
+    }
+    program = str(ensure_binaries() / "kube-apiserver")
+    words = [*host, program, *etcd, *serve_with(folder), *(f"--{name}={value}" for name, value in flags.items())]
+    start("bad-apiserver", words)
+    made = describe_bad(lab, folder, mode)
+    access = read_kubeconfig(made.kubeconfig)
+    context = access.context()
+    wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=["bad-apiserver"])
+    return made
 
 
 def serve_with(folder: Path) -> list[str]:
@@ -150,3 +174,28 @@ def test_what_is_wrong_is_found(bad: Bad) -> None:
     assert told["members", "scheduler bad"] == f"does not answer at {BAD}:10259"
     assert any(line.startswith("etcd's members and encryption") for line in seen["not_checked"])
     assert all(finding["advice"] for finding in seen["findings"])
+
+
+def test_a_secret_in_plain_text_is_found(lab: Cluster, host: list[str], tmp_path: Path) -> None:
+    """One master without the encryption key writes what all the others read; it is found where it lies, in etcd."""
+    pki = STATE / "master1/etc/kubernetes/pki"
+    flags = (
+        f"--etcd-servers=https://{MASTERS['master1']}:2379",
+        f"--etcd-cafile={pki}/etcd/ca.crt",
+        f"--etcd-certfile={pki}/apiserver-etcd-client.crt",
+        f"--etcd-keyfile={pki}/apiserver-etcd-client.key",
+    )
+    careless = start_apiserver(lab, host, tmp_path, "RBAC", *flags)
+    access = read_kubeconfig(careless.kubeconfig)
+    secret = {"metadata": {"name": "shown"}, "stringData": {"password": "correct horse"}}
+    url = f"{access.server}/api/v1/namespaces/kube-public/secrets"
+    words = ("--kubeconfig", str(lab.kubeconfig), "-f", str(STATE / "cluster.toml"), "-d", str(STATE / "render"))
+    try:
+        assert ask(url, access.context(), method="POST", body=secret).status == 201
+        code, seen = run_check(*words)
+    finally:
+        lab.kubectl("-n", "kube-public", "delete", "secret", "shown", "--ignore-not-found")
+    found = next(finding for finding in seen["findings"] if finding["check"] == "encryption")
+    assert code == 1
+    assert "are plain text, such as kube-public/shown" in found["problem"]
+    assert "correct horse" not in json.dumps(seen)

@@ -62,6 +62,13 @@ def kill(name: str, number: int = signal.SIGKILL) -> None:
     os.kill(pid_of(name), number)
 
 
+def forget(name: str) -> None:
+    """Kill a process that is no part of the cluster (a test's own) if it runs, and no longer count it."""
+    if alive(name):
+        kill(name)
+    (PIDS / name).unlink(missing_ok=True)
+
+
 def alive(name: str) -> bool:
     """Return whether a process that `start` started still runs."""
     try:
