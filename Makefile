@@ -1,4 +1,4 @@
-.PHONY: install demo check test lint types imports unit format clean
+.PHONY: kube-up kube-down install demo check test lint types imports unit format clean
 PY = .venv/bin/python
 
 install:
@@ -29,3 +29,9 @@ test: install
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+kube-up: install
+	@$(PY) -m tests.kube.lab up
+
+kube-down: install
+	@$(PY) -m tests.kube.lab down

@@ -38,6 +38,10 @@ TIERS = (
     Tier("property", ([*PYTEST, "tests/property"],), {"SEAWAY_SCHEDULES": "1500"}),
     Tier("contract", ([*PYTEST, "tests/contract"],)),
     Tier("end to end", ([*PYTEST, "tests/e2e"],)),
+    Tier(
+        "kubernetes",  # first the test cluster itself, then what runs on one; each skips, saying why, where it cannot
+        ([*PYTEST, "tests/kube/lab"], [*PYTEST, "tests/kube", "--ignore=tests/kube/lab"]),
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: an API server of its own for the module, a namespace for each test."""
+"""Fixtures: a whole cluster, or an API server alone, for the session; a namespace for each test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from seaway.kube.client import KubeClient
 from seaway.kube.config import load_config
 from seaway.kube.installing import install_crds
 from tests.kube.api_server import ApiServer
+from tests.kube.fixture import Cluster, given_cluster, own_cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,20 @@ async def namespace(kube: KubeClient) -> str:
     name = f"t{secrets.token_hex(4)}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return name
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster of SEAWAY_TEST_KUBECONFIG, or one that is started here and removed afterwards.
+
+    Skips, saying why, where neither is possible.
+    """
+    given = given_cluster()
+    if given is not None:
+        yield given
+        return
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with own_cluster() as made:
+        yield made

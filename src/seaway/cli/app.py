@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from seaway.cli.commands import access, apps, deploys, oneoff, platform, processes, releases, settings, watching
+from seaway.cli.commands import (
+    access,
+    apps,
+    cluster,
+    deploys,
+    oneoff,
+    platform,
+    processes,
+    releases,
+    settings,
+    watching,
+)
 from seaway.cli.commands.platform import PlatformCommands
 from seaway.cli.group import RootGroup
 
@@ -24,7 +35,7 @@ def build_cli(platform_commands: PlatformCommands) -> typer.Typer:
     )
     app.callback()(_root)
     platform.add(app, platform_commands)
-    for module in (apps, deploys, releases, processes, settings, watching, oneoff, access):
+    for module in (apps, deploys, releases, processes, settings, watching, oneoff, access, cluster):
         module.add(app)
     return app
 

@@ -1,0 +1,1 @@
+"""Secured, highly available Kubernetes masters: what their machines need (`render`), and whether it is so (`check`)."""

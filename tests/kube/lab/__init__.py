@@ -1,0 +1,1 @@
+"""The test cluster: a real, highly available Kubernetes of three nodes on this machine."""

@@ -1,0 +1,200 @@
+"""Masters made by `seaway cluster render`: one API server, one etcd member, the leading controllers die unnoticed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from seaway.cluster.kubeconfig import read_kubeconfig
+from seaway.cluster.probing import ask
+from tests.kube.fixture import Cluster
+from tests.kube.lab.cluster import restart
+from tests.kube.lab.processes import kill
+from tests.kube.lab.settings import API, MASTERS, STATE
+
+pytestmark = pytest.mark.timeout(300)
+NAMESPACE = f"masters-die-{os.getpid()}"
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: web
+          image: IMAGE
+          command: [sh, -c, "echo ok >/www/index.html; exec httpd -f -p 8080 -h /www"]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+"""
+
+
+@dataclass
+class Watcher:
+    """Asks all pods and the API again and again; every failure is kept with its time."""
+
+    cluster: Cluster
+    pods: list[str]
+    failures: list[str] = field(default_factory=list)
+    asked: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        access = read_kubeconfig(self.cluster.kubeconfig)
+        context = access.context()
+        while not self.stop.wait(0.1):
+            for address in self.pods:
+                self.note(address, lambda a=address: ask(f"http://{a}:8080/", None).status)  # type: ignore[misc]
+            self.note("API", lambda: ask(f"https://{API}:6443/api/v1/namespaces/{NAMESPACE}", context).status)
+
+    def note(self, what: str, request: Callable[[], int]) -> None:
+        self.asked += 1
+        began = time.monotonic()
+        status = request()
+        if status != 200:
+            self.failures.append(f"{what}: {status} after {time.monotonic() - began:.1f} s")
+
+
+@pytest.fixture
+def watcher(cluster: Cluster) -> Iterator[Watcher]:
+    """Three pods that serve, watched; afterwards all parts run again and the namespace is gone."""
+    if not cluster.lab:
+        pytest.skip("masters are killed in the project's own test cluster only")
+    if not cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
+        cluster.kubectl("create", "namespace", NAMESPACE)
+    cluster.kubectl("-n", NAMESPACE, "delete", "deployment", "--all")
+    wait_until(lambda: not list_pods(cluster))
+    cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/web", "--timeout=90s")
+    made = Watcher(cluster, [pod["status"]["podIP"] for pod in list_pods(cluster)])
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.stop.set()
+        thread.join()
+        cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", "--replicas=0", check=False)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> float:
+    """Wait for a condition; return the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def list_pods(cluster: Cluster) -> list[Any]:
+    found: list[Any] = cluster.get("-n", NAMESPACE, "pods", "-l", "app=web")
+    return found
+
+
+def scale(cluster: Cluster, count: int) -> float:
+    """Scale by kubectl through the balancer and wait until it is done; return the seconds that it took."""
+    began = time.monotonic()
+    cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", f"--replicas={count}")
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/web", "--timeout=60s")
+    return time.monotonic() - began
+
+
+def check_pods(cluster: Cluster, before: set[str]) -> None:
+    """Those that ran still run, and never restarted."""
+    pods = list_pods(cluster)
+    assert before <= {pod["metadata"]["uid"] for pod in pods}
+    assert {c["restartCount"] for pod in pods for c in pod["status"]["containerStatuses"]} == {0}
+
+
+def uids(cluster: Cluster) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in list_pods(cluster)}
+
+
+def api_ready(cluster: Cluster, master: str) -> bool:
+    context = read_kubeconfig(cluster.kubeconfig).context()
+    return ask(f"https://{MASTERS[master]}:6444/readyz", context).status == 200
+
+
+def test_an_api_server_dies(cluster: Cluster, watcher: Watcher) -> None:
+    """A request that it held at that moment may fail; every other one goes to its neighbour."""
+    before = uids(cluster)
+    kill("master1-kube-apiserver")
+    try:
+        assert scale(cluster, 4) < 20
+        check_pods(cluster, before)
+    finally:
+        restart("master1", "kube-apiserver")
+    wait_until(lambda: api_ready(cluster, "master1"))
+    assert len(watcher.failures) <= 1, watcher.failures
+    assert watcher.asked > 50
+
+
+def test_the_leading_etcd_member_dies(cluster: Cluster, watcher: Watcher) -> None:
+    """The others elect a new one; requests wait for it and do not fail."""
+    before = uids(cluster)
+    leader = find_etcd_leader()
+    kill(f"{leader}-etcd")
+    try:
+        assert scale(cluster, 5) < 30
+        check_pods(cluster, before)
+        assert find_etcd_leader() != leader
+    finally:
+        restart(leader, "etcd")
+    wait_until(lambda: len(etcd_status()) == len(MASTERS))
+    pods = [failure for failure in watcher.failures if not failure.startswith("API")]
+    assert pods == []
+    assert len(watcher.failures) <= 2, watcher.failures  # those under way to the dead member
+
+
+def test_the_leading_controllers_die(cluster: Cluster, watcher: Watcher) -> None:
+    """The others take over when the leases end, after 15 s; meanwhile all that runs runs."""
+    before = uids(cluster)
+    leaders = {name: leader_of(cluster, name) for name in ("kube-controller-manager", "kube-scheduler")}
+    for name, master in leaders.items():
+        kill(f"{master}-{name}")
+    try:
+        assert scale(cluster, 6) < 60
+        check_pods(cluster, before)
+        for name, master in leaders.items():
+            assert leader_of(cluster, name) != master
+    finally:
+        for name, master in leaders.items():
+            restart(master, name)
+    assert watcher.failures == []
+
+
+def etcd_status() -> dict[str, Any]:
+    """Return what each member that answers says of itself."""
+    access = read_kubeconfig(STATE / "admin.conf")
+    pki = STATE / "render/pki"
+    texts = [
+        (pki / name).read_text() for name in ("etcd/ca.crt", "people/etcd-operator.crt", "people/etcd-operator.key")
+    ]
+    context = type(access)("", *texts).context()
+    found = {}
+    for name, address in MASTERS.items():
+        answer = ask(f"https://{address}:2379/v3/maintenance/status", context, method="POST", body={})
+        if answer.status == 200:
+            found[name] = answer.document()
+    return found
+
+
+def find_etcd_leader() -> str:
+    """Return the master whose member leads."""
+    return next(name for name, told in etcd_status().items() if told["leader"] == told["header"]["member_id"])
+
+
+def leader_of(cluster: Cluster, name: str) -> str:
+    """Return the master whose controller manager or scheduler holds the lease."""
+    holder: str = cluster.get("-n", "kube-system", "lease", name)["spec"]["holderIdentity"]
+    return holder.partition("_")[0]
