@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from seaway.model import InstanceState
 from seaway.router.envoy import CLUSTER, SCOPE
+from seaway.router.plane import XdsPlane
 from tests.contract.router_lab import Backend, Lab, free_port, make_app, make_instance
 
 
@@ -250,3 +251,33 @@ async def test_nothing_is_sent_before_the_plane_is_open(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
     finally:
         await first.close()
+
+
+async def test_apps_that_are_held_keep_their_routes_after_a_restart_of_the_control_plane(lab: Lab) -> None:
+    """What cannot be published stays as it was; others change and go; once it is published all is as usual."""
+    blue = await start(lab, "r1")
+    green = await lab.start_backend("green")
+    for name in ("cafe", "kiosk"):
+        lab.set_app(make_app(name, {1: 100}), make_instance(name, 1, green.port))
+    await lab.until_acked("shop", "cafe", "kiosk")
+    await lab.until_healthy("cafe:v1")
+    await lab.plane.stop()
+    lab.plane = XdsPlane()
+    await lab.start_plane()
+    lab.set_app(make_app("cafe", {1: 100}), make_instance("cafe", 1, blue.port))
+    lab.set_app(make_app("kiosk", {1: 100}), make_instance("kiosk", 1, green.port))
+    lab.plane.hold({"shop", "cafe"})
+    lab.plane.open()
+    await lab.until_acked("cafe", "kiosk")
+    await lab.until(lambda: lab.plane.views()[0].healthy.get("cafe:v1") == {f"127.0.0.1:{blue.port}"})
+    assert await lab.get("cafe.localhost") == (200, "blue")
+    assert await lab.get("shop.localhost") == (200, "blue")
+    lab.plane.remove_app("kiosk")
+    await lab.until(lambda: (SCOPE, "kiosk.localhost") not in lab.plane.views()[0].acked)
+    assert (await lab.get("kiosk.localhost"))[0] == 404
+    assert (SCOPE, "shop.localhost") in lab.plane.views()[0].acked
+    lab.set_app(make_app("shop", {2: 100}), make_instance("shop", 2, green.port))
+    await lab.until_acked("shop")
+    await lab.until_healthy("shop:v2")
+    await lab.until(lambda: (CLUSTER, "shop:v1") not in lab.plane.views()[0].acked)
+    assert await lab.get("shop.localhost") == (200, "green")

@@ -42,6 +42,12 @@ def store(stores: Stores) -> Store:
     return stores.store
 
 
+@pytest.fixture
+async def origin(store: Store) -> int:
+    """The revision of the empty store."""
+    return (await store.list(App)).revision
+
+
 def app(name: str, **labels: str) -> App:
     return App(meta=Meta(name=name, labels=labels))
 
@@ -101,7 +107,9 @@ async def test_update_that_changes_nothing_keeps_the_revision(store: Store) -> N
     """A level-triggered writer may write the same again without waking anybody."""
     created = await store.create(app("shop"))
     assert await store.update(created) == created
-    assert (await store.list(App)).revision == created.meta.revision
+    assert await store.get(App, "shop") == created
+    await store.create(app("other"))
+    assert summary(await take(1, store.watch((App,), created.meta.revision))) == [("put", "other")]
 
 
 async def test_update_of_a_stale_read_conflicts(store: Store) -> None:
@@ -176,23 +184,26 @@ async def test_list_is_by_name_and_by_labels(store: Store) -> None:
     assert [d.name for d in (await store.list(App, {"team": "blue"})).documents] == ["a", "c"]
 
 
-async def test_watch_from_the_beginning_tells_everything_in_order(store: Store) -> None:
+async def test_watch_from_the_beginning_tells_everything_in_order(store: Store, origin: int) -> None:
     """Creations, updates and deletions of the kinds asked for, with rising revisions."""
     created = await store.create(app("shop"))
     await record_event(store, about="app shop", reason="AppCreated", message="Made.")
     updated = await store.update(scaled(created, 2))
     await store.delete(App, "shop")
-    seen = await take(3, store.watch((App,), 0))
+    seen = await take(3, store.watch((App,), origin))
     assert summary(seen) == [("put", "shop"), ("put", "shop"), ("deleted", "shop")]
-    assert [change.document for change in seen] == [created, updated, updated]
+    assert [change.document for change in seen[:2]] == [created, updated]
+    last = seen[2].document.meta  # the revision of the last version or of its deletion, as the store has it
+    assert seen[2].document == updated.model_copy(update={"meta": last})
+    assert last.uid == updated.meta.uid
     revisions = [change.revision for change in seen]
     assert revisions == sorted(set(revisions))
     assert revisions[:2] == [created.meta.revision, updated.meta.revision]
 
 
-async def test_watch_wakes_at_once(store: Store) -> None:
+async def test_watch_wakes_at_once(store: Store, origin: int) -> None:
     """A waiting watch hears of a change when its writer does, give or take a moment."""
-    watching = asyncio.create_task(take(1, store.watch((App,), 0)))
+    watching = asyncio.create_task(take(1, store.watch((App,), origin)))
     await asyncio.sleep(0.05)
     assert not watching.done()
     await store.create(app("shop"))
@@ -200,7 +211,7 @@ async def test_watch_wakes_at_once(store: Store) -> None:
         assert summary(await watching) == [("put", "shop")]
 
 
-async def test_list_then_watch_misses_and_repeats_nothing(store: Store) -> None:
+async def test_list_then_watch_misses_and_repeats_nothing(store: Store, origin: int) -> None:
     """While a writer writes, a list plus the watch from its revision hold every document exactly once."""
 
     async def write() -> None:
@@ -209,7 +220,7 @@ async def test_list_then_watch_misses_and_repeats_nothing(store: Store) -> None:
 
     async def follow(after: int) -> list[str]:
         if after:
-            await take(after, store.watch((App,), 0))
+            await take(after, store.watch((App,), origin))
         listing = await store.list(App)
         missing = 40 - len(listing.documents)
         rest = await take(missing, store.watch((App,), listing.revision))
@@ -234,9 +245,9 @@ async def test_watch_from_before_the_kept_changes_expires(store: Store) -> None:
     assert [change.document for change in await waiting] == [event]
 
 
-async def test_watch_of_a_quiet_kind_does_not_expire(store: Store) -> None:
+async def test_watch_of_a_quiet_kind_does_not_expire(store: Store, origin: int) -> None:
     """A watch that has missed nothing goes on, however much was written of other kinds."""
-    watching = asyncio.create_task(take(1, store.watch((Token, App), 0)))
+    watching = asyncio.create_task(take(1, store.watch((Token, App), origin)))
     for number in range(KEPT * 2):
         await record_event(store, about=f"app {number}", reason="Tick", message=f"{number}")
     await store.create(app("shop"))
@@ -246,7 +257,7 @@ async def test_watch_of_a_quiet_kind_does_not_expire(store: Store) -> None:
 async def test_watch_from_the_future_expires(store: Store) -> None:
     """A revision from another history (a restored backup) is not waited for."""
     with pytest.raises(Expired):
-        await take(1, store.watch((App,), 1_000_000))
+        await take(1, store.watch((App,), (await store.list(App)).revision + 1_000_000))
 
 
 async def test_trim_keeps_the_latest(store: Store) -> None:
@@ -259,20 +270,22 @@ async def test_trim_keeps_the_latest(store: Store) -> None:
     assert await store.trim(Event, 3) == 0
 
 
-async def test_reopened_store_has_everything(stores: Stores) -> None:
+async def test_reopened_store_has_everything(stores: Stores, origin: int) -> None:
     """Documents, revision and changes are there after closing and opening."""
     created = await stores.store.create(app("shop", team="red"))
     listing = await stores.store.list(App)
     store = await stores.reopen()
-    assert await store.list(App, {"team": "red"}) == listing
+    again = await store.list(App, {"team": "red"})
+    assert again.documents == listing.documents == (created,)
+    assert again.revision >= listing.revision
     updated = await store.update(scaled(created, 2))
     assert updated.meta.revision > created.meta.revision
-    assert summary(await take(2, store.watch((App,), 0))) == [("put", "shop"), ("put", "shop")]
+    assert summary(await take(2, store.watch((App,), origin))) == [("put", "shop"), ("put", "shop")]
 
 
-async def test_closing_ends_watches_and_refuses_work(store: Store) -> None:
+async def test_closing_ends_watches_and_refuses_work(store: Store, origin: int) -> None:
     """Nobody hangs on a closed store."""
-    watching = asyncio.create_task(take(1, store.watch((App,), 0)))
+    watching = asyncio.create_task(take(1, store.watch((App,), origin)))
     await asyncio.sleep(0.01)
     await store.close()
     async with asyncio.timeout(1):

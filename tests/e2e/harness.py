@@ -80,14 +80,17 @@ class Platform:
         """Kill -9 a router and its Envoy; return the kill with the clients' ends of the connections Envoy held.
 
         Envoy is stopped before it is looked at, so that it takes no connection between the look and its end.
-        Those it had not accepted yet belong to no process; none of the other routers' do.
+        Those that nobody had accepted yet belong to no process and are among them.
         """
         relay, envoy = self.find(name), self._find_envoy(name)
         assert relay
         began = time.time()
         envoy.send_signal(signal.SIGSTOP)
-        held = [c for c in psutil.net_connections("tcp") if c.laddr and c.raddr and c.laddr.port == self.http_port]
-        ports = frozenset(c.raddr.port for c in held if c.raddr and c.pid in (envoy.pid, None))
+        ports = frozenset(
+            c.raddr.port
+            for c in psutil.net_connections("tcp")
+            if c.laddr and c.raddr and c.laddr.port == self.http_port and c.pid in (envoy.pid, None)
+        )
         os.kill(relay, signal.SIGKILL)
         envoy.kill()
         wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")

@@ -88,6 +88,18 @@ def test_up_adopts_what_runs_after_everything_of_seaway_was_killed(platform: Pla
 
 
 @pytest.mark.timeout(300)
+def test_down_right_after_the_supervisor_was_killed_leaves_nothing(platform: Platform) -> None:
+    """The parts bring a killed supervisor back, but not once `seaway down` was typed."""
+    for _ in range(3):
+        supervisor = platform.find("supervisor")
+        assert supervisor
+        os.kill(supervisor, signal.SIGKILL)
+        platform.run("down")
+        assert not platform.processes()
+        platform.up()
+
+
+@pytest.mark.timeout(300)
 def test_down_and_up_bring_every_app_back(platform: Platform) -> None:
     """Count, config and routes are as before; nothing ran in between."""
     deploy(platform)

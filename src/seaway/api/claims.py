@@ -5,6 +5,8 @@ from __future__ import annotations
 from seaway.api.collisions import find_owner, select_live
 from seaway.api.deps import ApiDeps
 from seaway.model import App, Release, Rollout, Route
+from seaway.router.table import default_route
+from seaway.store.base import Store
 
 
 async def load_live(deps: ApiDeps, app: str | None = None) -> tuple[tuple[App, ...], tuple[Release, ...]]:
@@ -20,3 +22,19 @@ async def find_route_owner(deps: ApiDeps, route: Route, app: str) -> str | None:
     """Return who else has a route that `app` wants; hold deps.claiming until it is taken."""
     apps, live = await load_live(deps)
     return find_owner(route, app, apps, live, deps.settings.domain)
+
+
+async def judge_app(store: Store, domain: str, app: App, routes: tuple[Route, ...]) -> tuple[str, dict[Route, str]]:
+    """Say what speaks against an app that did not come in by the API: its name, or single routes, a sentence each."""
+    apps = (await store.list(App)).documents
+    live = select_live(apps, (await store.list(Release)).documents, (await store.list(Rollout)).documents)
+    address = default_route(app.name, domain)
+    known = any(other.name == app.name for other in apps)
+    if not known and (owner := find_owner(address, app.name, apps, live, domain)):
+        return f"The app's address {address} belongs to {owner}: choose another name.", {}
+    refused = {
+        route: f"The route {route} belongs to {owner}: take it out of spec.routes, or away from {owner}."
+        for route in routes
+        if (owner := find_owner(route, app.name, apps, live, domain))
+    }
+    return "", refused

@@ -21,6 +21,11 @@ log = structlog.get_logger()
 RESYNC_INTERVAL = 30.0  # seconds; every key once, whatever the watches said
 FIRST_DELAY, LAST_DELAY = 0.05, 10.0  # seconds between tries of a key that fails
 WORKERS = 8
+TELL_AFTER = 4  # passes of a key that failed in a row before somebody is told
+
+
+async def _ignore(key: str, error: Exception) -> None:
+    del key, error
 
 
 class WorkQueue:
@@ -91,16 +96,19 @@ class ControlLoop:
         *,
         clock: Callable[[], datetime],
         sources: tuple[Callable[[], AsyncIterator[str]], ...] = (),
+        on_failure: Callable[[str, Exception], Awaitable[None]] = _ignore,
     ) -> None:
+        """`on_failure` hears of a key whose passes keep failing, once until one is good again."""
         self._store = store
         self._reconcile = reconcile
         self._clock = clock
         self._sources = sources
+        self._on_failure = on_failure
         self._queue = WorkQueue()
         self._failures: dict[str, int] = {}
         self._known: set[str] = set()
         self._unsynced: set[str] = set()
-        self.synced = asyncio.Event()  # every app that was there at the start has been through one good pass
+        self.synced = asyncio.Event()  # every app that was there at the start has been through a pass, good or bad
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -111,6 +119,10 @@ class ControlLoop:
             group.create_task(self._resync(), name="resync")
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"worker-{number}")
+
+    def list_known(self) -> frozenset[str]:
+        """Return the apps there are, as far as the store's watch has told."""
+        return frozenset(self._known)
 
     def kick(self, key: str) -> None:
         """Ask for a pass over an app, or over all ("")."""
@@ -133,6 +145,9 @@ class ControlLoop:
                 delay = min(LAST_DELAY, FIRST_DELAY * 2**failures)
                 log.exception("a pass failed", app=key, again_in=delay, error=str(error))
                 self._queue.add_after(key, delay)
+                self._mark_synced(key)
+                if failures == TELL_AFTER:
+                    await self._on_failure(key, error)
             finally:
                 self._queue.done(key)
 

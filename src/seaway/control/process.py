@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from seaway.home import Home, Settings
 from seaway.model import App, Event, EventSpec, Release, Rollout
 from seaway.router.plane import XdsPlane
 from seaway.router.table import find_collisions
-from seaway.store.base import NotFound, Store
+from seaway.store.base import NotFound, Store, StoreError
 from seaway.store.events import KEEP_EVENTS, record_event
 
 log = structlog.get_logger()
@@ -86,7 +86,7 @@ class ControlPlane:
             on_end=self._pruner.kick,
         )
         sources: tuple[Callable[[], AsyncIterator[str]], ...] = (engine.watch, parts.plane.watch)
-        self._loop = ControlLoop(store, self._reconcile, clock=clock, sources=sources)
+        self._loop = ControlLoop(store, self._reconcile, clock=clock, sources=sources, on_failure=self._note_failure)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -124,7 +124,10 @@ class ControlPlane:
             await self._builds.close()
 
     async def _run_loop(self) -> None:
-        """Wait for the engine, publish every app, only then open xDS: routers keep what they have until then."""
+        """Wait for the engine, publish every app, only then open xDS: routers keep what they have until then.
+
+        An app that cannot be published holds nobody else up, and what routers have of it stays.
+        """
         said = False
         while not await self._reach_engine(quiet=said):
             said = True
@@ -132,8 +135,13 @@ class ControlPlane:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop.run(), name="control-loop")
             await self._loop.synced.wait()
+            held = self._loop.list_known() - self._parts.plane.apps()
+            self._parts.plane.hold(held)
             self._parts.plane.open()
-            log.info("every app is published; routers are served")
+            if held:
+                log.error("routers are served, but keep what they have of these apps", apps=sorted(held))
+            else:
+                log.info("every app is published; routers are served")
 
     async def _reach_engine(self, *, quiet: bool) -> bool:
         try:
@@ -150,10 +158,18 @@ class ControlPlane:
             app = await self._parts.store.get(App, name)
         except NotFound:
             return again
-        if not self._loop.synced.is_set() and name not in self._parts.plane.apps():
+        if name not in self._parts.plane.apps():
             raise EngineUnavailable(f"{name} is not published yet")
         await self._builds.reconcile(app)
         return again
+
+    async def _note_failure(self, app: str, error: Exception) -> None:
+        """Tell where users look that nothing is done for an app any more, and why."""
+        message = f"Nothing can be done for {app} now; what runs goes on, and it is tried again: {error}"
+        with suppress(StoreError):
+            document = await self._parts.store.get(App, app)
+            event = EventSpec(at=utc_now(), app=app, about=f"app {app}", reason="AppStuck", message=message)
+            await self._tell(event, document.spec.team)
 
     async def _tell(self, event: EventSpec, team: str) -> None:
         await record_event(

@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,15 @@ import structlog
 
 from seaway.router.base import RequestTotals, ResourceKey, RouterView
 from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, translate_app, translate_host
+from seaway.router.links import ROUTER_HEADER
 from seaway.router.serving import GRPC_OPTIONS, Context, SessionStream, ads_handler, report_handler
 from seaway.router.table import AppTable, build_hosts
+from seaway.router.tls import is_router, make_server_credentials
 from seaway.router.xds import Catalog, Resource, Session
 
 log = structlog.get_logger("seaway.router")
 
 SECRET_FILE = "router.secret"  # noqa: S105  # the name of the file
-ROUTER_HEADER = "seaway-router"
 _HOST_OWNER = "host "
 
 
@@ -53,7 +54,7 @@ class _Router:
     """What is known of one router; the mappings are handed out as live read-only views."""
 
     seen_at: datetime
-    stream: SessionStream | None = None
+    reports: object | None = None  # its report stream
     ready: bool = False
     rejected: dict[ResourceKey, str] = field(default_factory=dict)
     healthy: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class _Router:
     def view(self, name: str) -> RouterView:
         return RouterView(
             name=name,
-            connected=self.stream is not None and self.ready,
+            connected=self.reports is not None and self.ready,
             seen_at=self.seen_at,
             acked=MappingProxyType(self.acked),
             rejected=MappingProxyType(self.rejected),
@@ -82,11 +83,14 @@ class XdsPlane:
     """Implements `RouterPlane`.
 
     Publish every app (`set_app`) before `open`: until then routers are told nothing and go on with their last
-    good resources; from then on what is not published is gone. All methods belong to one event loop.
+    good resources; from then on what is not published is gone, but for apps that are held (`hold`). All methods
+    belong to one event loop.
     """
 
     def __init__(self) -> None:
-        self._catalog = Catalog(is_open=False)
+        self._catalog = Catalog(is_open=False, holds=self._holds)
+        self._held: set[str] = set()  # apps that are there, but could not be published yet
+        self._gone: set[ResourceKey] = set()  # hosts taken back while something is held: these are to go
         self._owned: dict[str, dict[ResourceKey, str]] = {}  # owner -> its keys and their versions
         self._owners: dict[ResourceKey, str] = {}
         self._former: dict[ResourceKey, str] = {}  # removed keys that some router still has, and who had them
@@ -97,19 +101,51 @@ class XdsPlane:
         self._watchers: set[_Watcher] = set()
         self._server: grpc.aio.Server | None = None
         self._secret = ""
+        self._turned = asyncio.Event()
 
-    async def start(self, socket: Path, secret: str) -> None:
-        """Listen on a unix socket; only routers that show `secret` are served."""
+    async def start(self, socket: Path, secret: str, tls: tuple[str, Path] | None = None) -> None:
+        """Listen on a unix socket; only routers that show `secret` are served.
+
+        With `tls`, an address ("ip:port") and a folder of certificates (see `seaway.router.tls`), listen there too
+        for routers of other machines; those show a certificate instead.
+        """
         self._secret = secret
         self._server = grpc.aio.server(options=GRPC_OPTIONS)
         self._server.add_generic_rpc_handlers((ads_handler(self._serve_ads), report_handler(self._serve_reports)))
         self._server.add_insecure_port(f"unix:{socket}")
+        if tls:
+            self._server.add_secure_port(tls[0], make_server_credentials(tls[1]))
         await self._server.start()
         socket.chmod(0o600)
 
     def open(self) -> None:
         """Begin to serve: everything is published."""
         self._catalog.open()
+        self._turn()
+
+    def hold(self, apps: Iterable[str]) -> None:
+        """Name the apps that are there but cannot be published: routers keep what they have of them meanwhile."""
+        self._held = set(apps) - self._tables.keys()
+        self._catalog.poke()
+
+    def _holds(self, key: ResourceKey) -> bool:
+        if not self._held:
+            return False
+        if key[0] == SCOPE:  # nobody knows which hosts those apps have
+            return key not in self._gone
+        return key[1].rpartition(":")[0] in self._held
+
+    def _let_go(self, app: str) -> None:
+        if app in self._held:
+            self._held.discard(app)
+            if not self._held:
+                self._gone.clear()
+            self._catalog.poke()
+
+    def close(self) -> None:
+        """Serve nothing: what is published may be out of date. Routers go to another replica if there is one."""
+        self._catalog.is_open = False
+        self._turn()
 
     async def stop(self) -> None:
         """Close all streams; routers go on by themselves."""
@@ -132,6 +168,7 @@ class XdsPlane:
             gone = (before.hosts if before else frozenset()) - table.hosts
             self._leave_hosts(table.app, gone)
             self._publish_hosts(table.hosts | gone, table.app)
+        self._let_go(table.app)
 
     def remove_app(self, app: str) -> None:
         """Take back everything of an app."""
@@ -141,6 +178,7 @@ class XdsPlane:
             self._leave_hosts(app, table.hosts)
             self._publish_hosts(table.hosts, app)
         self._put(app, {})
+        self._let_go(app)
 
     def app_versions(self, app: str) -> Mapping[ResourceKey, str]:
         """Return the version of every resource the app needs: its own and the hosts it shares."""
@@ -166,6 +204,8 @@ class XdsPlane:
         removals = self._owned.get(owner, {}).keys() - packed.keys()
         for key in removals:
             del self._owners[key]
+            if self._held:
+                self._gone.add(key)
             if any(key in router.acked for router in self._routers.values()):
                 self._former[key] = cause or owner
         for key in packed:
@@ -230,7 +270,8 @@ class XdsPlane:
 
     async def _authenticate(self, context: Context) -> str:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-        if not hmac.compare_digest(metadata.get("authorization", "").encode(), f"Bearer {self._secret}".encode()):
+        shown, wanted = metadata.get("authorization", "").encode(), f"Bearer {self._secret}".encode()
+        if not is_router(context.auth_context()) and not hmac.compare_digest(shown, wanted):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"wrong secret: read it from {SECRET_FILE}")
         name = metadata.get(ROUTER_HEADER, "")
         if not name:
@@ -238,44 +279,45 @@ class XdsPlane:
         return name
 
     async def _serve_ads(self, requests: AsyncIterator[Any], context: Context) -> None:
+        """Send resources; what becomes of them comes with the router's reports, wherever it gets them from."""
         name = await self._authenticate(context)
-        router = self._routers.setdefault(name, _Router(seen_at=datetime.now(UTC)))
-        session = Session(self._catalog, lambda keys: self._hear_answer(router, keys))
-        stream = SessionStream(session, self._catalog)
-        router.stream, router.acked, router.rejected = stream, session.ledger.acked, {}
-        router.seen_at = datetime.now(UTC)
-        log.info("router connected", router=name)
-        self._tell(("",))
-        try:
-            await stream.run(requests, context)
-        finally:
-            if router.stream is stream:  # else a newer stream of the same router took over
-                router.stream = None
-                router.ready = False
-                router.seen_at = datetime.now(UTC)
-                log.info("router gone", router=name)
-                self._tell(("",))
-
-    def _hear_answer(self, router: _Router, keys: Collection[ResourceKey]) -> None:
-        router.seen_at = datetime.now(UTC)
-        rejected = router.stream.session.ledger.rejected if router.stream else {}
-        for key in keys:
-            if refused := rejected.get(key):
-                router.rejected[key] = refused[1]
-            else:
-                router.rejected.pop(key, None)
-        self._tell(self._find_owners(keys))
-        for key in self._former.keys() & keys:
-            if not any(key in other.acked for other in self._routers.values()):
-                del self._former[key]
+        log.info("router takes its routes here", router=name)
+        await SessionStream(Session(self._catalog), self._catalog).run(requests, context)
 
     async def _serve_reports(self, requests: AsyncIterator[Any], context: Context) -> None:
         name = await self._authenticate(context)
         router = self._routers.setdefault(name, _Router(seen_at=datetime.now(UTC)))
-        router.healthy.clear()
-        router.totals.clear()
-        async for data in requests:
-            self._take_report(router, json.loads(data))
+        mine = router.reports = object()
+        for known in (router.acked, router.rejected, router.healthy, router.totals):
+            known.clear()  # the first message has everything
+        log.info("router connected", router=name)
+        self._tell(("",))
+        speaking = asyncio.create_task(self._tell_open(context))
+        try:
+            async for data in requests:
+                if router.reports is mine:
+                    self._take_report(router, json.loads(data))
+        finally:
+            speaking.cancel()
+            if router.reports is mine:  # else a newer stream of the same router took over
+                router.reports, router.ready = None, False
+                router.seen_at = datetime.now(UTC)
+                log.info("router gone", router=name)
+                self._tell(("",))
+
+    async def _tell_open(self, context: Context) -> None:
+        """Tell a router whether its resources can be had here, now and whenever that changes."""
+        said: bool | None = None
+        while True:
+            turned = self._turned
+            if said is not self._catalog.is_open:
+                said = self._catalog.is_open
+                await context.write(json.dumps({"open": said}).encode())
+            await turned.wait()
+
+    def _turn(self) -> None:
+        self._turned.set()
+        self._turned = asyncio.Event()
 
     def _take_report(self, router: _Router, report: dict[str, Any]) -> None:
         """Take in one report; its fields are described in `seaway.router.reports`."""
@@ -283,6 +325,11 @@ class XdsPlane:
         if "ready" in report and report["ready"] != router.ready:
             router.ready = report["ready"]
             self._tell(("",))
+        keys = {*_update(router.acked, report.get("acked", {})), *_update(router.rejected, report.get("rejected", {}))}
+        self._tell(self._find_owners(keys))
+        for key in self._former.keys() & keys:
+            if not any(key in other.acked for other in self._routers.values()):
+                del self._former[key]
         clusters = report.get("healthy", {})
         for cluster, addresses in clusters.items():
             if addresses:
@@ -297,6 +344,17 @@ class XdsPlane:
             router.active = {cluster: sum(counts.values()) for cluster, counts in router.busy.items()}
             router.active_at = datetime.fromisoformat(report["at"])
             self._tell(self._draining)
+
+
+def _update(known: dict[ResourceKey, str], news: Mapping[str, Mapping[str, str | None]]) -> Iterator[ResourceKey]:
+    """Write news (type URL -> name -> value, None: gone) into what is known; yield the keys."""
+    for kind, names in news.items():
+        for name, value in names.items():
+            if value is None:
+                known.pop((kind, name), None)
+            else:
+                known[kind, name] = value
+            yield kind, name
 
 
 class _Watcher:

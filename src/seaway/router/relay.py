@@ -8,8 +8,7 @@ version stays. The control plane may be away for any time; resources are on disk
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsResponse
 from seaway.router.base import ResourceKey
 from seaway.router.disk import LastGood
 from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER
-from seaway.router.plane import ROUTER_HEADER
+from seaway.router.links import Connector, ControlLinks, StreamEnded
 from seaway.router.reports import Reporter
 from seaway.router.serving import (
     ADS_METHOD,
     ADS_SERVICE,
     GRPC_OPTIONS,
-    REPORT_METHOD,
-    REPORT_SERVICE,
     Context,
     SessionStream,
     ads_handler,
@@ -42,13 +39,8 @@ from seaway.router.xds import Catalog, Resource, Session
 
 log = structlog.get_logger("seaway.router")
 
-RECONNECT_FIRST, RECONNECT_LAST = 0.05, 1.0  # seconds between attempts to reach the control plane
 LOAD_INTERVALS = ((1_000, 0.5), (10_000, 1.0), (1 << 30, 2.0))
 """Seconds between load reports, by the number of clusters: a report names them all."""
-
-
-class StreamEnded(Exception):
-    """The control plane closed a stream."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,6 @@ class Relay:
         self._refused: dict[ResourceKey, tuple[str, str]] = {}  # version and message of what Envoy rejected
         self._stream: SessionStream | None = None
         self._answered = asyncio.Event()
-        self._reached = False
         self._server: grpc.aio.Server | None = None
         self._warming = Warming(reporter, self._poke)
         for cluster in self._catalog.of_type(ENDPOINTS):
@@ -136,32 +127,9 @@ class Relay:
 
     # Upstream
 
-    async def follow(self, target: str, read_secret: Callable[[], str]) -> None:
-        """Keep connected to the control plane at a gRPC target (for example unix:PATH), for ever."""
-        delay = RECONNECT_FIRST
-        while True:
-            self._reached = False
-            metadata = (("authorization", f"Bearer {read_secret()}"), (ROUTER_HEADER, self._name))
-            try:
-                async with (
-                    grpc.aio.insecure_channel(target, options=GRPC_OPTIONS) as channel,
-                    asyncio.TaskGroup() as tasks,
-                ):
-                    tasks.create_task(self._exchange(channel, metadata))
-                    tasks.create_task(self._report(channel, metadata))
-            except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, StreamEnded) as group:
-                self._log_break(group.exceptions)
-            delay = RECONNECT_FIRST if self._reached else min(delay * 2, RECONNECT_LAST)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads routers, no secret
-
-    def _log_break(self, errors: Iterable[BaseException]) -> None:
-        for error in errors:
-            if isinstance(error, grpc.aio.AioRpcError):
-                refused = error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
-                note = log.error if refused else log.debug
-                note("no connection to the control plane", code=error.code().name, detail=error.details())
-        if self._reached:
-            log.warning("lost the control plane: the last good routes stay")
+    async def follow(self, connector: Connector) -> None:
+        """Keep to the control plane's replicas, for ever."""
+        await ControlLinks(connector, self._reporter, self._exchange).run()
 
     async def _exchange(self, channel: Any, metadata: Any) -> None:
         """Run the ADS stream until it breaks."""
@@ -175,7 +143,6 @@ class Relay:
         async with asyncio.TaskGroup() as tasks:
             writing = asyncio.Lock()
             async for response in stream:
-                self._reached = True
                 # At once, in the order received; the answers take their time: Envoy's for clusters waits for endpoints.
                 trial = self._begin_trial(response)
                 tasks.create_task(self._answer(stream, writing, response, trial))
@@ -185,20 +152,15 @@ class Relay:
         """Tell the control plane what Envoy said to a response, once it has."""
         await self._wait_for_verdicts(trial)
         refusals = (*trial.refusals, *self._keep_last_good(trial.puts))
+        for key in trial.removals:
+            if self._catalog.get(key) is None:
+                self._reporter.set_acked(key, None)
         answer = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
         if refusals:
             answer.error_detail.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
             answer.error_detail.message = "; ".join(refusals)
         async with writing:
             await stream.write(answer)
-
-    async def _report(self, channel: Any, metadata: Any) -> None:
-        """Run the report stream until it breaks."""
-        stream = channel.stream_stream(f"/{REPORT_SERVICE}/{REPORT_METHOD}")(metadata=metadata)
-        await stream.write(self._reporter.take(everything=True))
-        while True:
-            await self._reporter.changed.wait()
-            await stream.write(self._reporter.take())
 
     def _greet(self, type_url: str) -> Any:
         """Return the first request of a type: what is here already, except what Envoy has yet to answer."""
@@ -207,6 +169,8 @@ class Relay:
             for name, resource in self._catalog.of_type(type_url).items()
             if self._find_verdict((type_url, name), resource.version) is not None or self._stream is None
         }
+        for name, version in versions.items():
+            self._reporter.set_acked((type_url, name), version)
         return DeltaDiscoveryRequest(
             node=Node(id=self._name, cluster="seaway-router"),
             type_url=type_url,
@@ -224,6 +188,7 @@ class Relay:
             refused = self._refused.get(key)
             if refused and refused[0] == entry.version:
                 refusals.append(refused[1])
+                self._reporter.set_rejected(key, refused[1])
             else:
                 puts[key] = Resource.pack(key, entry.resource.value, entry.version)
                 self._last_good.setdefault(key, self._catalog.get(key))
@@ -283,10 +248,12 @@ class Relay:
             previous = self._last_good.pop(key, None)
             if self._find_verdict(key, version) is not False or self._stream is None:
                 self._refused.pop(key, None)
+                self._reporter.set_acked(key, version)
                 continue
             message = self._stream.session.ledger.rejected[key][1]
             self._refused[key] = (version, message)
             messages.append(message)
+            self._reporter.set_rejected(key, message)
             log.error("Envoy rejects a resource: the last good one stays", type=key[0], name=key[1], message=message)
             if previous:
                 good[key] = previous

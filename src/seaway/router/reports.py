@@ -1,42 +1,99 @@
-"""What a router tells the control plane besides acknowledgements: JSON objects on the report stream.
+"""What a router tells the control plane: JSON objects on the report stream.
 
-Fields, all optional: `ready` (Envoy has said yes or no to everything the router has), `healthy` (cluster ->
-addresses; only clusters that changed, an empty list for none; all of them in the first message), `busy`
-(cluster -> address -> requests in flight; always complete) with `at` (when, ISO 8601), `totals` (cluster ->
-[issued, ok, error] since the router started; only clusters that changed).
+Fields, all optional: `ready` (Envoy has said yes or no to everything the router has), `acked` (type URL -> name ->
+version that Envoy took, null for one that is gone) and `rejected` (type URL -> name -> Envoy's message, null when
+it is over), `healthy` (cluster -> addresses, an empty list for none), `busy` (cluster -> address -> requests in
+flight; always complete) with `at` (when, ISO 8601), `totals` (cluster -> [issued, ok, error] since the router
+started). The first message of a stream has everything, later ones what changed. Every replica of the control
+plane gets them, wherever the router takes its resources from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from seaway.router.base import ResourceKey
 from seaway.router.following import HealthEvent
 
 
+class Outbox:
+    """What one reader has yet to be told; the first `take` gives everything."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.changed = asyncio.Event()
+        self.health: set[str] = set(reporter.healthy)
+        self.totals: set[str] = set(reporter.totals)
+        self.resources: set[ResourceKey] = {*reporter.acked, *reporter.rejected}
+        self.load = bool(reporter.at)
+        self._reporter = reporter
+
+    def take(self) -> bytes:
+        """Return what is new as one message."""
+        self.changed.clear()
+        message = self._reporter.describe(self)
+        self.health, self.totals, self.resources, self.load = set(), set(), set(), False
+        return json.dumps(message, separators=(",", ":")).encode()
+
+    def close(self) -> None:
+        """Be told nothing more."""
+        self._reporter.outboxes.discard(self)
+
+
 class Reporter:
-    """Gathers what is to be told; `take` gives it as one message."""
+    """Gathers what is to be told, for any number of readers."""
 
     def __init__(self) -> None:
-        self.changed = asyncio.Event()
         self.on_health: Callable[[str], None] = lambda _: None  # hears of a cluster whose healthy endpoints changed
         self.healthy: dict[str, set[str]] = {}
+        self.totals: dict[str, list[int]] = {}
+        self.acked: dict[ResourceKey, str] = {}
+        self.rejected: dict[ResourceKey, str] = {}
+        self.at = ""  # when `busy` was counted; "" before the first count
+        self.outboxes: set[Outbox] = set()
         self._ready = False
         self._endpoints: dict[str, frozenset[str]] = {}
-        self._totals: dict[str, list[int]] = {}
-        self._busy: dict[str, dict[str, int]] | None = None
-        self._at = ""
-        self._new_health: set[str] = set()
-        self._new_totals: set[str] = set()
+        self._busy: dict[str, dict[str, int]] = {}
+
+    def open(self) -> Outbox:
+        """Return a new reader's outbox, with everything there is."""
+        outbox = Outbox(self)
+        self.outboxes.add(outbox)
+        return outbox
+
+    def _each(self) -> Iterator[Outbox]:
+        for outbox in self.outboxes:
+            outbox.changed.set()
+            yield outbox
+
+    def set_acked(self, key: ResourceKey, version: str | None) -> None:
+        """Note that Envoy took a version of a resource (None: its removal)."""
+        self._set(self.acked, key, version)
+        self._set(self.rejected, key, None)
+
+    def set_rejected(self, key: ResourceKey, message: str) -> None:
+        """Note that Envoy refused what it was offered; the version before stays acknowledged."""
+        self._set(self.rejected, key, message)
+
+    def _set(self, known: dict[ResourceKey, str], key: ResourceKey, value: str | None) -> None:
+        if known.get(key) == value:
+            return
+        if value is None:
+            del known[key]
+        else:
+            known[key] = value
+        for outbox in self._each():
+            outbox.resources.add(key)
 
     def set_ready(self, ready: bool) -> None:
         """Note whether Envoy has everything."""
         if ready != self._ready:
             self._ready = ready
-            self.changed.set()
+            for outbox in self.outboxes:
+                outbox.changed.set()
 
     def set_endpoints(self, cluster: str, addresses: frozenset[str]) -> None:
         """Note which endpoints a cluster has; one that left is not healthy any more."""
@@ -70,46 +127,48 @@ class Reporter:
             self.healthy[cluster] = addresses
         else:
             del self.healthy[cluster]
-        self._new_health.add(cluster)
-        self.changed.set()
+        for outbox in self._each():
+            outbox.health.add(cluster)
         self.on_health(cluster)
 
     def note_load(self, request: Any, known: Container[str]) -> None:
         """Take in one LoadStatsRequest of Envoy; clusters that are not `known` are not of apps."""
         self._busy = {}
-        self._at = datetime.now(UTC).isoformat()
+        self.at = datetime.now(UTC).isoformat()
         for stats in request.cluster_stats:
             for locality in stats.upstream_locality_stats if stats.cluster_name in known else ():
                 self._note_locality(stats.cluster_name, locality)
-        self.changed.set()
+        for outbox in self._each():
+            outbox.load = True
 
     def _note_locality(self, cluster: str, locality: Any) -> None:
         issued, ok, error = (
             locality.total_issued_requests, locality.total_successful_requests, locality.total_error_requests
         )  # fmt: skip
         if issued or ok or error:
-            totals = self._totals.setdefault(cluster, [0, 0, 0])
+            totals = self.totals.setdefault(cluster, [0, 0, 0])
             for index, count in enumerate((issued, ok, error)):
                 totals[index] += count
-            self._new_totals.add(cluster)
+            for outbox in self.outboxes:
+                outbox.totals.add(cluster)
         for endpoint in locality.upstream_endpoint_stats:
-            if endpoint.total_requests_in_progress and self._busy is not None:
+            if endpoint.total_requests_in_progress:
                 address = endpoint.address.socket_address
                 name = f"{address.address}:{address.port_value}"
                 self._busy.setdefault(cluster, {})[name] = endpoint.total_requests_in_progress
 
-    def take(self, everything: bool = False) -> bytes:
-        """Return what is new (or everything there is) as one message."""
-        self.changed.clear()
-        health = self.healthy.keys() if everything else self._new_health
-        totals = self._totals.keys() if everything else self._new_totals
+    def describe(self, outbox: Outbox) -> dict[str, Any]:
+        """Return the message that tells a reader what it has yet to be told."""
         message: dict[str, Any] = {
             "ready": self._ready,
-            "healthy": {cluster: sorted(self.healthy.get(cluster, ())) for cluster in health},
-            "totals": {cluster: self._totals[cluster] for cluster in totals},
+            "healthy": {cluster: sorted(self.healthy.get(cluster, ())) for cluster in outbox.health},
+            "totals": {cluster: self.totals[cluster] for cluster in outbox.totals},
         }
-        if self._busy is not None:
-            message |= {"busy": self._busy, "at": self._at}
-            self._busy = None
-        self._new_health, self._new_totals = set(), set()
-        return json.dumps(message, separators=(",", ":")).encode()
+        for name, known in (("acked", self.acked), ("rejected", self.rejected)):
+            kinds: dict[str, dict[str, str | None]] = {}
+            for key in outbox.resources:
+                kinds.setdefault(key[0], {})[key[1]] = known.get(key)
+            message[name] = kinds
+        if outbox.load:
+            message |= {"busy": self._busy, "at": self.at}
+        return message

@@ -17,6 +17,7 @@ from seaway.router.bootstrap import ACCESS_LOG, RouterConfig, build_bootstrap
 from seaway.router.disk import LastGood
 from seaway.router.envoy import HEALTH_LOG
 from seaway.router.following import HealthLog
+from seaway.router.links import Connector, connect_unix
 from seaway.router.plane import read_secret
 from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
 from seaway.router.relay import Relay
@@ -37,8 +38,7 @@ LOG_LIMITS = {ACCESS_LOG: (64 << 20, 3), HEALTH_LOG: (8 << 20, 1), ENVOY_LOG: (8
 class Router:
     """One router's parts, wired together."""
 
-    def __init__(self, name: str, home: Home, settings: Settings) -> None:
-        self._home, self._name = home, name
+    def __init__(self, name: str, home: Home, settings: Settings, connector: Connector | None = None) -> None:
         self._folder = home.router(name)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._relay_socket = home.socket(f"router-{name}")
@@ -46,6 +46,7 @@ class Router:
         config = RouterConfig(name, settings.bind, settings.http_port, str(self._relay_socket), str(admin_socket))
         self._disk = LastGood(self._folder / RESOURCES_FILE)
         self._reporter = Reporter()
+        self._connector = connector or connect_unix(home.socket(XDS_SOCKET), name, lambda: read_secret(home.root))
         self._relay = Relay(name, self._disk, self._reporter)
         self._admin = EnvoyAdmin(admin_socket)
         self._envoy = EnvoyProcess(self._folder, build_bootstrap(config))
@@ -62,7 +63,7 @@ class Router:
             self._health.start()
             async with asyncio.TaskGroup() as tasks:
                 parts = [
-                    tasks.create_task(self._relay.follow(f"unix:{self._home.socket(XDS_SOCKET)}", self._read_secret)),
+                    tasks.create_task(self._relay.follow(self._connector)),
                     tasks.create_task(self._rotate_logs()),
                 ]
                 keeper = tasks.create_task(self._keep_envoy())
@@ -77,9 +78,6 @@ class Router:
             await self._relay.stop()
             await self._admin.close()
             self._disk.close()
-
-    def _read_secret(self) -> str:
-        return read_secret(self._home.root)
 
     async def _learn_health(self) -> None:
         """Ask the adopted Envoy for what its log told while nobody read it."""
@@ -140,11 +138,16 @@ def rotate(path: Path, limit: int, keep: int) -> bool:
     return True
 
 
-async def run_router(name: str, home: Home, settings: Settings, drain_limit: float = DRAIN_LIMIT) -> int:
-    """Run one router until SIGTERM or SIGINT, then drain it and return 0; a second signal cuts the draining short."""
+async def run_router(
+    name: str, home: Home, settings: Settings, drain_limit: float = DRAIN_LIMIT, connector: Connector | None = None
+) -> int:
+    """Run one router until SIGTERM or SIGINT, then drain it and return 0; a second signal cuts the draining short.
+
+    `connector` is the way to the control plane (default: the one of this home, over its unix socket).
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    running = asyncio.create_task(Router(name, home, settings).run(stop, drain_limit))
+    running = asyncio.create_task(Router(name, home, settings, connector).run(stop, drain_limit))
 
     def hear() -> None:
         if stop.is_set():

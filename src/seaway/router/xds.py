@@ -62,10 +62,14 @@ def _varint(value: int) -> bytes:
 
 
 class Catalog:
-    """The resources there are now; tells its listeners which keys changed. Serves nobody until it is open."""
+    """The resources there are now; tells its listeners which keys changed. Serves nobody until it is open.
 
-    def __init__(self, is_open: bool = True) -> None:
+    `holds` says which resources that are not here are not known to be gone: clients keep those they have.
+    """
+
+    def __init__(self, is_open: bool = True, holds: Callable[[ResourceKey], bool] = lambda _: False) -> None:
         self.is_open = is_open
+        self.holds = holds
         self.listeners: set[Callable[[Collection[ResourceKey]], None]] = set()
         self._resources: dict[str, dict[str, Resource]] = {}
 
@@ -97,6 +101,10 @@ class Catalog:
             self.is_open = True
             self._notify(())
 
+    def poke(self) -> None:
+        """Have every client looked at again: what is held has changed."""
+        self._notify(())
+
     def _notify(self, keys: Collection[ResourceKey]) -> None:
         for listener in tuple(self.listeners):
             listener(keys)
@@ -124,6 +132,7 @@ class _TypeState:
     dirty: dict[str, None] = field(default_factory=dict)  # names to look at, in order
     asked: set[str] = field(default_factory=set)  # to answer even if there is nothing to tell
     parts: deque[tuple[str, ...]] = field(default_factory=deque)  # halves of rejected batches
+    held: set[str] = field(default_factory=set)  # what the client has, and nobody knows whether it is to stay
     greeted: bool = False  # the first response is out
     under_way: dict[str, _Sent] = field(default_factory=dict)  # responses without an answer, by nonce
 
@@ -262,6 +271,7 @@ class Session:
         """Return the next DeltaDiscoveryResponse, serialised, or None if there is nothing to send now."""
         if not self._catalog.is_open:
             return None
+        self._hold()
         for type_url in self._order:
             state = self._types.get(type_url)
             if state and len(state.under_way) < UNDER_WAY and (response := self._make(type_url, state)):
@@ -273,6 +283,18 @@ class Session:
             if state and not state.idle:
                 break  # what it names goes only after it
         return None
+
+    def _hold(self) -> None:
+        """Set aside what is absent and held; take up again what is held no longer."""
+        for type_url, state in self._types.items():
+            freed = [name for name in state.held if not self._catalog.holds((type_url, name))]
+            state.held.difference_update(freed)
+            state.dirty.update(dict.fromkeys(freed))
+            for name in [name for name in state.dirty if name in state.known]:
+                key = (type_url, name)
+                if self._catalog.get(key) is None and self._catalog.holds(key):
+                    del state.dirty[name]
+                    state.held.add(name)
 
     def _make(self, type_url: str, state: _TypeState) -> bytes | None:
         """Send new and changed resources; removals go along only for the last type of the order."""

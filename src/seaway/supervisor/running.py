@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from seaway.home import Home, Settings
-from seaway.supervisor.guard import mark_stopping
+from seaway.supervisor.guard import mark_stopping, unmark_stopping
 from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
 from seaway.supervisor.supervise import SUPERVISOR, run_supervisor, stop_parts
@@ -87,6 +87,7 @@ def start_detached(home: Home, settings: Settings) -> None:
     check_startable(home, settings)
     home.create()
     home.write_settings(settings)
+    unmark_stopping(home)
     spawn_orphan(home, "supervise")
 
 
@@ -95,6 +96,7 @@ def run_foreground(home: Home, settings: Settings, stop_apps: Callable[[], Await
     check_startable(home, settings)
     home.create()
     home.write_settings(settings)
+    unmark_stopping(home)
     return asyncio.run(run_supervisor(home, stop_apps))
 
 
@@ -136,23 +138,28 @@ def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -
     if not any(state.pid for state in states):
         return False
     mark_stopping(home)
-    holder = find_holder(home, SUPERVISOR)
-    if holder is not None:
-        send(holder.pid, signal.SIGTERM)
-        if not wait_gone(holder.pid, timeout):
-            raise PlatformError(f"the supervisor (pid {holder.pid}) still stops the apps after {timeout:g} s; see ps")
-    if any(state.pid for state in list_states(home)):
-        _stop_ourselves(home, stop_apps, timeout)
+    deadline = time.monotonic() + timeout
+    while any(state.pid for state in list_states(home)):
+        left = max(0.1, deadline - time.monotonic())
+        holder = find_holder(home, SUPERVISOR)
+        if holder is not None:
+            send(holder.pid, signal.SIGTERM)
+            if not wait_gone(holder.pid, left):
+                raise PlatformError(
+                    f"the supervisor (pid {holder.pid}) still stops the apps after {timeout:g} s; see ps"
+                )
+        else:
+            _stop_ourselves(home, stop_apps)
+        if time.monotonic() > deadline:
+            raise PlatformError(f"not everything has stopped after {timeout:g} s; `seaway status` shows what runs")
     return True
 
 
-def _stop_ourselves(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -> None:
-    """The supervisor is dead or died: do its work."""
+def _stop_ourselves(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> None:
+    """The supervisor is dead or died: do its work, unless another one has come meanwhile."""
     try:
         lock = acquire(home, SUPERVISOR)
-    except Held as held:
-        send(held.pid, signal.SIGTERM)
-        wait_gone(held.pid, timeout)
+    except Held:
         return
     try:
         asyncio.run(stop_parts(home, stop_apps))

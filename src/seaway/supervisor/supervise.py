@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from seaway.home import Home, Settings
-from seaway.supervisor.guard import mark_stopping, unmark_stopping
+from seaway.supervisor.guard import is_stopping, mark_stopping
 from seaway.supervisor.locks import SUFFIX, Held, acquire, find_holder
 from seaway.supervisor.processes import (
     become_subreaper,
@@ -44,10 +44,14 @@ class Supervisor:
         self._exits: dict[int, int] = {}
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT; then stop every part. Raises Held if another supervisor has this home."""
+        """Run until SIGTERM or SIGINT; then stop every part. Raises Held if another supervisor has this home.
+
+        Does nothing while the home is marked as stopping: only `seaway up` takes the mark away.
+        """
         lock = acquire(self._home, SUPERVISOR)
         try:
-            unmark_stopping(self._home)
+            if is_stopping(self._home):
+                return  # started by a part that missed the supervisor before it saw that all is to stop
             become_subreaper()
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGCHLD, self._reap)

@@ -1,0 +1,1 @@
+"""Puts Seaway itself into a Kubernetes cluster: `seaway install` and `seaway uninstall`."""
