@@ -1,4 +1,4 @@
-"""Fixtures: a whole cluster, or an API server alone, for the session; a namespace for each test."""
+"""Fixtures: the test cluster, an API server of its own for the session, a namespace for each test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from seaway.kube.config import load_config
 from seaway.kube.installing import install_crds
 from tests.kube.api_server import ApiServer
 from tests.kube.fixture import Cluster, given_cluster, own_cluster, why_not
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster of SEAWAY_TEST_KUBECONFIG, or one that is started here and removed afterwards.
+
+    Skips, saying why, where neither is possible.
+    """
+    given = given_cluster()
+    if given is not None:
+        yield given
+        return
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with own_cluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -51,20 +68,3 @@ async def namespace(kube: KubeClient) -> str:
     name = f"t{secrets.token_hex(4)}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return name
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The cluster of SEAWAY_TEST_KUBECONFIG, or one that is started here and removed afterwards.
-
-    Skips, saying why, where neither is possible.
-    """
-    given = given_cluster()
-    if given is not None:
-        yield given
-        return
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    with own_cluster() as made:
-        yield made

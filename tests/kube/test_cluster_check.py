@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from seaway.cluster.certificates import Certificate
 from seaway.cluster.config import Certificates
@@ -177,13 +178,17 @@ def test_what_is_wrong_is_found(bad: Bad) -> None:
 
 
 def test_a_secret_in_plain_text_is_found(lab: Cluster, host: list[str], tmp_path: Path) -> None:
-    """One master without the encryption key writes what all the others read; it is found where it lies, in etcd."""
+    """One master that reads what the others encrypt, but writes plain text; it is found where it lies, in etcd."""
+    encryption = yaml.safe_load((STATE / "master1/etc/kubernetes/encryption.yaml").read_text())
+    encryption["resources"][0]["providers"].reverse()  # the first one writes
+    (tmp_path / "encryption.yaml").write_text(yaml.safe_dump(encryption))
     pki = STATE / "master1/etc/kubernetes/pki"
     flags = (
         f"--etcd-servers=https://{MASTERS['master1']}:2379",
         f"--etcd-cafile={pki}/etcd/ca.crt",
         f"--etcd-certfile={pki}/apiserver-etcd-client.crt",
         f"--etcd-keyfile={pki}/apiserver-etcd-client.key",
+        f"--encryption-provider-config={tmp_path}/encryption.yaml",
     )
     careless = start_apiserver(lab, host, tmp_path, "RBAC", *flags)
     access = read_kubeconfig(careless.kubeconfig)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from seaway.cluster.config import Cluster, Master
-from seaway.cluster.flags import Flags, apiserver_flags, controller_manager_flags, scheduler_flags
+from seaway.cluster.flags import Flags, apiserver_flags, as_flag, controller_manager_flags, scheduler_flags
 from seaway.cluster.machine import File, Places
 from seaway.cluster.policies import as_yaml, make_kubelet_config, make_proxy_config
 
@@ -73,26 +73,7 @@ def make_init(cluster: Cluster, master: Master) -> dict[str, Any]:
 def make_cluster(cluster: Cluster, master: Master) -> dict[str, Any]:
     """Return the ClusterConfiguration: etcd is that of our units, the rest runs as kubeadm's pods."""
     at = Places("", "")
-    files = ("audit.yaml", "encryption.yaml")
-    volumes = [
-        {"name": name.removesuffix(".yaml"), "hostPath": f"{at.config}/{name}", "mountPath": f"{at.config}/{name}",
-         "readOnly": True, "pathType": "File"}
-        for name in files
-    ]  # fmt: skip
-    volumes.append(
-        {"name": "audit-log", "hostPath": at.logs, "mountPath": at.logs, "readOnly": False,
-         "pathType": "DirectoryOrCreate"}
-    )  # fmt: skip
     plain = cluster.model_copy(update={"paths": cluster.paths.model_copy(update={"root": ""}), "flags": {}})
-
-    def extra(component: str, flags: Flags) -> Any:
-        own = {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in given.get(component, {}).items()}
-        kept = {name: value for name, value in flags.items() if name not in OWN[component]} | own
-        if cluster.minor >= 31:
-            return [{"name": name, "value": value} for name, value in sorted(kept.items())]
-        return dict(sorted(kept.items()))
-
-    given = cluster.flags
     return {
         "apiVersion": config_version(cluster),
         "kind": "ClusterConfiguration",
@@ -115,12 +96,32 @@ def make_cluster(cluster: Cluster, master: Master) -> dict[str, Any]:
         },
         "apiServer": {
             "certSANs": [str(cluster.api.address), *cluster.api.names],
-            "extraArgs": extra("kube-apiserver", apiserver_flags(plain, master)),
-            "extraVolumes": volumes,
+            "extraArgs": make_arguments(cluster, "kube-apiserver", apiserver_flags(plain, master)),
+            "extraVolumes": make_volumes(at),
         },
-        "controllerManager": {"extraArgs": extra("kube-controller-manager", controller_manager_flags(plain, master))},
-        "scheduler": {"extraArgs": extra("kube-scheduler", scheduler_flags(plain, master))},
+        "controllerManager": {
+            "extraArgs": make_arguments(cluster, "kube-controller-manager", controller_manager_flags(plain, master))
+        },
+        "scheduler": {"extraArgs": make_arguments(cluster, "kube-scheduler", scheduler_flags(plain, master))},
     }
+
+
+def make_arguments(cluster: Cluster, component: str, flags: Flags) -> Any:
+    """Return extraArgs: our flags without those that kubeadm sets itself, with all of cluster.toml's."""
+    own = {name: as_flag(value) for name, value in cluster.flags.get(component, {}).items()}
+    kept = sorted(({name: value for name, value in flags.items() if name not in OWN[component]} | own).items())
+    return [{"name": name, "value": value} for name, value in kept] if cluster.minor >= 31 else dict(kept)
+
+
+def make_volumes(at: Places) -> list[dict[str, Any]]:
+    """Return what the API server's pod sees of its machine beside the PKI."""
+    files = [("audit", "audit.yaml"), ("encryption", "encryption.yaml")]
+    volumes = [(name, f"{at.config}/{file}", True, "File") for name, file in files]
+    volumes.append(("audit-log", at.logs, False, "DirectoryOrCreate"))
+    return [
+        {"name": name, "hostPath": path, "mountPath": path, "readOnly": read_only, "pathType": kind}
+        for name, path, read_only, kind in volumes
+    ]
 
 
 def make_probe_patch(cluster: Cluster) -> str:
