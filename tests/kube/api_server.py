@@ -19,18 +19,10 @@ from pathlib import Path
 
 import yaml
 
+from tests.kube.lab.binaries import ensure_binaries
+from tests.kube.lab.packages import ensure_packages
+
 USER = "seaway-tests"
-
-
-def find_binaries() -> Path:
-    """Return the folder of kube-apiserver and kubectl: $KUBEBUILDER_ASSETS, or what the lab has built."""
-    if given := os.environ.get("KUBEBUILDER_ASSETS"):
-        return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seaway" / "kubernetes"
-    for found in sorted(cache.glob("*/bin"), reverse=True):
-        if (found / "kube-apiserver").exists():
-            return found
-    raise RuntimeError(f"there is no kube-apiserver below {cache}: make kube-up builds it, or set KUBEBUILDER_ASSETS")
 
 
 def free_port() -> int:
@@ -44,7 +36,8 @@ class ApiServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.binaries = find_binaries()
+        ensure_packages(["etcd-server", "openssl"])
+        self.binaries = ensure_binaries()
         self.kubeconfig = folder / "kubeconfig"
         self.port = free_port()
         self._etcd_port = free_port()

@@ -34,6 +34,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server that the whole session shares; tests that stop it bring it back."""
+    if reason := why_not():
+        pytest.skip(reason)
     server = ApiServer(tmp_path_factory.mktemp("api-server"))
     try:
         server.start()
@@ -45,6 +47,8 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def fragile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server for tests that stop and kill it, and bring it back."""
+    if reason := why_not():
+        pytest.skip(reason)
     server = ApiServer(tmp_path_factory.mktemp("fragile"))
     try:
         server.start()
