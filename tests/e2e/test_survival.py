@@ -190,3 +190,13 @@ def test_a_killed_instance_leaves_the_rotation_and_comes_back(platform: Platform
         lambda: [i["restarts"] for i in platform.read("ps", "-a", "shop") if i["ready"]] in ([0, 1], [1, 0]),
         "it is back",
     )
+
+
+def test_commands_wait_while_the_control_plane_comes_back(platform: Platform) -> None:
+    """Nobody has to type a command twice because the API is being brought back just then."""
+    for name in ("shop", "cafe"):
+        control = platform.find("control")
+        assert control
+        os.kill(control, signal.SIGKILL)
+        platform.run("apps", "create", name)
+    assert {app["meta"]["name"] for app in platform.read("apps", "list")} == {"cafe", "shop"}

@@ -131,8 +131,15 @@ def test_two_minutes_of_changes_and_kills_drop_nothing(platform: Platform, team:
         wait_until(platform.is_whole, f"whole after the kill of {part}")
 
     def kill_while(part: str, change: Callable[[], None]) -> None:
+        """Kill a part once every app has its new release: the rollouts are under way."""
+        before = {app: len(platform.read("releases", "list", "-a", app)) for app in APPS}
         with ThreadPoolExecutor(1) as pool:
             changing = pool.submit(change)
+            for app, count in before.items():
+                wait_until(
+                    lambda app=app, count=count: len(platform.read("releases", "list", "-a", app)) > count,  # type: ignore[misc]
+                    f"a new release of {app}",
+                )
             kill(part)
             changing.result()
 

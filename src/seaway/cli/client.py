@@ -23,6 +23,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_TIMEOUT = 60.0  # seconds
 SILENCE_TIMEOUT = 60.0  # seconds without a byte on a stream; the API sends heartbeats far more often
+RESTART_LIMIT = 30.0  # seconds that the API of a platform that runs may take to come back
 AWAY = frozenset({502, 503, 504})  # what a proxy before the API answers while the API restarts
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the API does not answer
 
@@ -112,16 +113,29 @@ class Api:
     ) -> Answer:
         """Do as `call` does, and return the HTTP status too."""
         with self._translated():
-            answer = await self._http.request(
-                method,
-                f"/v1{path}",
-                json=body,
-                params=_present(params),
-                content=content() if content else None,
-                headers=headers,
+            answer = await self._send(
+                lambda: self._http.request(
+                    method,
+                    f"/v1{path}",
+                    json=body,
+                    params=_present(params),
+                    content=content() if content else None,
+                    headers=headers,
+                )
             )
         _check(answer)
         return Answer(answer.status_code, _parse(answer))
+
+    async def _send(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+        """Send a request; one that nobody took is sent again while the platform brings its API back."""
+        limit = asyncio.get_running_loop().time() + RESTART_LIMIT
+        while True:
+            try:
+                return await send()
+            except httpx.ConnectError:
+                if asyncio.get_running_loop().time() > limit or not self.target.comes_back():
+                    raise
+                await asyncio.sleep(FIRST_PAUSE)
 
     async def stream(self, path: str, **params: Any) -> AsyncGenerator[StreamItem, None]:
         """Yield server-sent events, or the lines of a line-delimited answer, until the API ends the stream."""

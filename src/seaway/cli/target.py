@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,11 +27,15 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True)
 class Target:
-    """The API's base URL and the token to show it. `local`: on this machine."""
+    """The API's base URL and the token to show it. `local`: on this machine.
+
+    `comes_back` tells whether an API that takes no connection is being brought back right now.
+    """
 
     url: str
     token: str
     local: bool
+    comes_back: Callable[[], bool] = lambda: False
 
 
 def find_target() -> Target:
@@ -39,7 +45,24 @@ def find_target() -> Target:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(f"SEAWAY_URL is {url!r}: write http://HOST:PORT or https://HOST", field="SEAWAY_URL")
-    return Target(url.rstrip("/"), _token(home), parts.hostname in LOOPBACK)
+    comes_back = (lambda: False) if os.environ.get("SEAWAY_URL") else (lambda: _is_watched(home))
+    return Target(url.rstrip("/"), _token(home), parts.hostname in LOOPBACK, comes_back)
+
+
+def _is_watched(home: Home) -> bool:
+    """Whether the supervisor or the node agent of this home runs: both bring the control plane back."""
+    for part in ("supervisor", "node"):
+        try:
+            fd = os.open(home.run / f"{part}.part", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return not (home.run / "stopping").exists()
+        finally:
+            os.close(fd)
+    return False
 
 
 def _api_port(home: Home) -> int:
