@@ -174,7 +174,7 @@ async def cancel_build(app: VisibleApp, number: Number, deps: Deps, caller: Deve
 
     def cancel(build: Build) -> Build:
         if is_over(build):
-            message = f"build b{number} of {app.name} is over: it {build.status.state}"
+            message = f"build b{number} of {app.name} is over ({build.status.state})"
             raise ApiError(409, "ended", message)
         return build.model_copy(update={"spec": build.spec.model_copy(update={"cancel": True})})
 
