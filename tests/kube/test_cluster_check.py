@@ -130,7 +130,8 @@ def start_apiserver(lab: Cluster, host: list[str], folder: Path, mode: str, *etc
     made = describe_bad(lab, folder, mode)
     access = read_kubeconfig(made.kubeconfig)
     context = access.context()
-    wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=["bad-apiserver"])
+    logs = ["bad-etcd", "bad-apiserver"]
+    wait("the bad API server", lambda: ask(f"{access.server}/readyz", context).status == 200, logs=logs)
     return made
 
 

@@ -88,9 +88,13 @@ def ended(pid: int) -> bool:
 
 
 def remove_groups(timeout: float = 10) -> None:
-    """Remove the lab's groups from every hierarchy, deepest first; the kernel may need a moment after the kill."""
+    """Remove the lab's groups from every hierarchy, deepest first; the kernel may need a moment after the kill.
+
+    What a way up that was killed had just started may join a group only now: it is killed as well.
+    """
     ends = time.monotonic() + timeout
     while True:
+        kill_all()
         left = 0
         for root in hierarchies():
             top = root / CGROUP

@@ -18,16 +18,17 @@ from tests.kube.lab.settings import LOGS, STATE
 PIDS = STATE / "pids"
 
 
-DETACH = 'log=$1 inner=$2; shift 2; setsid sh -ec "$inner" sh "$@" >>"$log" 2>&1 </dev/null & echo $!'
+# The shell joins the group first, so whoever knows the id of what it started finds that in the group.
+DETACH = 'log=$1 procs=$2; shift 2; echo $$ >"$procs"; setsid "$@" >>"$log" 2>&1 </dev/null & echo $!'
 
 
 def start(name: str, words: Sequence[str]) -> int:
     """Start a process that is no child of this one and outlives it; output goes to logs/NAME.log. Returns its id."""
     LOGS.mkdir(exist_ok=True)
     PIDS.mkdir(exist_ok=True)
-    join = f'echo $$ >{cgroups.group("lab")}/cgroup.procs; exec "$@"'
+    procs = cgroups.group("lab") / "cgroup.procs"
     env = {key: value for key, value in os.environ.items() if not key.startswith(("NOTIFY_SOCKET", "KUBE"))}
-    command = ["sh", "-ec", DETACH, "sh", str(LOGS / f"{name}.log"), join, *words]
+    command = ["sh", "-ec", DETACH, "sh", str(LOGS / f"{name}.log"), str(procs), *words]
     pid = int(subprocess.run(command, stdout=subprocess.PIPE, env=env, cwd="/", check=True, text=True).stdout)
     (PIDS / name).write_text(str(pid))
     return pid
@@ -63,9 +64,10 @@ def kill(name: str, number: int = signal.SIGKILL) -> None:
 
 
 def forget(name: str) -> None:
-    """Kill a process that is no part of the cluster (a test's own) if it runs, and no longer count it."""
+    """Kill a process that is no part of the cluster (a test's own) if it runs, wait for its end, and forget its id."""
     if alive(name):
         kill(name)
+        wait(f"the end of {name}", lambda: not alive(name))
     (PIDS / name).unlink(missing_ok=True)
 
 
