@@ -1,4 +1,4 @@
-.PHONY: kube-up kube-down install demo check test lint types imports unit format clean
+.PHONY: test-install kube-up kube-down install demo check test lint types imports unit property format clean
 PY = .venv/bin/python
 
 install:
@@ -7,7 +7,9 @@ install:
 demo: install
 	@$(PY) scripts/demo.py
 
-check: install lint types imports unit
+# Side by side; the output of each comes when it is done.
+check: install
+	@$(PY) scripts/test.py check
 
 lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -19,13 +21,19 @@ imports: install
 	@.venv/bin/lint-imports
 
 unit: install
-	@$(PY) -m pytest -q tests/unit tests/property
+	@$(PY) -m pytest -q -p no:schemathesis tests/unit
+
+property: install
+	@$(PY) -m pytest -q -p no:schemathesis tests/property
 
 format: install
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 test: install
 	@$(PY) scripts/test.py
+
+test-install: install
+	@$(PY) -m pytest -q -ra tests/kube/test_install.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ async def run(kubeconfig: Path, count: int) -> int:
     pods = (await list_objects(client, PODS)).items
     size = len(await client.request("GET", "/api/v1/pods", params={"limit": "1"}))
     print(f"{len(pods)} pods of {size / 1000:.1f} kB, made in {time.perf_counter() - began:.0f} s")
-    print(f"Python {platform.python_version()}, uvloop {uvloop.__version__}; one small pod parsed in {json_only()}")
+    print(f"Python {platform.python_version()}, uvloop {version('uvloop')}; one small pod parsed in {json_only()}")
     results = await measure_seaway(client) | await measure_lightkube(kubeconfig) | await measure_official(kubeconfig)
     await client.close()
     print(f"{'':28} {'CPU':>8} {'wall':>8} {'longest block of the event loop':>34}")

@@ -2,10 +2,9 @@
 
 import os
 import sqlite3
-import tempfile
 from pathlib import Path
 
-FOLDER = Path(tempfile.gettempdir()) / f"seaway-jobs-{os.getuid()}"
+FOLDER = Path("/tmp") / f"seaway-jobs-{os.getuid()}"  # $TMPDIR is each instance's own, and this has to be shared
 FILE = Path(os.environ.get("JOBS_FILE") or FOLDER / f"{os.environ.get('SEAWAY_APP', 'app')}.db")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,10 @@ class Home:
         """State of the node agent: specs, unpacked images, raw output of instances."""
         return self.root / "node"
 
+    def build_log(self, build: str, uid: str) -> Path:
+        """Output of one build; its uid keeps it from whoever has the app's name after this app is destroyed."""
+        return self.builds / f"{build}.{uid}.log"
+
     def router(self, name: str) -> Path:
         """State of one router: last good resources, access log."""
         return self.root / "routers" / name
@@ -97,13 +102,21 @@ class Home:
         path = self.run / f"{name}.sock"
         if len(os.fsencode(path)) <= UNIX_PATH_LIMIT:
             return path
-        short = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"seaway-{os.getuid()}-{short}"
+        folder = self._socket_folder
         folder.mkdir(mode=0o700, exist_ok=True)
         stat = folder.lstat()
         if stat.st_uid != os.getuid() or stat.st_mode & 0o077:
             raise PermissionError(f"{folder} belongs to somebody else or is open to others: remove it or set TMPDIR")
         return folder / f"{name}.sock"
+
+    @property
+    def _socket_folder(self) -> Path:
+        short = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"seaway-{os.getuid()}-{short}"
+
+    def remove_sockets(self) -> None:
+        """Remove what `socket` made outside of the home; for when nothing runs any more."""
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     def read_settings(self) -> Settings:
         """Return the settings of the last `seaway up`, or the defaults."""

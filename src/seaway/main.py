@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence, Set
@@ -11,29 +10,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
 from seaway.home import Home, Settings
-from seaway.supervisor.guard import start_guard
-from seaway.supervisor.locks import Held, acquire
-from seaway.supervisor.running import (
-    PlatformError,
-    list_states,
-    run_foreground,
-    start_detached,
-    stop,
-    wait_started,
-)
-from seaway.supervisor.supervise import run_supervisor
 
 if TYPE_CHECKING:
+    from seaway.cli.commands.install import InstallAnswer, InstallOptions, UninstallOptions
     from seaway.cli.commands.platform import Part
+    from seaway.cli.progress import Progress
 
 ALREADY_RUNS = 75  # EX_TEMPFAIL: another process holds this part
 
 
 def run() -> None:
-    """Entry point of the `seaway` command. A part starts without the command line's modules: sooner by half."""
+    """Entry point of the `seaway` command.
+
+    Parts start without the command line's modules, sooner by half; commands without those of the parts, by a tenth.
+    """
     match sys.argv[1:]:
         case ["control"]:
             sys.exit(run_part_control())
@@ -44,6 +35,7 @@ def run() -> None:
         case ["supervise"]:
             sys.exit(supervise())
     from seaway.cli.app import build_cli
+    from seaway.cli.commands.install import InstallCommands
     from seaway.cli.commands.platform import PlatformCommands
 
     commands = PlatformCommands(
@@ -55,7 +47,7 @@ def run() -> None:
         router=run_part_router,
         supervise=supervise,
     )
-    build_cli(commands)()
+    build_cli(commands, InstallCommands(install=install, uninstall=uninstall))()
 
 
 def run_part_control() -> int:
@@ -75,6 +67,10 @@ def run_part_router(name: str) -> int:
 
 def configure_logging() -> None:
     """Log one JSON object a line to standard error."""
+    import logging
+
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -91,6 +87,12 @@ def configure_logging() -> None:
 
 def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
     """Hold the part's lock, watch over the supervisor, and run."""
+    import structlog
+
+    from seaway.install.settings import is_in_cluster
+    from seaway.supervisor.guard import start_guard
+    from seaway.supervisor.locks import Held, acquire
+
     configure_logging()
     home = Home.find().create()
     try:
@@ -98,7 +100,8 @@ def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
     except Held as held:
         structlog.get_logger().info("runs already", part=part, pid=held.pid)
         return ALREADY_RUNS
-    start_guard(home)
+    if not is_in_cluster(os.environ):
+        start_guard(home)
     try:
         return asyncio.run(_await(main(home)))
     finally:
@@ -110,7 +113,13 @@ async def _await(result: Awaitable[int]) -> int:
 
 
 async def run_control(home: Home) -> int:
-    """Run the control plane: SQLite, the local engine, xDS, the API."""
+    """Run the control plane: SQLite, the local engine, xDS, the API; or one replica of it in a cluster."""
+    from seaway.install.settings import ClusterSettings, is_in_cluster
+
+    if is_in_cluster(os.environ):
+        from seaway.in_cluster import run_control as run_in_cluster
+
+        return await run_in_cluster(home, ClusterSettings.read(os.environ))
     from seaway.api import ApiDeps, create_api, ensure_admin_token
     from seaway.builder.process import SubprocessBuilder
     from seaway.control.process import ControlParts, ControlPlane
@@ -140,6 +149,7 @@ async def run_control(home: Home) -> int:
                 plane=plane,
                 builder=builder,
                 api=api,
+                expected=[f"router-{n}" for n in range(settings.routers)],
             )
         ).run()
     finally:
@@ -178,6 +188,12 @@ async def run_node(home: Home) -> int:
 
 async def run_router_part(name: str, home: Home) -> int:
     """Run one router."""
+    from seaway.install.settings import ClusterSettings, is_in_cluster
+
+    if is_in_cluster(os.environ):
+        from seaway.install.routing import run_cluster_router
+
+        return await run_cluster_router(name, home, ClusterSettings.read(os.environ))
     from seaway.router.running import run_router
 
     return await run_router(name, home, home.read_settings())
@@ -187,6 +203,7 @@ async def stop_apps() -> None:
     """Have the node agent stop every instance; what is wanted stays, for the next `seaway up`."""
     from seaway.engine.base import EngineError
     from seaway.engine.local.client import LocalEngine
+    from seaway.supervisor.running import PlatformError
 
     engine = LocalEngine(Home.find())
     for _ in range(100):
@@ -199,6 +216,8 @@ async def stop_apps() -> None:
 
 def supervise() -> int:
     """Run the supervisor (in the background)."""
+    from seaway.supervisor.supervise import run_supervisor
+
     configure_logging()
     return asyncio.run(run_supervisor(Home.find(), stop_apps))
 
@@ -206,6 +225,7 @@ def supervise() -> int:
 def up(settings: Settings, detach: bool) -> int:
     """Start the platform."""
     from seaway.cli.errors import CliError
+    from seaway.supervisor.running import PlatformError, run_foreground, start_detached, wait_started
 
     home = Home.find()
     try:
@@ -213,17 +233,17 @@ def up(settings: Settings, detach: bool) -> int:
             configure_logging()
             return run_foreground(home, settings, stop_apps)
         start_detached(home, settings)
-        wait_started(home, lambda: _find_missing(home, settings), lambda text: print(f"  {text}", flush=True))
+        wait_started(home, lambda: _find_missing(home, settings), lambda text: print(f"  {text}", file=sys.stderr))
     except PlatformError as error:
         raise CliError(str(error)) from error
-    print(f"Seaway is up: apps at http://APP.{settings.domain}:{settings.http_port}/, ", end="")
-    print(f"API at http://{settings.bind}:{settings.api_port}/, home {home.root}")
     return 0
 
 
 def _find_missing(home: Home, settings: Settings) -> str:
     """Return what the platform still lacks, or ""."""
     import httpx
+
+    from seaway.supervisor.running import list_states
 
     missing = [state.name for state in list_states(home) if state.pid is None]
     if missing:
@@ -242,22 +262,22 @@ def _find_missing(home: Home, settings: Settings) -> str:
     return ""
 
 
-def down(timeout: float) -> int:
-    """Stop the platform, apps included."""
+def down(timeout: float) -> bool:
+    """Stop the platform, apps included; return whether there was anything to stop."""
     from seaway.cli.errors import CliError
+    from seaway.supervisor.running import PlatformError, stop
 
     home = Home.find()
     try:
-        stopped = home.run.exists() and stop(home, stop_apps, timeout)
+        return home.run.exists() and stop(home, stop_apps, timeout)
     except PlatformError as error:
         raise CliError(str(error)) from error
-    print("Seaway is down; `seaway up` brings every app back" if stopped else f"nothing runs on {home.root}")
-    return 0
 
 
 def status_local() -> Sequence[Part]:
     """Return the parts as the lock files tell."""
     from seaway.cli.commands.platform import Part
+    from seaway.supervisor.running import list_states
 
     home = Home.find()
     if not home.run.exists():
@@ -274,3 +294,42 @@ def status_local() -> Sequence[Part]:
         )
         for state in states
     ]
+
+
+async def install(options: InstallOptions, progress: Progress) -> InstallAnswer:
+    """Put Seaway into a cluster."""
+    from seaway.cli.commands.install import InstallAnswer
+    from seaway.cli.errors import CliError
+    from seaway.install.errors import InstallError
+    from seaway.install.installing import Request
+    from seaway.install.installing import install as install_into
+    from seaway.install.own_image import RegistryImages
+
+    request = Request(
+        given=options.settings,
+        kubeconfig=options.kubeconfig,
+        context=options.context,
+        registry_login=options.pull_secret,
+        build=options.build,
+        dry_run=options.dry_run,
+        within=options.within,
+    )
+    try:
+        done = await install_into(request, progress, RegistryImages())
+    except InstallError as error:
+        raise CliError(error.message, hint=error.hint, exit_code=error.exit_code, field=error.field) from error
+    return InstallAnswer(done.document(dry_run=options.dry_run), done.manifests, done.token)
+
+
+async def uninstall(options: UninstallOptions, progress: Progress) -> list[dict[str, str]]:
+    """Take Seaway out of a cluster."""
+    from seaway.cli.errors import CliError
+    from seaway.install.errors import InstallError
+    from seaway.install.removing import Removal
+    from seaway.install.removing import uninstall as take_out
+
+    removal = Removal(options.namespace, options.apps.value, options.kubeconfig, options.context, options.within)
+    try:
+        return [change.document() for change in await take_out(removal, progress)]
+    except InstallError as error:
+        raise CliError(error.message, hint=error.hint, exit_code=error.exit_code, field=error.field) from error

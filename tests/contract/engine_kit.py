@@ -32,15 +32,16 @@ from tests.contract.local_agent import FolderUnpacker
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = Path(__file__).parent
+patience = 1.0  # how much longer everything may take: a cluster is slower than a process
 FAST = Timings(first_delay=0.1, longest_delay=0.3, settle=0.1, sample_interval=0.3, show_stopped=30.0)
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]], limit: float = 10.0, every: float = 0.02) -> T:
-    """Return what `look` returns once it is neither None nor False; TimeoutError after `limit` seconds."""
-    async with asyncio.timeout(limit):
+    """Return what `look` returns once it is neither None nor False; TimeoutError after `limit` seconds (x patience)."""
+    async with asyncio.timeout(limit * patience):
         while True:
             found = await look()
-            if found is not None and found is not False:
+            if found is not None and found is not False and found != "":
                 return found
             await asyncio.sleep(every)
 

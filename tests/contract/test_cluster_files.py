@@ -1,14 +1,12 @@
-"""Rendered files before the programs that read them: haproxy, keepalived, nft, systemd, kubeadm, openssl."""
+"""Rendered files before the programs that read them: haproxy, keepalived, nft, systemd, openssl."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from seaway.cluster.certificates import list_certificates
 from seaway.cluster.config import Cluster
@@ -16,7 +14,7 @@ from seaway.cluster.issuing import Issuer
 from seaway.cluster.render import render
 from seaway.cluster.writing import write_files
 from tests.cluster_kit import make_cluster
-from tests.kube.lab.binaries import cache_home
+from tests.kube.lab.packages import provide
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def write(folder: Path, cluster: Cluster) -> Path:
 
 def need(program: str, package: str) -> str:
     """Return a program's path, or skip saying which package has it."""
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    found = provide(program, package)
     if not found:
         pytest.skip(f"{program} is not installed (Debian's package {package})")
     return found
@@ -56,7 +54,7 @@ def test_haproxy_takes_its_file(rendered: Path, master: str) -> None:
     assert "WARNING" not in said
     broken = config.with_name("broken.cfg")
     broken.write_text(config.read_text().replace("balance leastconn", "balance mostconn"))
-    assert run("haproxy", "-c", "-f", str(broken))[0] != 0
+    assert run(need("haproxy", "haproxy"), "-c", "-f", str(broken))[0] != 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives keepalived an interface of its own, which needs root")
@@ -119,38 +117,3 @@ def test_openssl_verifies_every_chain(rendered: Path) -> None:
         for purpose in purposes:
             words = ("verify", "-x509_strict", "-purpose", purpose, "-CAfile", authority, certificate)
             assert run(program, *words) == (0, f"{certificate}: OK\n")
-
-
-KUBEADM = """
-set -e
-cp /etc/passwd out/passwd && mount -t tmpfs none /etc && cp out/passwd /etc/passwd
-cp -a machines/m1/etc/. /etc/ && cp admin.conf /etc/kubernetes/
-for phase in "certs all" "kubeconfig all" "control-plane all --experimental-patches $PWD/kubeadm/patches"; do
-  "$1" init phase $phase --config kubeadm/m1.yaml
-done
-cp -a /etc/kubernetes/manifests out/
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives kubeadm an /etc of its own, which needs root")
-def test_kubeadm_takes_its_configuration(tmp_path: Path) -> None:
-    """The real kubeadm 1.20 finds every certificate, makes none, and writes manifests with our flags and probes."""
-    program = cache_home() / "bin" / "kubeadm"
-    if not program.exists():
-        pytest.skip("kubeadm is not built: `python -m tests.kube.lab build` builds it")
-    write(tmp_path, make_cluster())
-    (tmp_path / "out").mkdir()
-    words = ["unshare", "--mount", "sh", "-c", KUBEADM, "sh", str(program)]
-    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90)
-    assert done.returncode == 0, done.stdout
-    assert "Generating" not in done.stdout
-    assert "External CA mode: Using user provided scheduler.conf" in done.stdout
-    manifests = {path.stem: yaml.safe_load(path.read_text()) for path in (tmp_path / "out/manifests").iterdir()}
-    assert set(manifests) == {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
-    container = manifests["kube-apiserver"]["spec"]["containers"][0]
-    for flag in ("anonymous-auth=false", "authorization-mode=Node,RBAC", "event-ttl=30m",
-                 "encryption-provider-config=/etc/kubernetes/encryption.yaml"):  # fmt: skip
-        assert f"--{flag}" in container["command"]
-    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        assert "httpGet" not in container[probe]
-        assert f"--secure-port={container[probe]['tcpSocket']['port']}" in container["command"]

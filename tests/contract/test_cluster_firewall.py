@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,11 +13,9 @@ import pytest
 
 from seaway.cluster.firewall import make_rules
 from tests.cluster_kit import make_cluster
+from tests.kube.lab.packages import provide
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(not shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"), reason="nft is not installed"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 MASTER = "10.0.0.11"
 PORTS = (22, 2379, 2380, 6443, 6444, 10250, 10257, 10259, 30080)
 CALLERS = {  # by the addresses of tests/cluster_kit.py; all on one link, as in one data centre
@@ -81,6 +78,8 @@ def connect(master: int, callers: int) -> None:
 
 def test_only_masters_nodes_and_operators_come_in(tmp_path: Path) -> None:
     """Every caller reaches exactly the ports meant for it; before the rules, all of them."""
+    if not provide("nft", "nftables"):
+        pytest.skip("nft is not installed (Debian's package nftables)")
     rules = tmp_path / "rules.nft"
     rules.write_text(make_rules(make_cluster()))
     idle = "import signal; print('there', flush=True); signal.pause()"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -19,8 +18,9 @@ from seaway.cluster.config import Certificates
 from seaway.cluster.issuing import Issuer
 from seaway.cluster.kubeconfig import Access
 from seaway.cluster.probing import connects, see_server, see_tls, why_refused
+from tests.kube.lab.packages import provide
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+pytestmark = pytest.mark.skipif(not provide("openssl", "openssl"), reason="openssl is not installed")
 HOME = IPv4Address("127.0.0.1")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from seaway.engine.base import EngineUnavailable
+from seaway.engine.local.state import TaskRecord
 from seaway.model import InstanceState
 from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task
 
@@ -131,6 +132,24 @@ async def test_task_survives(kit: ProcessKit) -> None:
     done = await kit.await_task()
     assert done.exit_code == 5
     assert [line["message"] for line in await kit.read_logs(instance="shop-run-7")] == ["begin", "end"]
+
+
+async def test_a_task_that_never_started_is_not_started_by_the_next_agent(kit: ProcessKit) -> None:
+    """Its image could not be had. The agent dies before its last write; what was wanted is forgotten by then."""
+    task = make_task("shop-run-8", "echo ran", env={"NEEDED": "1"})
+    await kit.engine.start_task(task.model_copy(update={"image": "sha256:none"}))
+    done = await kit.await_task()
+    kit.kill_agent()
+    path = kit.home.node / "tasks" / task.id / "record.json"
+    record = TaskRecord.model_validate_json(path.read_bytes())
+    held = record.task.model_copy(update={"image": task.image})  # it is there now
+    before = record.model_copy(update={"task": held, "state": record.state.model_copy(update={"done": False})})
+    path.write_text(before.model_dump_json())
+    await kit.start()
+    again = await kit.await_task()
+    assert again == done
+    assert "needs containers" in again.reason
+    assert await kit.read_logs(instance=task.id) == []
 
 
 async def test_unknown_pid_is_adopted(kit: ProcessKit) -> None:

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -234,7 +236,8 @@ async def test_worker_is_ready_after_a_moment(kit: LocalKit) -> None:
 async def test_usage(kit: LocalKit) -> None:
     """CPU and memory of an instance are measured over its whole group."""
     await kit.engine.apply(kit.workload("serve"))
-    seen = await kit.await_instance(lambda i: i.memory > 5_000_000)
+    seen = await kit.await_instance(lambda i: (i.memory or 0) > 5_000_000)
+    assert seen.cpu is not None
     assert seen.cpu >= 0
 
 
@@ -245,6 +248,21 @@ async def test_task_output_and_timeout(kit: LocalKit) -> None:
     assert done.reason == "killed: it did not end within 0.5 s"
     lines = await kit.read_logs(instance="shop-run-1", process="run")
     assert lines[0]["message"] == "hello"  # its shell may add a word on its end
+
+
+async def test_task_reads_what_it_is_given(kit: LocalKit) -> None:
+    """Bytes as they are, to their end; afterwards neither they nor the config are kept."""
+    given = bytes(range(256)) * 1000
+    encoded = b64encode(given).decode()
+    task = make_task("shop-run-1", "sha256sum", stdin=encoded, env={"KEY": "hunter2"})
+    await kit.engine.start_task(task)
+    await kit.await_task()
+    (line,) = await kit.read_logs(instance="shop-run-1")
+    assert line["message"].split()[0] == sha256(given).hexdigest()
+    left = [path for path in (kit.home.node / "tasks" / "shop-run-1").iterdir() if path.is_file()]
+    assert [path.name for path in left] == ["record.json"]
+    assert "hunter2" not in left[0].read_text()
+    assert encoded not in left[0].read_text()
 
 
 async def test_bad_task_id(kit: LocalKit) -> None:

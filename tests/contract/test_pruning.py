@@ -98,8 +98,18 @@ async def quay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quay:
     return made
 
 
+def write_log(folder: Path) -> Path:
+    """Make an old log of an app."""
+    folder.mkdir(parents=True)
+    (folder / "00000001.jsonl").touch()
+    (folder / "current").symlink_to("00000001.jsonl")
+    for path in folder.iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    return folder
+
+
 async def test_what_nothing_needs_goes(quay: Quay, tmp_path: Path) -> None:
-    """Image, layers, source and log of a destroyed app go; those of a release, and what still runs, stay."""
+    """Image, layers, source and logs of a destroyed app go; those of a release, and what still runs, stay."""
     app = write_app(tmp_path / "app", SHELL_APP)
     gone = await quay.dock.build(write_app(app, {"n": "1"}))
     running = await quay.dock.build(write_app(app, {"n": "2"}))
@@ -115,8 +125,10 @@ async def test_what_nothing_needs_goes(quay: Quay, tmp_path: Path) -> None:
     orphan = quay.dock.home.builds / "lost.b1.log"
     orphan.touch()
     os.utime(orphan, (0, 0))
+    written = [write_log(quay.dock.home.logs / app) for app in ("lost", "shop")]
     assert await quay.pruner.prune()
     assert not orphan.exists()
+    assert [sorted(path.name for path in folder.iterdir()) for folder in written] == [[], ["00000001.jsonl", "current"]]
     assert sorted(quay.layout.list_images()) == sorted([running.image, str(kept.status.image)])
     assert quay.layout.complete(running.image)
     assert quay.layout.complete(str(kept.status.image))

@@ -125,13 +125,31 @@ async def test_another_replica_takes_over(lab: Replicas, how: str) -> None:
     assert await lab.get("shop.localhost") == (200, "green")
 
 
+async def test_routes_come_from_the_replica_that_leads(lab: Replicas) -> None:
+    """Also where replicas see things differently; whenever another one leads, routers move to it."""
+    blue = await lab.start_backend("blue")
+    green = await lab.start_backend("green")
+    for plane, backend in zip(lab.planes, (blue, green), strict=True):
+        lab.plane = plane
+        lab.set_app(make_app("shop", {1: 100}), make_instance("shop", 1, backend.port))
+        plane.open()
+    await lab.start_tls_router("r1", lab.router_tls)
+    for leader, follower, colour in ((1, 0, "green"), (0, 1, "blue"), (1, 0, "green")):
+        lab.planes[follower].lead(False)
+        lab.planes[leader].lead(True)
+        lab.plane = lab.planes[leader]
+        await lab.until_acked("shop")
+        await lab.until_healthy("shop:v1")
+        assert await lab.get("shop.localhost") == (200, colour)
+
+
 async def test_certificate_of_somebody_else_is_refused(lab: Replicas) -> None:
     """A certificate of the CA that is not a router's gives no access; one that is a router's does."""
     way = connect_tls("127.0.0.1", lab.ports[0], lab.router_tls, "r1")
     (target,) = await way.resolve()
     async with way.connect(target) as channel:
         stream = channel.stream_stream(f"/{REPORT_SERVICE}/{REPORT_METHOD}")(metadata=way.metadata())
-        assert json.loads(await stream.read()) == {"open": False}
+        assert json.loads(await stream.read()) == {"open": False, "leads": False}
     async with connect_tls("127.0.0.1", lab.ports[0], lab.stranger_tls, "r1").connect(target) as channel:
         stream = channel.stream_stream(f"/{REPORT_SERVICE}/{REPORT_METHOD}")(metadata=way.metadata())
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -148,6 +149,30 @@ async def test_failing_instance_is_told_apart(lab: Lab) -> None:
     lab.plane.remove_app("slam")
     await lab.until(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
     assert await lab.get("slam.localhost") == (404, "no-such-app")
+
+
+async def test_only_what_changes_nothing_is_tried_again(lab: Lab) -> None:
+    """A POST that an instance has read reaches no second one when that instance breaks off; a GET does."""
+    read: Counter[bytes] = Counter()
+
+    async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):  # a health check: it connects and goes
+            read[(await reader.readuntil(b"\r\n\r\n")).split()[0]] += 1
+        writer.transport.abort()
+
+    servers = [await asyncio.start_server(slam, "127.0.0.1", 0) for _ in range(3)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    lab.set_app(make_app("slam", {1: 1}), *(make_instance("slam", 1, port) for port in ports))
+    await lab.until_acked("slam")
+    await lab.until_healthy("slam:v1", 3)
+    assert (await lab.get("slam.localhost", method="POST", data=b"x"))[0] == 502
+    assert read == {b"POST": 1}
+    assert (await lab.get("slam.localhost"))[0] == 502
+    assert read[b"GET"] > 1
+    for server in servers:
+        server.close()
+    lab.plane.remove_app("slam")
+    await lab.until(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
 
 
 async def test_access_log_is_json_with_ecs_names(lab: Lab) -> None:

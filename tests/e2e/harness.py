@@ -38,6 +38,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def kill_router(name: str, relay: int, envoy: psutil.Process, port: int) -> Kill:
+    """Kill -9 a router and its Envoy; return the kill with the clients' ends of the connections Envoy held.
+
+    Envoy is stopped before it is looked at, so that it takes no connection between the look and its end.
+    Those that nobody had accepted yet belong to no process and are among them.
+    """
+    began = time.time()
+    envoy.send_signal(signal.SIGSTOP)
+    ports = frozenset(
+        c.raddr.port
+        for c in psutil.net_connections("tcp")
+        if c.laddr and c.raddr and c.laddr.port == port and c.pid in (envoy.pid, None)
+    )
+    os.kill(relay, signal.SIGKILL)
+    envoy.kill()
+    wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")
+    return Kill(name, began, time.time(), ports)
+
+
+def ask(port: int, host: str, path: str = "/") -> tuple[int, str]:
+    """Send a GET to a port of this machine; return status and body (0: no connection)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except OSError:
+        return 0, ""
+    finally:
+        connection.close()
+
+
 class Platform:
     """One platform of its own, driven by the real command."""
 
@@ -45,11 +77,12 @@ class Platform:
         self.home = Path(tempfile.mkdtemp(prefix="sw-", dir="/tmp"))
         self.http_port, self.api_port, self.routers = free_port(), free_port(), routers
 
-    def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [SEAWAY, *args],
             env=os.environ | {"SEAWAY_HOME": str(self.home)},
             cwd=self.home,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=150,
@@ -77,32 +110,25 @@ class Platform:
         wait_until(lambda: (new := self.find(part)) and new != old, f"{part} comes back")
 
     def kill_router(self, name: str) -> Kill:
-        """Kill -9 a router and its Envoy; return the kill with the clients' ends of the connections Envoy held.
-
-        Envoy is stopped before it is looked at, so that it takes no connection between the look and its end.
-        Those that nobody had accepted yet belong to no process and are among them.
-        """
+        """Kill comes back by itself."""
         relay, envoy = self.find(name), self._find_envoy(name)
         assert relay
-        began = time.time()
-        envoy.send_signal(signal.SIGSTOP)
-        ports = frozenset(
-            c.raddr.port
-            for c in psutil.net_connections("tcp")
-            if c.laddr and c.raddr and c.laddr.port == self.http_port and c.pid in (envoy.pid, None)
-        )
-        os.kill(relay, signal.SIGKILL)
-        envoy.kill()
-        wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")
-        gone = time.time()
+        killed = kill_router(name, relay, envoy, self.http_port)
         wait_until(lambda: (new := self.find(name)) and new != relay, f"{name} comes back")
-        return Kill(name, began, gone, ports)
+        return killed
 
     def _find_envoy(self, name: str) -> psutil.Process:
         folder = str(self.home / "routers" / name)
         return next(
             p for p in self.processes() if "--config-path" in (line := p.cmdline()) and folder in " ".join(line)
         )
+
+    def describe(self) -> None:
+        """Print what a user would look at first when something is wrong."""
+        apps = [app["meta"]["name"] for app in self.read("apps", "list")] if self.find("control") else []
+        for command in (["status"], *([*words, "-a", app] for app in apps for words in (["ps", "list"], ["events"]))):
+            done = self.run(*command, check=False)
+            print(f"$ seaway {' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
 
     def is_whole(self) -> bool:
         return self.run("status", check=False).returncode == 0
@@ -123,12 +149,4 @@ class Platform:
 
     def get(self, host: str, path: str = "/") -> tuple[int, str]:
         """Ask the routers; return status and body (0: no connection)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
-        try:
-            connection.request("GET", path, headers={"Host": host})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode(errors="replace")
-        except OSError:
-            return 0, ""
-        finally:
-            connection.close()
+        return ask(self.http_port, host, path)

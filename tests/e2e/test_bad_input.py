@@ -175,6 +175,18 @@ def test_writers_at_the_same_time_lose_no_change(platform: Platform, shop: str) 
     assert platform.get("shop.localhost", "/config/KEY0")[1] == "0"
 
 
+def test_a_route_in_seaway_toml_that_another_app_has_is_refused(platform: Platform, shop: str, tmp_path: Path) -> None:
+    """With its owner's name; no release is made of the build, and nothing of either app changes."""
+    folder = write_app(tmp_path / "app", "web: python3 app.py\n", seaway_toml=f'routes = ["{shop}.localhost/x"]\n')
+    platform.run("apps", "create", "greedy")
+    done = platform.run("deploy", str(folder), "-a", "greedy", check=False)
+    assert done.returncode == 1
+    assert f"{shop}.localhost/x belongs to app {shop}" in done.stderr
+    assert platform.read("releases", "-a", "greedy") == []
+    assert len(find_events(platform, "greedy", "ReleaseRefused")) == 1
+    assert platform.get("shop.localhost")[0] == 200
+
+
 def test_a_seaway_url_that_is_not_the_api_is_named(platform: Platform) -> None:
     """A router, or nobody, behind SEAWAY_URL: not "not found"."""
     env = os.environ | {"SEAWAY_HOME": str(platform.home), "SEAWAY_URL": f"http://127.0.0.1:{platform.http_port}"}

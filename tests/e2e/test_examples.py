@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -11,15 +16,37 @@ from tests.e2e.harness import Platform, wait_until
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+def check_job(platform: Platform, app: str) -> None:
+    """A job that the web process takes is done by the worker, whose JSON lines are merged into the logs."""
+    request = Request(f"http://127.0.0.1:{platform.http_port}/", b"two words", {"Host": f"{app}.localhost"})
+    with urlopen(request, timeout=10) as answer:
+        job = json.loads(answer.read())["job"]
+
+    def lines() -> list[dict[str, Any]]:
+        said = platform.run("logs", "-p", "worker", "-a", app, "-o", "json").stdout
+        return [line for line in map(json.loads, said.splitlines()) if line.get("job") == job]
+
+    (line, *_) = wait_until(lines, "the worker does it")
+    assert line["log.level"] == "info"
+
+
+def echo(platform: Platform, app: str, text: str) -> Any:
+    """Send a text over a WebSocket, through the router, as the example's page says; return the answer."""
+    client = [sys.executable, str(EXAMPLES / "websocket" / "client.py"), f"{app}.localhost", text]
+    done = subprocess.run([*client, str(platform.http_port)], capture_output=True, text=True, timeout=30)
+    return json.loads(done.stdout)["echo"]
+
+
 @pytest.mark.timeout(300)
 def test_every_example_deploys_and_answers(platform: Platform) -> None:
-    for name in ("python-web", "web-worker", "websocket"):
-        platform.run("apps", "create", name)
-        platform.run("deploy", str(EXAMPLES / name), "-a", name)
-        status, _ = platform.get(f"{name}.localhost")
-        assert status == 200, name
-    workers = [i for i in platform.read("ps", "-a", "web-worker") if "-worker-" in i["id"]]
-    assert workers, "the worker runs beside the web process"
+    """And does what it is there to show: a release command, a worker that does jobs, a WebSocket."""
+    apps = {name: f"{name}-{platform.http_port}" for name in ("python-web", "web-worker", "websocket")}
+    for name, app in apps.items():
+        platform.run("apps", "create", app)
+        platform.run("config", "set", f"JOBS_FILE={platform.home}/jobs.db", "-a", app)  # and not in /tmp, for ever
+        platform.run("deploy", str(EXAMPLES / name), "-a", app)
+        assert platform.get(f"{app}.localhost")[0] == 200, name
+    assert "nothing to migrate" in platform.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
+    check_job(platform, apps["web-worker"])
+    assert echo(platform, apps["websocket"], "two words") == "two words"
     assert platform.get("nobody.localhost")[0] == 404
-    platform.run("apps", "destroy", "websocket", "--confirm", "websocket")
-    wait_until(lambda: platform.get("websocket.localhost")[0] == 404, "its routes go")

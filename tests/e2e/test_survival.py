@@ -99,6 +99,10 @@ def test_down_right_after_the_supervisor_was_killed_leaves_nothing(platform: Pla
         platform.up()
 
 
+def count_ready(platform: Platform, release: int) -> int:
+    return sum(i["ready"] and i["key"]["release"] == release for i in platform.read("ps", "-a", "shop"))
+
+
 @pytest.mark.timeout(300)
 def test_down_and_up_bring_every_app_back(platform: Platform) -> None:
     """Count, config and routes are as before; nothing ran in between."""
@@ -110,7 +114,12 @@ def test_down_and_up_bring_every_app_back(platform: Platform) -> None:
     assert not platform.processes()
     platform.up()
     wait_until(lambda: platform.get("www.example.com", "/config/COLOUR") == (200, "blue"), "as it was")
-    wait_until(lambda: len([i for i in platform.read("ps", "-a", "shop") if i["ready"]]) == 2, "both instances")
+    wait_until(lambda: count_ready(platform, release=2) == 2, "both instances")
+    phases = {
+        rollout["meta"]["name"]: rollout["status"]["phase"]
+        for rollout in platform.read("rollouts", "list", "-a", "shop")
+    }
+    assert phases["shop.v2"] in {"keeping", "succeeded"}, phases
 
 
 @pytest.mark.timeout(300)
@@ -140,16 +149,18 @@ def test_a_router_serves_every_route_within_2_s_of_its_start_without_a_control_p
     try:
         for host in ("shop.localhost", "cafe.localhost"):
             wait_until(lambda host=host: platform.get(host)[0] == 200, f"{host} is served")  # type: ignore[misc]
-        assert time.monotonic() - began < 2.0 * BUSY
+        took = time.monotonic() - began
+        assert took < 2.0
+        began = time.monotonic()
+        status = json.loads(platform.run("status", "-o", "json", check=False).stdout)
+        assert time.monotonic() - began < 15, "it does not wait for what may not come back"
+        assert not status["api"]["reachable"]
         assert not platform.find("control")
     finally:
         supervisor.send_signal(signal.SIGCONT)
         supervisor.kill()
         router.terminate()
         router.wait(20)
-
-
-BUSY = 2.0  # of a machine that runs the tests; bench/ measures the 2 s
 
 
 @pytest.mark.timeout(300)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 
@@ -179,11 +183,17 @@ def test_tokens_have_roles_and_teams(platform: Platform) -> None:
 
 
 def test_run_gives_the_exit_code_and_output_of_its_command(platform: Platform) -> None:
-    """A one-off has the release's config, and its own exit code."""
+    """A one-off has the release's config and its own exit code; it gets standard input if told so, or that is said."""
     deploy(platform, "oneoff")
     platform.run("config", "set", "GREETING=good day", "-a", "oneoff")
     done = platform.run("run", "-a", "oneoff", "--", 'echo "$GREETING from $SEAWAY_PROCESS"; exit 7', check=False)
     assert (done.returncode, done.stdout) == (7, "good day from run\n")
+    piped = platform.run("run", "-i", "-a", "oneoff", "--", "tr a-z A-Z", stdin="two\nlines")
+    assert piped.stdout == "TWO\nLINES\n"
+    dropped = platform.run("run", "-a", "oneoff", "--", "cat", stdin="lost")
+    assert (dropped.stdout, "with -i it is" in dropped.stderr) == ("", True)
+    too_much = platform.run("run", "-i", "-a", "oneoff", "cat", stdin="x" * 600_000, check=False)
+    assert (too_much.returncode, "512 KiB" in too_much.stderr) == (2, True)
 
 
 def test_routes_are_added_by_host_and_path_and_never_taken_from_others(platform: Platform) -> None:
@@ -244,6 +254,35 @@ def test_a_newer_deploy_supersedes_a_queued_one(platform: Platform) -> None:
     assert platform.get("busy.localhost", "/config/TURN") == (200, config["TURN"])
     ended = {r["status"]["phase"] for r in platform.read("rollouts", "list", "-a", "busy")}
     assert ended <= {"succeeded", "cancelled", "keeping"}, ended
+
+
+def read_metrics(platform: Platform) -> dict[str, Metric]:
+    """Return what Prometheus would scrape, by name; the parser refuses what it would refuse."""
+    with urlopen(f"http://127.0.0.1:{platform.api_port}/metrics", timeout=10) as answer:
+        return {metric.name: metric for metric in text_string_to_metric_families(answer.read().decode())}
+
+
+def test_metrics_tell_of_platform_routers_and_apps(platform: Platform) -> None:
+    """Requests are counted per app and release; names are of the usual form, each with its help."""
+    deploy(platform, "counted")
+    for _ in range(7):
+        assert platform.get("counted.localhost")[0] == 200
+
+    def count(name: str) -> float:
+        samples = read_metrics(platform)[name].samples
+        return sum(s.value for s in samples if (s.labels["app"], s.labels["release"]) == ("counted", "v1"))
+
+    wait_until(lambda: count("seaway_router_requests") >= 7, "the requests are counted")
+    wait_until(lambda: count("seaway_instance_memory_bytes") > 1e6, "its memory is measured")
+    found = read_metrics(platform)
+    assert count("seaway_instance_ready") == 1
+    for name in ("seaway_build_info", "seaway_engine_up", "seaway_router_up", "seaway_node_ready"):
+        assert [sample.value for sample in found[name].samples] == [1], name
+    assert ("counted", "serving") in {(s.labels["app"], s.labels["state"]) for s in found["seaway_app_state"].samples}
+    for name, metric in found.items():
+        assert re.fullmatch(r"seaway_[a-z]+(_[a-z]+)*", name), name
+        assert metric.documentation.endswith("."), name
+        assert all(s.name.endswith("_total") == (metric.type == "counter") for s in metric.samples), name
 
 
 def test_a_destroyed_app_leaves_nothing(platform: Platform) -> None:

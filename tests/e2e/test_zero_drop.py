@@ -27,6 +27,9 @@ APPS = {
 }
 """Procfile ("": the WebSocket example), requests a second, and their kinds."""
 
+KEEP = "\n[rollout]\nkeep = 600\n"
+"""No rollout ends by itself before it is promoted, cancelled or followed by the next."""
+
 LEAST_SECONDS = 120
 
 
@@ -55,8 +58,9 @@ class Team:
     def steer(self) -> None:
         """Stop a rollout half-way, let it go on, and cut its keeping short."""
         self._begin()
-        for word in ("pause", "resume", "promote"):
+        for word in ("pause", "resume"):
             self.each("rollouts", word)
+        self.each("rollouts", "promote")
 
     def cancel(self) -> None:
         """Take a rollout back: traffic and config are as they were."""
@@ -72,6 +76,8 @@ class Team:
             shutil.copytree(PLAIN if procfile else EXAMPLES / "websocket", self._folder(app))
             if procfile:
                 (self._folder(app) / "Procfile").write_text(procfile)
+            with (self._folder(app) / "seaway.toml").open("a") as file:
+                file.write(KEEP)
             self._platform.run("apps", "create", app)
         self.deploy()
 

@@ -15,14 +15,32 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
+from tests.kube.fixture import why_not
 from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.packages import ensure_packages
 
 USER = "seaway-tests"
+PACKAGES = ("etcd-server", "etcd-client", "openssl")
+
+
+@contextmanager
+def run_api_server(folder: Path) -> Iterator[ApiServer]:
+    """Yield a new API server, and stop it. Skips, saying why, where this machine cannot run one."""
+    if reason := why_not():
+        pytest.skip(reason)
+    server = ApiServer(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 def free_port() -> int:
@@ -36,7 +54,7 @@ class ApiServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ensure_packages(["etcd-server", "openssl"])
+        ensure_packages(PACKAGES)
         self.binaries = ensure_binaries()
         self.kubeconfig = folder / "kubeconfig"
         self.port = free_port()

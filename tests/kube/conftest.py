@@ -10,7 +10,8 @@ import pytest
 from seaway.kube.client import KubeClient
 from seaway.kube.config import load_config
 from seaway.kube.installing import install_crds
-from tests.kube.api_server import ApiServer
+from tests.kube.api_server import ApiServer, run_api_server
+from tests.kube.engine_kit import KubernetesKit
 from tests.kube.fixture import Cluster, given_cluster, own_cluster, why_not
 
 
@@ -34,27 +35,15 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server that the whole session shares; tests that stop it bring it back."""
-    if reason := why_not():
-        pytest.skip(reason)
-    server = ApiServer(tmp_path_factory.mktemp("api-server"))
-    try:
-        server.start()
+    with run_api_server(tmp_path_factory.mktemp("api-server")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def fragile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server for tests that stop and kill it, and bring it back."""
-    if reason := why_not():
-        pytest.skip(reason)
-    server = ApiServer(tmp_path_factory.mktemp("fragile"))
-    try:
-        server.start()
+    with run_api_server(tmp_path_factory.mktemp("fragile")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -72,3 +61,12 @@ async def namespace(kube: KubeClient) -> str:
     name = f"t{secrets.token_hex(4)}"
     await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return name
+
+
+@pytest.fixture
+async def engine_kit(cluster: Cluster) -> AsyncIterator[KubernetesKit]:
+    """The Kubernetes engine on the cluster, with namespaces of its own."""
+    kit = KubernetesKit(cluster)
+    await kit.start()
+    yield kit
+    await kit.close()

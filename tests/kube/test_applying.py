@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from seaway.api.claims import judge_app
+from seaway.engine.kubernetes import KubernetesEngine, KubernetesEngineSettings
 from seaway.kube.client import KubeClient
 from seaway.model import App, AppSpec, AppStatus, Event, Meta, Release, ReleaseSpec, Route
 from seaway.store.base import NotFound
@@ -53,9 +54,11 @@ class Cluster:
 @pytest.fixture
 async def cluster(api_server: ApiServer, kube: KubeClient, namespace: str) -> AsyncIterator[Cluster]:
     store = KubernetesStore(kube, namespace)
+    settings = KubernetesEngineSettings(namespace_prefix=f"{namespace}-", own_namespace=f"{namespace}-system")
+    engine = KubernetesEngine(kube, settings)
 
     async def judge(app: App, routes: tuple[Route, ...]) -> Verdict:
-        return Verdict(*await judge_app(store, DOMAIN, app, routes))
+        return Verdict(*await judge_app(store, DOMAIN, app, routes, engine))
 
     adopting = asyncio.create_task(Adopter(store, judge, again=0.5).run())
     yield Cluster(api_server, store)
@@ -128,6 +131,21 @@ async def test_taken_route_has_no_effect_until_it_is_free(cluster: Cluster) -> N
     await cluster.store.update(shop.model_copy(update={"spec": AppSpec()}))
     await cluster.accepted("aaa")
     assert route in (await cluster.store.get(App, "aaa")).spec.routes
+
+
+async def test_a_team_without_a_place_is_refused(cluster: Cluster) -> None:
+    """The control plane's own namespace is nobody's, nor is one that somebody else made; the condition says so."""
+    assert cluster.apply("aaa", "{team: system}")[0] == 0
+    condition = await cluster.accepted("aaa", "Refused")
+    assert condition["message"].endswith("-system, which is the control plane's own: choose another team.")
+    with pytest.raises(NotFound):
+        await cluster.store.get(App, "aaa")
+    assert cluster.apply("aaa", "{team: red}")[0] == 0
+    await cluster.accepted("aaa")
+    cluster.run("create", "namespace", f"{cluster.store.namespace}-blue")
+    assert cluster.apply("aaa", "{team: blue}")[0] == 0
+    condition = await cluster.accepted("aaa", "Refused")
+    assert "exists and is not Seaway's for team blue: choose another team" in condition["message"]
 
 
 async def test_taken_address_is_refused(cluster: Cluster) -> None:

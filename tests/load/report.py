@@ -192,7 +192,9 @@ class Report:
         bad = self.unexplained(kills)
         if bad or self.failures_not_listed:
             lines = [f"{len(bad) + self.failures_not_listed} of {self.total.sent} requests failed:"]
-            raise AssertionError("\n  ".join([*lines, *(f"[{self.label_at(f.sent_at)}] {f}" for f in bad[:20])]))
+            lines += [f"[{self.label_at(f.sent_at)}] {f}" for f in bad[:20]]
+            lines += [f"{k.part} was killed from {k.began:.3f} on, and gone at {k.gone:.3f}" for k in kills]
+            raise AssertionError("\n  ".join(lines))
         if self.total.sent < least:
             raise AssertionError(f"only {self.total.sent} requests were sent; the test needs {least}")
 

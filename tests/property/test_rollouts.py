@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -93,6 +94,13 @@ async def act_as_user(store: CrashingStore, world: World) -> None:
             await store.update(rollout.model_copy(update={"spec": rollout.spec.model_copy(update=flag)}))
 
 
+def check_events(rollouts: Sequence[Rollout], world: World) -> None:
+    """Every step that any rollout took has its event, and there is no event twice or of no step."""
+    about = {(f"rollout {r.name}", step.at, step.reason) for r in rollouts for step in r.status.history}
+    told = [(event.about, event.at, event.message) for event in world.events if event.about.startswith("rollout ")]
+    assert sorted(told) == sorted(about), f"not told: {about - set(told)}; too much: {set(told) - about}"
+
+
 async def run_pass(store: CrashingStore, world: World) -> None:
     """One pass of a new reconciler (nothing is remembered between passes)."""
     reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
@@ -165,6 +173,7 @@ async def settle(store: CrashingStore, world: World, seed: int) -> None:
     plan = decide(facts)
     assert plan.empty, f"seed {seed}: {plan}"
     assert not world.violations, f"seed {seed}: {world.violations}"
+    check_events(rollouts, world)
     running = {i.key.release for i in world.instances.values() if i.state not in ("stopping", "stopped")}
     assert running <= {app.status.current}, f"seed {seed}: {running} but current is {app.status.current}"
 

@@ -109,20 +109,29 @@ class World:
         }
         missing = workload.count - len(live)
         begins = not any(i.key == workload.key for i in self.instances.values())
-        if missing > 0 and begins and others and workload.key.release in self.exclusive_releases:
+        exclusive = workload.key.release in self.exclusive_releases
+        if missing > 0 and begins and exclusive and not self.may_start_beside(others):
             self.violations.append(f"{workload.key} starts while {sorted(others)} still run")
         for _ in range(missing):
             name = f"{workload.key.app}-v{workload.key.release}-{workload.key.process}-{len(self.instances):04d}"
             self.instances[name] = Instance(
                 id=name,
                 key=workload.key,
-                node="n",
+                node=self.choose_node(),
                 state=InstanceState.PENDING,
                 address="127.0.0.1",
                 port=20000 + len(self.instances),
                 created_at=self.now,
             )
         self._maybe_crash()
+
+    def may_start_beside(self, others: set[str]) -> bool:
+        """Whether an instance that must not run twice may start while these are not known to have stopped."""
+        return not others
+
+    def choose_node(self) -> str:
+        """Where a new instance goes."""
+        return "n"
 
     async def remove(self, key: WorkloadKey) -> None:
         self._maybe_crash()
@@ -202,7 +211,10 @@ class World:
             router.wanted = Table()
 
     async def tell(self, event: EventSpec, team: str) -> None:
-        """Hear an event; who says that a release serves has to be right about every router."""
+        """Hear an event; who says that a release serves has to be right about every router, when it is news."""
+        self._maybe_crash()
+        if event in self.events:
+            return
         self.events.append(event)
         said = re.search(r"v(\d+) serves (again|on|all traffic)", event.message)
         ended = ("RolloutSucceeded", "RolloutRolledBack", "RolloutCancelled", "RolloutFailed")
@@ -230,8 +242,8 @@ class World:
             router.applied = router.wanted
         if self.calm or self.chance(0.4):
             router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
-        router.in_flight = {name for name in router.in_flight if self.chance(0.6)}
-        router.in_flight |= {name for name in router.applied.rotation() if self.chance(0.5)}
+        router.in_flight = {name for name in sorted(router.in_flight) if self.chance(0.6)}
+        router.in_flight |= {name for name in sorted(router.applied.rotation()) if self.chance(0.5)}
         if self.calm or self.chance(0.7):
             router.busy, router.busy_at = dict.fromkeys(router.in_flight, 1), self.now
 

@@ -18,7 +18,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from seaway.cli import Part, PlatformCommands, build_cli
+from seaway.cli import (
+    InstallAnswer,
+    InstallCommands,
+    InstallOptions,
+    Part,
+    PlatformCommands,
+    UninstallOptions,
+    build_cli,
+)
+from seaway.cli.progress import Progress
 from seaway.model import (
     App,
     AppSpec,
@@ -122,6 +131,7 @@ class Recorder:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
+        listener.listen()  # from now on: whoever comes before the server runs waits for it
         self.port = listener.getsockname()[1]
         api = FastAPI()
         api.add_api_route("/v1/{path:path}", self.answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -202,7 +212,22 @@ def _call(name: str) -> Callable[..., int]:
     return call
 
 
+async def _install(options: InstallOptions, progress: Progress) -> InstallAnswer:
+    acting[-1].calls.append(("install", options))
+    progress.say("Deployment seaway-control: created")
+    settings = {"namespace": options.settings["namespace"], "version": "0.1.0", "dry_run": options.dry_run}
+    objects = [{"kind": "Deployment", "name": "seaway-control", "action": "created"}]
+    manifests = ({"kind": "Deployment", "metadata": {"name": "seaway-control"}},) if options.dry_run else ()
+    return InstallAnswer({**settings, "objects": objects}, manifests, "" if options.dry_run else TOKEN)
+
+
+async def _uninstall(options: UninstallOptions, progress: Progress) -> list[dict[str, str]]:
+    acting[-1].calls.append(("uninstall", options))
+    return [{"kind": "Deployment", "name": "seaway-control", "action": "removed"}]
+
+
 acting: list[Bench] = []
+INSTALL = InstallCommands(install=_install, uninstall=_uninstall)
 PLATFORM = PlatformCommands(
     up=_call("up"),
     down=_call("down"),
@@ -212,7 +237,7 @@ PLATFORM = PlatformCommands(
     router=_call("router"),
     supervise=_call("supervise"),
 )
-CLI = build_cli(PLATFORM)
+CLI = build_cli(PLATFORM, INSTALL)
 COMMAND = get_command(CLI)
 
 

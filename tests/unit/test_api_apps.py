@@ -141,6 +141,8 @@ async def test_instances_are_shown_with_release_uptime_and_drain(bench: Bench) -
     ]  # fmt: skip
     assert (shown[0]["restarts"], shown[0]["drain_reason"]) == (2, "v2 serves now")
     assert shown[1]["reason"] == "exit 1: no module named x"
+    bench.engine.instances.append(first.model_copy(update={"id": "shop-v1-web-gone", "state": InstanceState.STOPPED}))
+    assert (await bench.http.get("/v1/status")).json()["engine"]["instances"] == 2, "a stopped one is none any more"
 
 
 async def test_engine_that_does_not_answer_is_said_so(bench: Bench) -> None:
@@ -269,7 +271,7 @@ async def test_build_log_is_shown_and_followed_to_its_end(bench: Bench) -> None:
     digest = await upload(bench)
     await bench.http.post("/v1/apps/shop/builds", json={"source": {"archive": digest}})
     assert (await bench.http.get("/v1/apps/shop/builds/1/log")).text == ""
-    log = bench.home.builds / "shop.b1.log"
+    log = bench.home.build_log("shop.b1", (await bench.store.get(Build, "shop.b1")).meta.uid)
     log.write_bytes("first\r\nzweite Zeile ü\n".encode() + b"\xff half")
     shown = await bench.http.get("/v1/apps/shop/builds/1/log")
     assert shown.headers["content-type"].startswith("application/x-ndjson")
@@ -534,11 +536,12 @@ async def test_one_off_runs_with_image_and_config_of_the_serving_release(bench: 
     """Started, looked at, killed."""
     error(await bench.http.post("/v1/apps/shop/run", json={"command": "ls"}), 409)
     await bench.deploy()
-    answer = await bench.http.post("/v1/apps/shop/run", json={"command": "ls -l", "timeout": "5m"})
+    answer = await bench.http.post("/v1/apps/shop/run", json={"command": "ls -l", "timeout": "5m", "stdin": "aGk="})
     identity = answer.json()["id"]
     task = bench.engine.tasks[identity]
     assert identity.startswith("shop-run-")
     assert (task.command, task.image, task.release, task.timeout, task.team) == ("ls -l", IMAGE, 1, 300.0, "default")
+    assert task.stdin == "aGk="
     assert (await bench.http.get(f"/v1/apps/shop/run/{identity}")).json()["done"] is False
     bench.engine.done[identity] = TaskState(id=identity, app="shop", done=True, exit_code=3)
     assert (await bench.http.get(f"/v1/apps/shop/run/{identity}")).json()["exit_code"] == 3
@@ -551,7 +554,15 @@ async def test_one_off_runs_with_image_and_config_of_the_serving_release(bench: 
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"command": ""}, {"command": "a\x00b"}, {"command": "x", "timeout": 0}, {"command": "x", "timeout": "soon"}],
+    [
+        {},
+        {"command": ""},
+        {"command": "a\x00b"},
+        {"command": "x", "timeout": 0},
+        {"command": "x", "timeout": "soon"},
+        {"command": "x", "stdin": "?"},
+        {"command": "x", "stdin": "A" * 4 * 180_000},
+    ],
 )
 async def test_bad_commands_are_refused(bench: Bench, body: dict[str, object]) -> None:
     """Nothing is started."""
@@ -566,6 +577,7 @@ async def test_logs_pass_filters_on(bench: Bench) -> None:
     answer = await bench.http.get("/v1/apps/shop/logs?process=web&release=3&instance=x&n=7")
     assert answer.text.splitlines() == ['{"message": "a\\nb"}', '{"message": "\\u00fc"}']
     asked = bench.logs.asked[0]
+    assert asked.since == (await bench.store.get(App, "shop")).meta.created_at, "none of an earlier app of that name"
     assert (asked.app, asked.process, asked.release, asked.instance, asked.tail, asked.follow) == (
         "shop", "web", 3, "x", 7, False,
     )  # fmt: skip

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seaway.api import ensure_admin_token
 from seaway.api.auth import make_secret
-from seaway.model import Role, Token
+from seaway.engine.kubernetes.settings import KubernetesEngineSettings
+from seaway.engine.kubernetes.teams import judge_place
+from seaway.model import App, Role, Token
 from tests.unit.api_support import Bench, connect, error, open_bench
 
 
@@ -33,6 +36,15 @@ async def test_requests_without_a_good_token_are_refused(bench: Bench, header: s
         assert answer.headers["www-authenticate"] == "Bearer"
         error(await nobody.post("/v1/apps", content=b"not json"), 401)
         error(await nobody.get("/v1/nothing"), 401)
+
+
+async def test_a_token_may_come_in_a_header_of_its_own(bench: Bench) -> None:
+    """A cluster's API server keeps Authorization for itself; what comes along there counts for nothing."""
+    secret = bench.home.admin_token.read_text().strip()
+    async with connect(bench.api, None) as other:
+        headers = {"X-Seaway-Token": secret, "Authorization": "Bearer of-the-cluster"}
+        assert (await other.get("/v1/apps", headers=headers)).status_code == 200
+        error(await other.get("/v1/apps", headers=headers | {"X-Seaway-Token": "swy_no"}), 401)
 
 
 async def test_health_and_schema_need_no_token(bench: Bench) -> None:
@@ -85,6 +97,25 @@ async def test_expired_token_is_refused(bench: Bench) -> None:
         assert (await ci.get("/v1/apps")).status_code == 200
         bench.clock.advance(1)
         assert "expired" in error(await ci.get("/v1/apps"), 401)["message"]
+
+
+class Cluster:
+    """Says what a Kubernetes engine says of a cluster without teams."""
+
+    async def judge_team(self, team: str) -> str:
+        return judge_place(team, KubernetesEngineSettings(own_namespace="seaway-system"), None)
+
+
+async def test_a_team_without_a_place_gets_neither_app_nor_token(bench: Bench) -> None:
+    """409 names the field and says what to do; nothing is made."""
+    bench.api.state.deps = replace(bench.api.state.deps, teams=Cluster())
+    for path in ("/v1/apps", "/v1/tokens"):
+        body = error(await bench.http.post(path, json={"name": "shop", "team": "system"}), 409)
+        assert (body["code"], body["field"]) == ("team-taken", "team")
+        assert "seaway-system, which is the control plane's own: choose another team" in body["message"]
+    assert (await bench.store.list(App)).documents == ()
+    assert [token.name for token in (await bench.store.list(Token)).documents] == ["admin"]
+    assert (await bench.http.post("/v1/apps", json={"name": "shop", "team": "red"})).status_code == 201
 
 
 async def test_last_admin_token_stays(bench: Bench) -> None:

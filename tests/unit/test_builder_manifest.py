@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +10,6 @@ from seaway.builder.base import BuildError
 from seaway.builder.manifest import parse_procfile, read_app_files
 from seaway.builder.schema import DESCRIPTIONS, _find, make_schema
 from seaway.model import Route, Strategy
-
-ROOT = Path(__file__).resolve().parents[2]
 
 FULL = """
 routes = ["Shop.example.com", "example.com/shop", { host = "b.example.com", path = "/x" }]
@@ -161,11 +156,6 @@ def test_no_process_but_python_says_to_add_one() -> None:
     """Where something was recognised, the error says what is missing."""
     with pytest.raises(BuildError, match=r"found pyproject.toml, but neither a Procfile.*add a Procfile"):
         read_app_files(None, None, hint="pyproject.toml")
-
-
-def test_generated_docs_are_up_to_date() -> None:
-    """docs/seaway-toml.md and the published schema are what the code says now."""
-    subprocess.run([sys.executable, ROOT / "scripts" / "gen_toml_docs.py", "--check"], check=True)
 
 
 def test_every_description_has_its_key() -> None:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from seaway.cli.commands import oneoff
 from seaway.home import Home, Settings
 from seaway.model import BuildState, InstanceState, Phase, Route
 from tests.unit.cli_recorded import (
@@ -48,6 +50,7 @@ def test_apps_list_is_a_table_with_states_and_ages(bench: Bench) -> None:
     bench.api.on("GET", "/apps", [app(), app("a-longer-name", None, state="empty", reason="no release yet")])
     for form in (["apps", "list"], ["apps:list"], ["apps"]):
         result = bench.run(*form)
+        assert result.exit_code == 0, f"{form}: {result.stderr}"
         lines = result.stdout.splitlines()
         assert lines[0].split() == ["APP", "STATE", "RELEASE", "TRAFFIC", "TEAM", "CREATED"]
         assert lines[1].split()[:5] == ["shop", "serving", "v4", "v4", "blue"]
@@ -72,6 +75,7 @@ def test_create_links_a_folder_that_looks_like_an_apps(bench: Bench) -> None:
     assert "this folder is linked to it" in bench.run("apps", "create", "shop", "--team", "blue").stdout
     assert bench.api.sent("POST", "/apps") == [{"name": "shop"}, {"name": "shop", "team": "blue"}]
     bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop", app())
     assert "shop has no instances" in bench.run("ps").stdout
 
 
@@ -189,11 +193,37 @@ def test_ps_shows_instances_with_states_and_reasons(bench: Bench) -> None:
     """Web first; a running instance that is not ready says so."""
     crashing = instance(2, process="worker", state=InstanceState.CRASHING, ready=False, reason="exited with 1")
     bench.api.on("GET", "/apps/shop/instances", [crashing, instance(1), instance(3, ready=False, reason="GET / 503")])
-    lines = bench.run("ps", "-a", "shop").stdout.splitlines()
+    bench.api.on("GET", "/apps/shop", app())
+    result = bench.run("ps", "-a", "shop")
+    lines = result.stdout.splitlines()
+    assert result.stderr == ""
     assert lines[1].split() == ["web", "v4", "0001", "running", "2h", "ago", "0", "0.25", "34.1", "MB", "here"]
     assert "not ready" in lines[2]
     assert lines[3].startswith("worker")
     assert lines[3].endswith("exited with 1")
+
+
+def test_ps_shows_a_dash_for_what_nobody_measures(bench: Bench) -> None:
+    """And null in JSON: an idle instance is another thing."""
+    unknown = instance(1).model_copy(update={"cpu": None, "memory": None})
+    idle = instance(2).model_copy(update={"cpu": 0.0, "memory": 0})
+    bench.api.on("GET", "/apps/shop/instances", [unknown, idle])
+    bench.api.on("GET", "/apps/shop", app())
+    lines = bench.run("ps", "-a", "shop").stdout.splitlines()
+    assert lines[1].split()[6:] == ["0", "-", "-", "here"]
+    assert lines[2].split()[6:] == ["0", "0.00", "0", "B", "here"]
+    shown = json.loads(bench.run("ps", "-a", "shop", "-o", "json").stdout)
+    assert [(i["cpu"], i["memory"]) for i in shown] == [(None, None), (0.0, 0)]
+
+
+def test_ps_says_what_an_app_lacks(bench: Bench) -> None:
+    """Where there is no instance that could: the app's own sentence, beside the table."""
+    why = "v4: 0 of 1 web ready (the cluster refuses its instances: quota seaway lacks pods: 1 asked for, 5 of 5 used)"
+    bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop", app(state="down", reason=why))
+    result = bench.run("ps", "-a", "shop")
+    assert "shop has no instances" in result.stdout
+    assert result.stderr == f"shop is down: {why}\n"
 
 
 def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
@@ -344,6 +374,19 @@ def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code
     assert bench.api.sent("POST", "/apps/shop/run")[0]["command"] == "python -c 'print(1)' -o x"
 
 
+def test_a_run_that_does_not_start_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reason once, beside the output; what runs has none."""
+    monkeypatch.setattr(oneoff, "PATIENT", 0.0)
+    bench.api.on("POST", "/apps/shop/run", {"id": "t"})
+    waits = {"id": "t", "done": False, "reason": "waits for its pod"}
+    runs = waits | {"reason": "running", "started_at": NOW.isoformat()}
+    done = runs | {"done": True, "exit_code": 0, "reason": "exited with code 0"}
+    bench.api.on("GET", "/apps/shop/run/t", waits, waits, waits | {"reason": "no node has 2 CPUs free"}, runs, done)
+    bench.api.on("GET", "/apps/shop/logs", Lines([]))
+    said = [f"seaway: it has not started yet: {why}" for why in ("waits for its pod", "no node has 2 CPUs free")]
+    assert bench.run("run", "-a", "shop", "x").stderr.splitlines() == said
+
+
 def test_ctrl_c_kills_a_run_and_detaches_from_a_deploy(bench: Bench) -> None:
     """A real process gets a real SIGINT."""
     waiting = threading.Event()
@@ -364,11 +407,23 @@ def test_ctrl_c_kills_a_run_and_detaches_from_a_deploy(bench: Bench) -> None:
     assert "seaway rollouts cancel v5 -a shop" in error
 
 
+def test_sigint_reaches_what_tests_start_in_a_background_job() -> None:
+    """Started with SIGINT ignored, as `nohup make test &` is, tests give their children the default again."""
+    show = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    program = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"from tests import conftest; conftest.pytest_configure(); subprocess.run([sys.executable, '-c', {show!r}])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "True\n", done.stderr
+
+
 def interrupt(bench: Bench, args: list[str], waiting: threading.Event) -> tuple[int, str]:
     """Run the command line as a process, send SIGINT once it waits; return exit code and standard error."""
     program = (
-        "import sys; from seaway.cli import PlatformCommands, build_cli; n = lambda *a: 0; "
-        "build_cli(PlatformCommands(n, n, list, n, n, n, n))(sys.argv[1:])"
+        "import sys; from seaway.cli import InstallCommands, PlatformCommands, build_cli; n = lambda *a: 0; "
+        "build_cli(PlatformCommands(n, n, list, n, n, n, n), InstallCommands(n, n))(sys.argv[1:])"
     )
     env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
     with subprocess.Popen(
@@ -388,8 +443,8 @@ def test_a_closed_pipe_ends_quietly(bench: Bench) -> None:
     """As in `seaway logs | head -1`."""
     bench.api.on("GET", "/apps/shop/logs", Lines([log_line("x" * 1000)] * 500))
     program = (
-        "from seaway.cli import PlatformCommands, build_cli; n = lambda *a: 0; "
-        "build_cli(PlatformCommands(n, n, list, n, n, n, n))(['logs', '-a', 'shop'])"
+        "from seaway.cli import InstallCommands, PlatformCommands, build_cli; n = lambda *a: 0; "
+        "build_cli(PlatformCommands(n, n, list, n, n, n, n), InstallCommands(n, n))(['logs', '-a', 'shop'])"
     )
     env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
     with subprocess.Popen(

@@ -7,6 +7,7 @@ import json
 import tarfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,20 @@ def test_deploy_of_an_image_and_of_git(shop: Bench) -> None:
     assert shop.run("deploy", "-a", "shop", "--git", "https://x.example/r.git", "--ref", "main").exit_code == 0
     assert shop.api.sent("POST", "/apps/shop/builds")[0]["source"] == {"git": "https://x.example/r.git", "ref": "main"}
     assert not shop.api.queries("PUT", "/sources")
+
+
+def test_deploy_of_an_image_from_ci_takes_the_app_files_of_this_folder(shop: Bench) -> None:
+    """Procfile and seaway.toml are sent as they are, and that is said; a build's digest needs neither."""
+    shop.api.on("POST", "/apps/shop/releases", release(5))
+    Path("Procfile").write_text("web: serve\n")
+    Path("seaway.toml").write_text("[scale]\nweb = 2\n")
+    result = shop.run("deploy", "-a", "shop", "--image", "h.example/shop:7")
+    assert "read from Procfile and seaway.toml here" in result.stdout
+    files = {"procfile": "web: serve\n", "seaway_toml": "[scale]\nweb = 2\n"}
+    assert shop.api.sent("POST", "/apps/shop/releases") == [{"image": "h.example/shop:7", **files}]
+    Path("seaway.toml").write_bytes(b"\xff")
+    broken = shop.run("deploy", "-a", "shop", "--image", "h.example/shop:7")
+    assert (broken.exit_code, "seaway.toml: cannot be read" in broken.stderr) == (1, True)
 
 
 def test_deploy_to_an_app_that_is_not_there_says_how_to_create_it(shop: Bench) -> None:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer import Context
+from typer.core import TyperGroup
 
 from seaway.cli import Part
 from seaway.cli.reference import write_reference
@@ -15,9 +17,15 @@ from seaway.home import Home, Settings
 from seaway.supervisor import running
 from seaway.supervisor.locks import acquire
 from seaway.supervisor.running import PlatformError, wait_started
-from tests.unit.cli_recorded import Bench, bench, recorder
+from tests.unit.cli_recorded import COMMAND, Bench, bench, recorder
 
 __all__ = ["bench", "recorder"]
+
+VERBS = {
+    "apps": "create destroy info list", "builds": "cancel list log", "cluster": "check render",
+    "config": "list set unset", "ps": "list restart scale", "releases": "diff info list",
+    "rollouts": "cancel list pause promote resume show", "routes": "add list remove", "tokens": "create list revoke",
+}  # fmt: skip
 
 STATUS = {
     "version": "0.1.0", "now": "2026-11-23T10:00:00Z", "domain": "localhost", "http_port": 8080, "apps": 2,
@@ -89,6 +97,41 @@ def test_down_and_the_processes_reach_the_composition_root(bench: Bench) -> None
         assert bench.run(*args).exit_code == 0
     assert bench.calls == [("down", 5.0), ("control",), ("node",), ("router", "router-1"), ("supervise",)]
     assert "supervise" not in bench.run("--help").stdout
+
+
+@pytest.mark.parametrize("args", [["up", "-d"], ["down"]])
+def test_up_and_down_give_json(bench: Bench, args: list[str]) -> None:
+    """With the home that it is about; for people it is one line."""
+    assert json.loads(bench.run(*args, "-o", "json").stdout)["home"] == str(bench.home)
+    assert bench.run(*args).stdout.count("\n") == 1
+
+
+def test_every_command_gives_json_and_has_its_colon_form() -> None:
+    """The verbs that users of other platforms know, and no others."""
+    assert isinstance(COMMAND, TyperGroup)
+    groups = {name: group for name, group in COMMAND.commands.items() if isinstance(group, TyperGroup)}
+    alone = {name for name, command in COMMAND.commands.items() if name not in groups and not command.hidden}
+    assert {name: " ".join(sorted(group.commands)) for name, group in groups.items()} == VERBS
+    assert alone == {
+        "deploy",
+        "down",
+        "events",
+        "install",
+        "login",
+        "logs",
+        "rollback",
+        "run",
+        "status",
+        "uninstall",
+        "up",
+    }
+    leaves = [COMMAND.commands[name] for name in alone]
+    for name, group in groups.items():
+        for verb, command in group.commands.items():
+            assert COMMAND.resolve_command(Context(COMMAND), [f"{name}:{verb}"])[1:] == (group, [verb])
+            leaves.append(command)
+    without = [leaf.name for leaf in leaves if not any("-o" in parameter.opts for parameter in leaf.params)]
+    assert without == []
 
 
 def test_status_shows_parts_and_what_the_api_says(bench: Bench) -> None:

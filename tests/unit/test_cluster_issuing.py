@@ -24,6 +24,19 @@ SERVER = Certificate(
 CLIENT = Certificate("m1", "kubelet", "ca", "system:node:m1", "system:nodes")
 
 
+@pytest.fixture(scope="module")
+def account_key(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an issuer makes for itself, once: an RSA key takes a while."""
+    store = tmp_path_factory.mktemp("first")
+    assert "made sa.key, which signs service account tokens" in ensure(store, CLIENT).log
+    return (store / "sa.key").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _keep_account_key(tmp_path: Path, account_key: bytes) -> None:
+    (tmp_path / "sa.key").write_bytes(account_key)
+
+
 def ensure(store: Path, *wanted: Certificate, now: datetime = NOW, days: Certificates = DAYS) -> Secrets:
     """Return what an issuer makes at a time."""
     return Issuer(store, days, now).ensure(wanted)
@@ -98,9 +111,10 @@ def test_an_authority_near_its_end_is_told(tmp_path: Path) -> None:
 
 
 def test_private_keys_are_0600(tmp_path: Path) -> None:
-    """Also one whose mode someone has widened since."""
+    """Also those whose mode someone has widened since."""
     ensure(tmp_path, SERVER)
-    (tmp_path / "ca.key").chmod(0o644)
+    for path in tmp_path.rglob("*.key"):
+        path.chmod(0o644)
     ensure(tmp_path, SERVER)
     for path in tmp_path.rglob("*.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path

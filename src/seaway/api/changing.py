@@ -31,8 +31,8 @@ async def make_release(store: Store, app: App, wanted: Change, by: str) -> Relea
 
     async def attempt() -> Release:
         labels = {"app": app.name}
-        releases = (await store.list(Release, labels)).documents
-        rollouts = (await store.list(Rollout, labels)).documents
+        releases = (await store.list(Release, labels)).whole()
+        rollouts = (await store.list(Rollout, labels)).whole()
         current = await store.get(App, app.name)
         return await store.create(compose_release(current, releases, rollouts, wanted, by))
 
@@ -43,7 +43,7 @@ async def make_build(store: Store, app: App, fill: Callable[[int], BuildSpec]) -
     """Store the next build of the app; `fill` gets its number."""
 
     async def attempt() -> Build:
-        builds = (await store.list(Build, {"app": app.name})).documents
+        builds = (await store.list(Build, {"app": app.name})).whole()
         number = max((build.spec.number for build in builds), default=0) + 1
         meta = Meta(name=build_name(app.name, number), labels={"app": app.name, "team": app.spec.team})
         return await store.create(Build(meta=meta, spec=fill(number)))

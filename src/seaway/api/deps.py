@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from seaway.engine.base import Engine
+import httpx
+
+from seaway.builder.base import ImageReader
+from seaway.builder.stores import FolderSources, LogStore, SourceStore
+from seaway.engine.base import Engine, TeamJudge
 from seaway.home import Home, Settings
 from seaway.logs.base import LogReader
 from seaway.router.base import RouterPlane
@@ -20,11 +24,22 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
+class LeaderLink:
+    """The way to the replica that leads: `find` returns its base URL, "" for this one, None if nobody leads now."""
+
+    find: Callable[[], str | None]
+    http: httpx.AsyncClient
+
+
+@dataclass(frozen=True)
 class ApiDeps:
     """Every collaborator of the API.
 
     `heartbeat`: seconds between signs of life on a stream that is silent. `claiming` is held from looking whether
-    a host and path are free until they are taken.
+    a host and path are free until they are taken. `leader`: the way to the replica that leads, if there are several.
+    Without `source_store` sources are kept in the home; `build_logs` are what other replicas of the control plane
+    wrote; `images` reads those that others built, None: none can run here. `teams` knows which teams have no place
+    here, None: every team has one.
     """
 
     store: Store
@@ -35,4 +50,14 @@ class ApiDeps:
     settings: Settings
     clock: Callable[[], datetime] = utc_now
     heartbeat: float = 15.0
+    leader: LeaderLink | None = None
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    source_store: SourceStore | None = None
+    build_logs: LogStore | None = None
+    images: ImageReader | None = None
+    teams: TeamJudge | None = None
+
+    @property
+    def sources(self) -> SourceStore:
+        """Where uploaded sources are kept."""
+        return self.source_store or FolderSources(self.home.sources)

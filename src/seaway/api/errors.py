@@ -16,8 +16,9 @@ from starlette.responses import Response
 
 from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.model import Frozen
+from seaway.registry.errors import RegistryError
 from seaway.rollout.releases import ReleaseRefused
-from seaway.store.base import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
+from seaway.store.base import AlreadyExists, Conflict, NotFound, StoreError, Unavailable, Unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +87,24 @@ def translate(error: Exception) -> ApiError:
             return _translate_http(error)
         case ReleaseRefused():
             return ApiError(REFUSALS.get(error.code, 409), error.code, error.message)
+        case StoreError():
+            return _translate_store(error)
+        case EngineUnavailable():
+            return _unavailable("engine-unavailable", f"the engine does not answer now: {error}")
+        case RegistryError():
+            return _unavailable("registry", str(error))
+        case EngineError():
+            return ApiError(409, "engine-refused", str(error))
+        case UnicodeError() | PydanticSerializationError():
+            return ApiError(422, "invalid", "the text has no form in UTF-8 (half of a surrogate pair)")
+        case OSError() if error.errno == errno.ENOSPC:
+            return ApiError(507, "disk-full", "the platform's disk is full", hint="free space below SEAWAY_HOME")
+        case _:
+            return _internal(error)
+
+
+def _translate_store(error: StoreError) -> ApiError:
+    match error:
         case NotFound():
             return ApiError(404, "not-found", str(error))
         case Conflict():
@@ -94,18 +113,15 @@ def translate(error: Exception) -> ApiError:
             return ApiError(409, "exists", str(error))
         case Unavailable():
             return _unavailable("store-unavailable", "the store does not answer now")
-        case EngineUnavailable():
-            return _unavailable("engine-unavailable", f"the engine does not answer now: {error}")
-        case EngineError():
-            return ApiError(409, "engine-refused", str(error))
-        case UnicodeError() | PydanticSerializationError():
-            return ApiError(422, "invalid", "the text has no form in UTF-8 (half of a surrogate pair)")
-        case OSError() if error.errno == errno.ENOSPC:
-            return ApiError(507, "disk-full", "the platform's disk is full", hint="free space below SEAWAY_HOME")
+        case Unreadable():
+            return ApiError(500, "unreadable", str(error))
         case _:
-            log.error("request failed", exc_info=error)
-            message = "an error inside Seaway; its control plane's log has the details"
-            return ApiError(500, "internal", message)
+            return _internal(error)
+
+
+def _internal(error: Exception) -> ApiError:
+    log.error("request failed", exc_info=error)
+    return ApiError(500, "internal", "an error inside Seaway; its control plane's log has the details")
 
 
 def _translate_http(error: HTTPException) -> ApiError:
@@ -127,7 +143,7 @@ def install_handlers(api: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return answer(explain_input(error.errors()))
 
-    for kind in (HTTPException, ReleaseRefused, StoreError, EngineError, OSError, Exception):
+    for kind in (HTTPException, ReleaseRefused, StoreError, EngineError, RegistryError, OSError, Exception):
         api.add_exception_handler(kind, handle)
     api.add_exception_handler(RequestValidationError, handle_input)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from seaway.api.auth import authenticate
+from seaway.api.auth import authenticate, find_authorization
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError, answer, translate
 
@@ -37,7 +37,7 @@ class Guard:
             if scope["path"] not in PUBLIC:
                 deps = scope["app"].state.deps
                 assert isinstance(deps, ApiDeps)
-                scope[CALLER] = await authenticate(deps.store, headers.get("authorization"), deps.clock())
+                scope[CALLER] = await authenticate(deps.store, find_authorization(headers), deps.clock())
             announced = headers.get("content-length", "")
             if announced.isdecimal() and int(announced[:20]) > limit:
                 raise too_large(limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import datetime
 from typing import Annotated, Self
@@ -9,6 +10,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from seaway.model import Frozen, Name, Role, Route, Seconds, Source, Strategy
+from seaway.registry.errors import BadReference
+from seaway.registry.reference import parse_reference
 
 DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
@@ -16,6 +19,7 @@ GIT_URL = re.compile(r"(?:(?:https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.
 TOKEN_NAME = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = "PORT and names that begin with SEAWAY_ are set by the platform; choose another"
+LONGEST_STDIN = 512 * 1024  # bytes; with base64 and the rest below the limit of a body
 LONGEST_VALUE = 64 * 1024  # characters; Linux takes 128 KiB for one variable of an environment
 
 
@@ -37,10 +41,28 @@ def _check_text(value: str) -> str:
     return value
 
 
-def _check_image(value: str) -> str:
-    if not IMAGE.fullmatch(value):
-        raise ValueError(f"{value[:100]!r} is not an image: give its digest, sha256: and 64 hexadecimal digits")
+def _check_base64(value: str) -> str:
+    try:
+        size = len(base64.b64decode(value, validate=True))
+    except ValueError:
+        raise ValueError("is not base64") from None
+    if size > LONGEST_STDIN:
+        raise ValueError(f"is larger than {LONGEST_STDIN // 1024} KiB; let the command fetch it instead")
     return value
+
+
+def _check_image(value: str) -> str:
+    if IMAGE.fullmatch(value):
+        return value
+    if "/" not in value:
+        raise ValueError(
+            f"{value[:100]!r} is not an image: give a build's digest (sha256: and 64 hexadecimal digits), or in a "
+            "cluster HOST/PATH:TAG or HOST/PATH@sha256:..."
+        )
+    try:
+        return str(parse_reference(value))
+    except BadReference as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_token_name(value: str) -> str:
@@ -57,6 +79,7 @@ ConfigKey = Annotated[str, AfterValidator(_check_key)]
 ConfigValue = Annotated[str, AfterValidator(_check_text), Field(max_length=LONGEST_VALUE)]
 Command = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=8192)]
 Image = Annotated[str, AfterValidator(_check_image)]
+AppFile = Annotated[str, AfterValidator(_check_text), Field(max_length=256 * 1024)]
 Scale = dict[str, Annotated[int, Field(ge=0, le=1000)]]
 
 
@@ -99,10 +122,16 @@ class NewBuild(Frozen):
 
 
 class NewRelease(Frozen):
-    """An image that is there, to be released."""
+    """An image that is there, to be released.
+
+    `procfile` and `seaway_toml` are texts that say how to run an image that Seaway has not built; without them it runs
+    what it says itself as `web`.
+    """
 
     image: Image
     strategy: Strategy | None = None
+    procfile: AppFile | None = None
+    seaway_toml: AppFile | None = None
 
 
 class RollbackInput(Frozen):
@@ -138,9 +167,13 @@ class NewRoute(Route):
 
 
 class TaskInput(Frozen):
-    """A shell command to run once with the app's current image and config."""
+    """A shell command to run once with the app's current image and config.
+
+    `stdin`: what it reads from standard input, in base64, at most 512 KiB; nothing if left out.
+    """
 
     command: Command
+    stdin: Annotated[str, AfterValidator(_check_base64)] | None = None
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
 
 

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from seaway.api.auth import authenticate
+from seaway.api.auth import authenticate, find_authorization
 from seaway.api.context import get_deps
 from seaway.api.errors import translate
 
@@ -72,7 +72,7 @@ async def _beating(request: Request, source: AsyncGenerator[bytes, None]) -> Asy
             pending = pending or asyncio.create_task(_next(source))
             done, _ = await asyncio.wait({pending}, timeout=deps.heartbeat)
             if loop.time() - checked >= deps.heartbeat:
-                await authenticate(deps.store, request.headers.get("authorization"), deps.clock())
+                await authenticate(deps.store, find_authorization(request.headers), deps.clock())
                 checked = loop.time()
             if not done:
                 yield HEARTBEAT

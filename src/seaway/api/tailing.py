@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 
+from seaway.builder.stores import LogStore
+from seaway.home import Home
+from seaway.model import Build
+from seaway.registry.errors import RegistryError
+
+REFRESH_EVERY = 1.0  # seconds between looks at what another replica writes
 LOOK_EVERY = 0.2  # seconds between looks at a file that grows; files cannot be awaited
 BLOCK = 64 * 1024  # bytes read at once
 LONGEST_LINE = 64 * 1024  # bytes; a longer line is cut into several
 
 
-async def tail_build(path: Path, ended: asyncio.Event | None) -> AsyncGenerator[str, None]:
-    """Yield the file's lines, and new ones until `ended` is set and all is read (None: what is there now).
+class BuildLog:
+    """The output of one build: the file that is written here, or a copy of what another replica writes."""
 
-    The file may appear late. Bytes that are not UTF-8 are replaced.
+    def __init__(self, home: Home, build: Build, store: LogStore | None) -> None:
+        self._here = home.build_log(build.name, build.meta.uid)
+        self._name = self._here.stem
+        self._copy = self._here.with_name(f".copy-{self._here.name}")
+        self._store = store
+        self.path = self._here
+
+    async def refresh(self) -> None:
+        """Look whether another replica's is newer; what is here is good as long as the store does not answer."""
+        if self._store is None:
+            return
+        newest = max(_written(self._here), _written(self._copy) if self.path == self._copy else 0.0)
+        with suppress(RegistryError):
+            if await self._store.fetch(self._name, self._copy, newest):
+                self.path = self._copy
+
+    async def follow(self, ended: asyncio.Event) -> None:
+        """Go on refreshing until `ended` is set, and once more."""
+        while not ended.is_set():
+            await self.refresh()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), REFRESH_EVERY)
+        await self.refresh()
+
+
+async def tail_build(log: BuildLog, ended: asyncio.Event | None) -> AsyncGenerator[str, None]:
+    """Yield the log's lines, and new ones until `ended` is set and all is read (None: what is there now).
+
+    It may appear late. Bytes that are not UTF-8 are replaced.
     """
     position, rest = 0, b""
     while True:
         final = ended is None or ended.is_set()
-        while block := await asyncio.to_thread(_read, path, position):
+        while block := await asyncio.to_thread(_read, log.path, position):
             position += len(block)
             *complete, rest = (rest + block).split(b"\n")
             if len(rest) > LONGEST_LINE:
@@ -35,6 +70,13 @@ async def tail_build(path: Path, ended: asyncio.Event | None) -> AsyncGenerator[
             continue
     if rest:
         yield _text(rest)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _read(path: Path, position: int) -> bytes:

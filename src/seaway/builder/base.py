@@ -9,6 +9,8 @@ from typing import Protocol
 
 from seaway.model import BuildManifest, Source
 
+TO_CONTAINERS = "such an image needs containers: run it with the Kubernetes engine"
+
 
 class BuildError(Exception):
     """The build failed; the message names file, field and what would be right."""
@@ -16,10 +18,39 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """An image in the store, by digest ("sha256:..."), and the app's manifest."""
+    """An image in the store, by digest ("sha256:...", in a registry HOST/PATH@sha256:...), and the app's manifest."""
 
     image: str
     manifest: BuildManifest
+
+
+@dataclass(frozen=True)
+class ForeignImage:
+    """An image that somebody else built. `image` is HOST/PATH@sha256:..., never a tag."""
+
+    image: str
+    app: str | None = None  # whose repository in the platform's own registry it is in
+    manifest: BuildManifest | None = None  # what its app's files said, if Seaway built it (elsewhere)
+    command: tuple[str, ...] = ()  # entrypoint and command; empty: it has none
+    port: int | None = None  # the lowest TCP port it says it listens on
+    user: str = ""  # "" is root
+
+
+class ImageRefused(Exception):
+    """An image cannot be used; `code` is a stable word for programs, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class ImageReader(Protocol):
+    """Finds images in registries."""
+
+    async def read(self, reference: str) -> ForeignImage:
+        """Return what HOST/PATH:TAG or HOST/PATH@sha256:... stands for now. Raises ImageRefused."""
+        ...
 
 
 class Builder(Protocol):

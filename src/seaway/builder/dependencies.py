@@ -74,7 +74,7 @@ class DependencyInstaller:
     def _install(self, target: Path, arguments: list[str]) -> None:
         argv = [find_uv_bin(), "pip", "install", "--target", str(target)]
         argv += ["--python", str(self._interpreter.executable)]
-        if self._plan.platform.endswith("-manylinux_2_28"):
+        if "-manylinux_" in self._plan.platform:
             argv += ["--python-platform", self._plan.platform]
         self._run([*argv, *arguments])
         target.mkdir(exist_ok=True)

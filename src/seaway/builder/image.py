@@ -24,6 +24,7 @@ from seaway.builder.source import HashingWriter, SourceFile, add_file
 APP_FOLDER = "/app"
 DEPS_FOLDER = "/opt/seaway/deps"
 PROJECT_FOLDER = "/opt/seaway/project"
+PYTHON_FOLDER = "/opt/seaway/python"  # on a base image: what its interpreters are called here
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LABEL_RUNTIME = "io.seaway.runtime"  # python3.11, or none

@@ -149,6 +149,23 @@ class ImageLayout:
             self._forget_missing()
             return freed
 
+    def prune_blobs(self, spare_after: float) -> int | None:
+        """Delete blobs not written since `spare_after` (Unix time): what was pushed needs no copy here.
+
+        Return the bytes freed; None: a build adds blobs, nothing was done.
+        """
+        with self._guard_blobs(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if not alone:
+                return None
+            freed = 0
+            for blob in self.blobs.iterdir():
+                stat = blob.stat()
+                if stat.st_mtime < spare_after:
+                    freed += stat.st_size
+                    blob.unlink()
+            self._forget_missing()
+            return freed
+
     def _forget_missing(self) -> None:
         """Drop remembered results and dependency layers whose blob is gone."""
         for cache, field in (("deps", "digest"), ("results", "image")):

@@ -31,12 +31,14 @@ class AppFiles:
     build: BuildTable
 
 
-def read_app_files(procfile: str | None, toml: str | None, hint: str = "") -> AppFiles:
+def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image_command: str = "") -> AppFiles:
     """Parse the texts of Procfile and seaway.toml (None: no such file); raise BuildError.
 
-    `hint` says what else was recognised in the source, for the error when no process is named at all.
+    `hint` says what else was recognised in the source, for the error when no process is named at all. Without a
+    Procfile `image_command`, what an image starts by itself, is the web process.
     """
-    commands = parse_procfile(procfile) if procfile is not None else {}
+    own = {WEB: image_command} if image_command else {}
+    commands = parse_procfile(procfile) if procfile is not None else own
     table = parse_toml(toml) if toml is not None else SeawayToml()
     processes, release_command = _merge(commands, table.processes, procfile is not None)
     if not processes:
@@ -53,6 +55,14 @@ def read_app_files(procfile: str | None, toml: str | None, hint: str = "") -> Ap
         router=table.router,
     )
     return AppFiles(manifest=manifest, build=table.build)
+
+
+def set_port(manifest: BuildManifest, port: int | None) -> BuildManifest:
+    """Return the manifest with the port that an image exposes, unless its web process has one from seaway.toml."""
+    web = manifest.processes.get(WEB)
+    if web is None or web.port is not None or port is None:
+        return manifest
+    return manifest.model_copy(update={"processes": {**manifest.processes, WEB: web.model_copy(update={"port": port})}})
 
 
 def parse_procfile(text: str) -> dict[str, str]:
@@ -113,7 +123,7 @@ def _merge(
                     f"{SEAWAY_TOML}: processes.release.health: a release command ends by itself; remove it"
                 )
             continue
-        processes[name] = Process(command=command, health=table.health, stop_grace=table.stop_grace)
+        processes[name] = Process(command=command, port=table.port, health=table.health, stop_grace=table.stop_grace)
     release = tables.get(RELEASE_COMMAND, ProcessTable()).command or commands.get(RELEASE_COMMAND)
     return processes, release
 

@@ -36,6 +36,13 @@ def _check_command(value: str) -> str:
     return value
 
 
+def _check_inside(value: str) -> str:
+    parts = value.split("/")
+    if not value or value.startswith(("/", "-")) or {"", ".", ".."} & set(parts):
+        raise ValueError(f"{value!r} is not a file of the source: write its path from the top, docker/Dockerfile")
+    return value
+
+
 RouteEntry = Annotated[
     Route,
     BeforeValidator(_split_route),
@@ -59,6 +66,7 @@ class ProcessTable(Frozen):
     """One [processes.NAME] table."""
 
     command: Annotated[str, AfterValidator(_check_command)] | None = Field(default=None, max_length=8192)
+    port: int | None = Field(default=None, ge=1, le=65535)
     stop_grace: Seconds = 30.0
     health: Health = Health()
 
@@ -68,6 +76,7 @@ class BuildTable(Frozen):
 
     python: str | None = Field(default=None, pattern=PYTHON_PATTERN)
     base: str | None = Field(default=None, pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]{0,254}$")
+    dockerfile: Annotated[str, AfterValidator(_check_inside)] | None = Field(default=None, max_length=255)
     timeout: Annotated[Seconds, Field(gt=0)] = 900.0
 
 
@@ -105,6 +114,7 @@ DESCRIPTIONS: dict[str, str] = {
     "routes[].path": "Path prefix; the longest prefix that matches wins.",
     "processes": "One table per process type. `web` gets traffic; `release` runs once before traffic moves.",
     "processes.NAME.command": "Shell command; replaces the Procfile's line of the same name.",
+    "processes.NAME.port": "Port that an image listens on whatever $PORT says; only where containers run (Kubernetes).",
     "processes.NAME.stop_grace": "Time between SIGTERM and SIGKILL.",
     "processes.NAME.health": "How the platform asks instances how they are.",
     "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
@@ -126,6 +136,8 @@ DESCRIPTIONS: dict[str, str] = {
     "build": "How the image is made.",
     "build.python": "Python version, for example `3.12`; wins over .python-version and requires-python.",
     "build.base": "Base image to put the layers on where containers run (Kubernetes); not needed locally.",
+    "build.dockerfile": "Build the image by this Dockerfile (in a cluster); without a Procfile one at the top is used "
+    "by itself.",
     "build.timeout": "Limit of one build; the platform's own limit holds too.",
 }
 

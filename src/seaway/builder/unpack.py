@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from seaway.builder.archive import clean_name, make_folder, write_member
-from seaway.builder.base import BuildError
+from seaway.builder.base import TO_CONTAINERS, BuildError
 from seaway.builder.image import APP_FOLDER, LABEL_LOCAL, LABEL_RUNTIME, SYSTEM_PATH, this_architecture
 from seaway.builder.interpreter import NoInterpreter, find_interpreter, this_version
 from seaway.builder.layout import LAYER_TYPE, ImageError, ImageLayout, lock_file
 from seaway.home import Home
 
 CACHE = "__pycache__"
-TO_CONTAINERS = "such an image needs containers: run it with the Kubernetes engine"
 
 
 class CannotRun(Exception):

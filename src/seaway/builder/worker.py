@@ -1,7 +1,8 @@
-"""One build, in a process of its own: `python -m seaway.builder.worker`, started by process.py.
+"""One build, in a process of its own: `python -m seaway.builder.worker`, started by running.py.
 
-Stdin: one JSON request. Stdout: JSON lines, {"step": sentence}, {"line": output}, and last {"built": {...}} or
-{"error": message}. It leads a process group, and takes the whole group along when its parent dies.
+Stdin: one JSON request a line, then an answer to each question. Stdout: JSON lines, {"step": sentence},
+{"line": output}, {"ask": ...} (for containers), and last {"built": {...}} or {"error": message}. It leads a process
+group, and takes the whole group along when its parent dies.
 """
 
 from __future__ import annotations
@@ -10,26 +11,40 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seaway.builder.archive import unpack_archive
-from seaway.builder.base import BuildError, Built
-from seaway.builder.commands import Commands, redact
+from seaway.builder.base import BuildError
+from seaway.builder.base_image import BaseFacts, check_base, choose_platform
+from seaway.builder.commands import CommandFailed, Commands, redact
 from seaway.builder.dependencies import DependencyInstaller, is_noise, list_installed, move_all
+from seaway.builder.dockerfile import Steps, choose_dockerfile, explain_buildah, refuse_dockerfile
 from seaway.builder.facts import read_facts, read_text
 from seaway.builder.git import clone
-from seaway.builder.image import APP_FOLDER, DEPS_FOLDER, PROJECT_FOLDER, Layer, TextFile, write_image, write_layer
+from seaway.builder.image import (
+    APP_FOLDER,
+    DEPS_FOLDER,
+    PROJECT_FOLDER,
+    PYTHON_FOLDER,
+    Layer,
+    TextFile,
+    write_image,
+    write_layer,
+)
 from seaway.builder.layout import Blob, ImageLayout
-from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, read_app_files
+from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, parse_toml, read_app_files, set_port
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
+from seaway.builder.schema import SeawayToml
 from seaway.builder.source import SourceFile, list_files
 from seaway.home import Home
-from seaway.model import Source
+from seaway.model import BuildManifest, Source
 
 PR_SET_PDEATHSIG = 1
 
@@ -44,10 +59,11 @@ class Request:
     scratch: str
     parent: int  # pid of the process that waits for the answer
     lock: int  # inherited handle; while anybody holds it the scratch folder is in use
+    containers: bool = False  # make layers to go on a base image, not an image for this machine
 
 
 class Reporter:
-    """Writes the JSON lines that process.py reads."""
+    """Writes the JSON lines that running.py reads."""
 
     def send(self, **message: Any) -> None:
         """Write one message."""
@@ -58,10 +74,41 @@ class Reporter:
         """Say what happens now."""
         self.send(step=sentence)
 
+    def ask(self, **question: Any) -> Any:
+        """Ask running.py's side (which base image, which layers the registry has); return the answer."""
+        self.send(**question)
+        return json.loads(sys.stdin.readline())["answer"]
+
     def line(self, text: str) -> None:
         """Pass a line of output on."""
         if not is_noise(text):
             self.send(line=text)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was built: an image in the layout, or (for containers) layers and the plan they were made by."""
+
+    manifest: BuildManifest
+    image: str | None
+    layers: tuple[Layer, ...] = ()
+    plan: BuildPlan | None = None
+
+    def write(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        plan = self.plan
+        return {
+            "image": self.image,
+            "manifest": self.manifest.model_dump(mode="json"),
+            "layers": [{"digest": x.blob.digest, "size": x.blob.size, "holds": x.holds} for x in self.layers],
+            "plan": plan
+            and {
+                "python": plan.python,
+                "dependency_key": plan.dependency_key,
+                "install_project": plan.install_project,
+                "platform": plan.platform,
+            },
+        }
 
 
 class SourceBuild:
@@ -76,23 +123,80 @@ class SourceBuild:
         self._started = time.monotonic()
         self._commands = Commands(emit=reporter.line, deadline=self._started + 7 * 24 * 3600)
 
-    def run(self) -> Built:
+    def run(self) -> Result:
         """Build; raise BuildError."""
         root = self._fetch()
         files = list_files(root, git_ignores=False)
+        names = {file.name for file in files}
+        table = parse_toml(read_text(root, SEAWAY_TOML)) if SEAWAY_TOML in names else SeawayToml()
+        if (dockerfile := choose_dockerfile(names, table.build)) is not None:
+            self._commands.deadline = self._started + table.build.timeout
+            return self._run_dockerfile(root, dockerfile, names, table.build.timeout)
         app_files = self._read_app_files(root, files)
         self._commands.deadline = self._started + app_files.build.timeout
         facts = read_facts(root, files)
+        base = self._ask_base(app_files.build.base) if self._request.containers else None
+        if base is not None:
+            python, platform = base.default or facts.default_python, choose_platform(base, facts.platform)
+            facts = replace(facts, default_python=python, platform=platform)
         plan = make_plan(facts, app_files.build)
+        if base is not None:
+            check_base(base, plan)
         self._report.step(self._describe(plan, app_files))
         for note in plan.notes:
             self._report.line(f"note: {note}")
         with self._layout.adding():
             layers = self._make_layers(plan, facts, root, files)
+            if base is not None:
+                layers.insert(0, self._make_interpreter_layer(base, plan))
+                return Result(app_files.manifest, None, tuple(layers), plan)
             image = write_image(self._layout, plan, layers)
         size = sum(layer.blob.size for layer in layers)
         self._report.step(f"Image {image}, {format_size(size)} in {time.monotonic() - self._started:.1f} s")
-        return Built(image=image, manifest=app_files.manifest)
+        return Result(app_files.manifest, image)
+
+    def _run_dockerfile(self, root: Path, dockerfile: str, names: Set[str], timeout: float) -> Result:
+        """Have the image built by its Dockerfile, here or wherever the other side says; it is pushed then."""
+        if not self._request.containers:
+            raise refuse_dockerfile(dockerfile)
+        self._report.step(f"Building the image by {dockerfile}")
+        told = self._report.ask(ask="dockerfile", path=dockerfile, root=str(root), timeout=timeout)
+        digest = told.get("digest") or self._run_steps(Steps(**told["steps"]), root)
+        image = self._report.ask(ask="image", digest=digest)
+        command = shlex.join(image["command"])
+        if not command and PROCFILE not in names and SEAWAY_TOML not in names:
+            raise BuildError(f"{dockerfile}: has no CMD, so what to run is not known: add one, or a {PROCFILE}")
+        files = read_app_files(
+            read_text(root, PROCFILE) if PROCFILE in names else None,
+            read_text(root, SEAWAY_TOML) if SEAWAY_TOML in names else None,
+            image_command=command,
+        )
+        return Result(set_port(files.manifest, image["port"]), digest)
+
+    def _run_steps(self, steps: Steps, root: Path) -> str:
+        """Run buildah here; return the digest of what it pushed."""
+        open_to_all(root)
+        for path, content in steps.files.items():
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_text(content)
+        try:
+            for command in steps.commands:
+                self._commands.run(command, root, env=steps.env)
+        except CommandFailed as failed:
+            raise BuildError(explain_buildah(failed.output)) from None
+        return Path(steps.digest_file).read_text().strip()
+
+    def _ask_base(self, name: str | None) -> BaseFacts:
+        return BaseFacts.read(self._report.ask(ask="base", name=name))
+
+    def _make_interpreter_layer(self, base: BaseFacts, plan: BuildPlan) -> Layer:
+        """Return the layer that calls the base's interpreters `python`, `python3` and so on, as everywhere else."""
+        links = {f"python{version}": path for version, path in base.pythons.items()}
+        if version := plan.python or base.default:
+            links |= {"python": base.pythons[version], "python3": base.pythons[version]}
+        folder = f"{PYTHON_FOLDER.lstrip('/')}/bin"
+        files = [SourceFile(f"{folder}/{name}", Path(path), link=path) for name, path in links.items()]
+        return Layer(write_layer(self._layout, files, self._scratch), "interpreter")
 
     def _fetch(self) -> Path:
         source, root = self._request.source, self._scratch / "source"
@@ -154,12 +258,25 @@ class SourceBuild:
             if known is not None and self._layout.has(known["digest"]):
                 self._report.step("Dependencies are unchanged: their layer is reused")
                 return Blob(known["digest"], known["size"])
+            if self._request.containers and (found := self._report.ask(ask="dependencies", key=key)) is not None:
+                self._report.step("Dependencies are unchanged: their layer is in the registry")
+                return Blob(str(found["digest"]), int(found["size"]))
             self._report.step(f"Installing dependencies from {plan.recipe.value}")
             folder = DependencyInstaller(plan, facts, root, self._scratch, self._commands).install_dependencies()
             self._report.step("Writing the dependency layer")
             blob = write_layer(self._layout, list_installed(folder, DEPS_FOLDER.lstrip("/")), self._scratch)
             self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
             return blob
+
+
+def open_to_all(root: Path) -> None:
+    """Let everybody read the source, as it was packed: COPY takes modes over, and instances do not run as its owner."""
+    for folder, _, names in os.walk(root):
+        Path(folder).chmod(0o755)
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def format_size(size: int) -> str:
@@ -185,7 +302,7 @@ def die_with_parent(parent: int) -> None:
 def main() -> int:
     """Read the request, build, answer; exit code 0 also for a build that failed with a reason."""
     os.umask(0o077)
-    raw = json.loads(sys.stdin.read())
+    raw = json.loads(sys.stdin.readline())
     request = Request(**{**raw, "source": Source.model_validate(raw["source"])})
     os.set_inheritable(request.lock, False)
     die_with_parent(request.parent)
@@ -200,7 +317,7 @@ def main() -> int:
             raise
         reporter.send(error=f"the build could not go on: {error}: see the free space and rights of {request.home}")
         return 0
-    reporter.send(built={"image": built.image, "manifest": built.manifest.model_dump(mode="json")})
+    reporter.send(built=built.write())
     return 0
 
 

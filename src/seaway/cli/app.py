@@ -12,6 +12,7 @@ from seaway.cli.commands import (
     apps,
     cluster,
     deploys,
+    install,
     oneoff,
     platform,
     processes,
@@ -19,12 +20,13 @@ from seaway.cli.commands import (
     settings,
     watching,
 )
+from seaway.cli.commands.install import InstallCommands
 from seaway.cli.commands.platform import PlatformCommands
 from seaway.cli.group import RootGroup
 
 
-def build_cli(platform_commands: PlatformCommands) -> typer.Typer:
-    """Return the whole command line; `platform_commands` do what needs the platform's own parts."""
+def build_cli(platform_commands: PlatformCommands, install_commands: InstallCommands) -> typer.Typer:
+    """Return the whole command line; the commands given do what needs the platform's own parts."""
     app = typer.Typer(
         name="seaway",
         cls=RootGroup,
@@ -35,6 +37,7 @@ def build_cli(platform_commands: PlatformCommands) -> typer.Typer:
     )
     app.callback()(_root)
     platform.add(app, platform_commands)
+    install.add(app, install_commands)
     for module in (apps, deploys, releases, processes, settings, watching, oneoff, access, cluster):
         module.add(app)
     return app

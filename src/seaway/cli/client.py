@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import httpx
 
 from seaway.cli.errors import ApiError, CliError, Unreachable
 from seaway.cli.target import Target
+from seaway.kube.names import TOKEN_HEADER
 
 Doc = dict[str, Any]
 """A document as the API sent it; read leniently, so that an older command line understands a newer platform."""
@@ -57,18 +59,21 @@ class Answer:
 
 
 class Api:
-    """Speaks to one API; use as an async context manager."""
+    """Speaks to one API; use as an async context manager. It waits `patience` seconds for an API that comes back."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, patience: float = RESTART_LIMIT) -> None:
         self.target = target
+        self._patience = patience
         headers = {"Accept": "application/json"}
         if target.token:
-            headers["Authorization"] = f"Bearer {target.token}"
+            headers |= {TOKEN_HEADER: target.token} if target.way else {"Authorization": f"Bearer {target.token}"}
         self._http = httpx.AsyncClient(
             base_url=target.url,
             headers=headers,
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
-            verify=target.url.startswith("https:"),  # plain HTTP has no certificates, and reading them takes a while
+            # Plain HTTP has no certificates, and reading them takes a while.
+            verify=target.way.verify if target.way else _choose_authorities(target),
+            auth=target.way.auth if target.way else None,
             trust_env=not target.local,  # a proxy is never the way to this machine
         )
 
@@ -128,7 +133,7 @@ class Api:
 
     async def _send(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         """Send a request; one that nobody took is sent again while the platform brings its API back."""
-        limit = asyncio.get_running_loop().time() + RESTART_LIMIT
+        limit = asyncio.get_running_loop().time() + self._patience
         while True:
             try:
                 return await send()
@@ -162,7 +167,10 @@ class Api:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL))
-            raise Unreachable(self.target.url, _words(error), sent=not unsent, local=self.target.local) from error
+            failure = Unreachable(self.target.url, _words(error), sent=not unsent, local=self.target.local)
+            if self.target.way:
+                failure.hint = "check that `kubectl get nodes` works; `seaway login --local` leaves the cluster"
+            raise failure from error
 
 
 def _words(error: Exception) -> str:
@@ -245,6 +253,15 @@ def _parse(answer: httpx.Response) -> Any:
         ) from error
 
 
+def _choose_authorities(target: Target) -> ssl.SSLContext | bool:
+    if not target.authority:
+        return target.url.startswith("https:")
+    try:
+        return ssl.create_default_context(cafile=target.authority)
+    except ssl.SSLError as error:
+        raise CliError(f"SEAWAY_CA: {target.authority} holds no certificates", hint="give a PEM file") from error
+
+
 def _check(answer: httpx.Response) -> None:
     """Raise the API's own error, or what can be said of an answer that is none of its."""
     if not answer.is_error:
@@ -254,6 +271,7 @@ def _check(answer: httpx.Response) -> None:
         message, code = str(error["message"]), str(error.get("code") or "")
         field, hint = str(error.get("field") or ""), str(error.get("hint") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
+        _check_cluster(answer)
         words = f"{answer.status_code} {answer.reason_phrase}"
         if answer.status_code not in AWAY:
             raise CliError(
@@ -265,6 +283,25 @@ def _check(answer: httpx.Response) -> None:
     if answer.status_code == 401 and not hint:
         hint = "set SEAWAY_TOKEN to a valid token (an admin makes one with `seaway tokens create`)"
     raise ApiError(answer.status_code, message, code=code, hint=hint, field=field)
+
+
+def _check_cluster(answer: httpx.Response) -> None:
+    """Raise what the API server of a cluster says by itself: it did not let the request through to Seaway."""
+    try:
+        said = answer.json()
+        if said["kind"] != "Status":
+            return
+        message = str(said["message"])
+    except (ValueError, KeyError, TypeError):
+        return
+    hints = {
+        401: "the kubeconfig's credentials are not good (any more): `kubectl get pods` would fail as well",
+        403: "bind the Role seaway-user in Seaway's namespace to this user of the cluster",
+        404: "Seaway is not there: `seaway install` puts it into the cluster, `seaway login` chooses another",
+        503: "no replica of the control plane is ready: `kubectl get pods` in Seaway's namespace tells more",
+    }
+    hint = hints.get(answer.status_code, "")
+    raise ApiError(answer.status_code, f"the cluster's API server says: {message}", code="cluster", hint=hint)
 
 
 def _streamed_error(item: StreamItem) -> CliError:

@@ -10,6 +10,7 @@ import typer
 from typer.main import get_command
 
 from seaway.cli.app import build_cli
+from seaway.cli.commands.install import InstallCommands
 from seaway.cli.commands.platform import PlatformCommands
 
 INTRODUCTION = """\
@@ -17,8 +18,8 @@ INTRODUCTION = """\
 
 Written from the code by `scripts/gen_cli_docs.py`; edit the commands, not this page.
 
-Every command but `up` and `down` speaks to Seaway's API. Two words may be joined by a colon: `seaway config:set`
-is `seaway config set`. A group by itself lists: `seaway ps` is `seaway ps list`.
+Every command but `up`, `down`, `install`, `uninstall` and `cluster` speaks to Seaway's API. Two words may be joined by
+a colon: `seaway config:set` is `seaway config set`. A group by itself lists: `seaway ps` is `seaway ps list`.
 
 ## Which platform, which app
 
@@ -28,6 +29,8 @@ is `seaway config set`. A group by itself lists: `seaway ps` is `seaway ps list`
 | `SEAWAY_TOKEN` | The token to use. Default: the admin token in `SEAWAY_HOME/admin.token`. |
 | `SEAWAY_HOME` | Where the platform of this machine keeps everything. Default: `~/.local/share/seaway`. |
 | `SEAWAY_DEBUG` | If set, a fault of the command line itself shows where it happened. |
+
+After `seaway install` or `seaway login --cluster` the defaults are the cluster's, until `seaway login --local`.
 
 `-a APP` names the app. Inside an app's folder it may be left out: the file `.seaway` there (or in a folder above)
 holds the app's name. `seaway apps create NAME` writes it in a folder that looks like an app's (a `Procfile`,
@@ -62,14 +65,14 @@ at once.
 """
 
 
-def _nothing(*_: object) -> int:
+def _nothing(*_: object) -> Any:
     raise NotImplementedError("this command line is only read")
 
 
 def write_reference() -> str:
     """Return the page."""
     nothing = PlatformCommands(_nothing, _nothing, list, _nothing, _nothing, _nothing, _nothing)
-    root = get_command(build_cli(nothing))
+    root = get_command(build_cli(nothing, InstallCommands(_nothing, _nothing)))
     parts = [INTRODUCTION, "## Commands\n"]
     parts += [_describe(path, command) for path, command in _walk("seaway", root)]
     return "\n".join(parts)

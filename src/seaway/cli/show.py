@@ -181,7 +181,7 @@ def version(number: Any) -> str:
 
 def short_image(image: Any) -> str:
     """Return the first 12 digits of an image's digest."""
-    return str(image or "-").removeprefix("sha256:")[:12]
+    return str(image or "-").rpartition("sha256:")[2][:12]
 
 
 def traffic(app: Doc) -> str:

@@ -6,12 +6,13 @@ import fcntl
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from seaway.cli.clusters import Way, find_way, read_login
 from seaway.cli.errors import CliError, ExitCode, UsageError
 from seaway.home import Home
 from seaway.model.base import NAME_PATTERN
@@ -29,24 +30,34 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Target:
     """The API's base URL and the token to show it. `local`: on this machine.
 
-    `comes_back` tells whether an API that takes no connection is being brought back right now.
+    `comes_back` tells whether an API that takes no connection is being brought back right now. `way` leads through
+    the API server of a cluster. `authority` is a file of certificate authorities to trust in place of the system's.
     """
 
     url: str
-    token: str
+    token: str = field(repr=False)
     local: bool
     comes_back: Callable[[], bool] = lambda: False
+    way: Way | None = None
+    authority: str = ""
 
 
 def find_target() -> Target:
-    """Return SEAWAY_URL and SEAWAY_TOKEN, or what the platform on this machine keeps in its home."""
+    """Return SEAWAY_URL and SEAWAY_TOKEN; else the cluster that is logged in to; else the platform on this machine."""
     home = Home.find()
+    if not os.environ.get("SEAWAY_URL") and (login := read_login(home)):
+        way = find_way(login)
+        token = os.environ.get("SEAWAY_TOKEN", "").strip() or login.token
+        return Target(way.url, _check_token(token, "SEAWAY_TOKEN"), local=False, way=way)
     url = os.environ.get("SEAWAY_URL") or f"http://127.0.0.1:{_api_port(home)}"
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(f"SEAWAY_URL is {url!r}: write http://HOST:PORT or https://HOST", field="SEAWAY_URL")
     comes_back = (lambda: False) if os.environ.get("SEAWAY_URL") else (lambda: _is_watched(home))
-    return Target(url.rstrip("/"), _token(home), parts.hostname in LOOPBACK, comes_back)
+    authority = os.environ.get("SEAWAY_CA", "")
+    if authority and not Path(authority).is_file():
+        raise UsageError(f"SEAWAY_CA is {authority!r}: there is no such file", field="SEAWAY_CA")
+    return Target(url.rstrip("/"), _token(home), parts.hostname in LOOPBACK, comes_back, authority=authority)
 
 
 def _is_watched(home: Home) -> bool:

@@ -64,7 +64,9 @@ backend kube-api
   option httpchk
   http-check send meth GET uri /readyz?exclude=etcd&exclude=etcd-readiness ver HTTP/1.1 hdr Host kube-api
   http-check expect status 200
-  default-server inter 2s fastinter 500ms downinter 1s fall 3 rise 2 on-marked-down shutdown-sessions
+  # Connections that fail count as failed checks: a server that dies is out at once, and back when /readyz says so.
+  default-server inter 2s fastinter 500ms downinter 1s fall 3 rise 2 observe layer4 error-limit 1 on-error fail-check
+  default-server on-marked-down shutdown-sessions
 {servers}
 """
 

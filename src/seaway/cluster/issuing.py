@@ -114,6 +114,7 @@ class Issuer:
             held = serialization.load_pem_private_key(path.read_bytes(), None)
         except ValueError as error:
             raise ClusterError(f"{path} is no private key: restore it, or move it away and all tokens end") from error
+        path.chmod(0o600)
         public = held.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -124,6 +125,7 @@ class Issuer:
         if not path.exists():
             write_file(path, base64.b64encode(randomness.token_bytes(32)).decode() + "\n", 0o600)
             self._log.append("made encryption.key, without which the cluster's secrets cannot be read: back it up")
+        path.chmod(0o600)
         return path.read_text().strip()
 
     def _read(self, name: str) -> Pair | None:

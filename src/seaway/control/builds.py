@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import structlog
 
 from seaway.builder.base import Builder, BuildError
-from seaway.control.reconcile import Tell
+from seaway.control.reconcile import TELL_AGAIN, Tell
 from seaway.home import Home
 from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout
 from seaway.rollout.releases import ImageChange, ReleaseRefused, compose_release
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3
 OPEN = (BuildState.QUEUED, BuildState.RUNNING)
+ENDS = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}
 
 
 class BuildRunner:
@@ -49,10 +51,12 @@ class BuildRunner:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._check_routes = check_routes
         self._on_end = on_end
+        self._told: set[str] = set()  # apps of which no event of an end is missing that was lost before this start
 
     async def reconcile(self, app: App) -> None:
         """Look at the app's builds: start, cancel, release."""
-        builds = (await self._store.list(Build, {"app": app.name})).documents
+        builds = (await self._store.list(Build, {"app": app.name})).whole()
+        await self._tell_again(app.name, builds)
         for build in builds:
             state = build.status.state
             if state in OPEN and (build.spec.cancel or app.spec.destroy):
@@ -67,12 +71,16 @@ class BuildRunner:
             if build.status.state is BuildState.SUCCEEDED and build.spec.deploy and build.status.release is None:
                 await self._release(app, build, builds)
 
-    async def close(self) -> None:
-        """Stop what runs; it is run again when the control plane is back."""
+    def abandon(self) -> list[asyncio.Task[None]]:
+        """Stop what runs, and return it; whoever leads next runs it again."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
+
+    async def close(self) -> None:
+        """Stop what runs; it is run again when the control plane is back."""
+        await asyncio.gather(*self.abandon(), return_exceptions=True)
 
     def _start(self, build: Build) -> None:
         task = asyncio.create_task(self._run(build), name=f"build-{build.name}")
@@ -106,9 +114,8 @@ class BuildRunner:
                 return
             try:
                 async with asyncio.timeout(build.spec.timeout):
-                    built = await self._builder.build(
-                        build.spec.app, build.spec.source, self._home.builds / f"{build.name}.log", lambda _: None
-                    )
+                    log_file = self._home.build_log(build.name, build.meta.uid)
+                    built = await self._builder.build(build.spec.app, build.spec.source, log_file, lambda _: None)
             except TimeoutError:
                 await self._end(build, BuildState.FAILED, f"took longer than {build.spec.timeout:g} s")
             except BuildError as error:
@@ -119,18 +126,32 @@ class BuildRunner:
                 log.exception("build crashed", build=build.name)
                 await self._end(build, BuildState.FAILED, f"the builder itself failed: {error}")
             else:
-                reason = f"built {built.image.removeprefix('sha256:')[:12]}"
+                reason = f"built {built.image.rpartition('sha256:')[2][:12]}"
                 await self._end(build, BuildState.SUCCEEDED, reason, image=built.image, manifest=built.manifest)
 
     async def _end(self, build: Build, state: BuildState, reason: str, **more: Any) -> None:
-        if await self._write(build, state=state, reason=reason, ended_at=self._clock(), **more) is None:
-            return
-        self._on_end()
-        word = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}.get(state, "BuildCancelled")
-        await self._tell(
-            EventSpec(at=self._clock(), app=build.spec.app, about=f"build {build.name}", reason=word, message=reason),
-            build.meta.labels.get("team", ""),
+        ended = await self._write(build, state=state, reason=reason, ended_at=self._clock(), **more)
+        if ended is not None:
+            self._on_end()
+            await self._tell_end(ended)
+
+    async def _tell_end(self, build: Build) -> None:
+        status = build.status
+        assert status.ended_at is not None
+        word = ENDS.get(status.state, "BuildCancelled")
+        event = EventSpec(
+            at=status.ended_at, app=build.spec.app, about=f"build {build.name}", reason=word, message=status.reason
         )
+        await self._tell(event, build.meta.labels.get("team", ""))
+
+    async def _tell_again(self, app: str, builds: tuple[Build, ...]) -> None:
+        """Tell of the build that ended last, if this process has not: the one before may have died first."""
+        ended = [(b.status.ended_at, b) for b in builds if b.status.ended_at and b.status.release is None]
+        if app not in self._told and ended:
+            at, last = max(ended, key=itemgetter(0))
+            if self._clock() - at < TELL_AGAIN:
+                await self._tell_end(last)
+        self._told.add(app)
 
     async def _write(self, build: Build, **update: Any) -> Build | None:
         """Change the status of the newest version of a build that is still open; None if it is not."""
@@ -150,14 +171,14 @@ class BuildRunner:
         """Make the release of a built image, once; a build that a newer one overtook makes none."""
         assert build.status.image is not None
         assert build.status.manifest is not None
-        releases = (await self._store.list(Release, {"app": app.name})).documents
+        releases = (await self._store.list(Release, {"app": app.name})).whole()
         made = next((r.spec.number for r in releases if r.spec.build == build.name), None)
         overtaken = [b for b in builds if b.spec.number > build.spec.number and b.status.release]
         if made is None and overtaken:
             await self._note_release(build, 0, f"superseded by build {overtaken[0].spec.number}; no release was made")
             return
         while made is None:
-            rollouts = (await self._store.list(Rollout, {"app": app.name})).documents
+            rollouts = (await self._store.list(Rollout, {"app": app.name})).whole()
             change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy)
             try:
                 release = compose_release(app, releases, rollouts, change, build.spec.by)
@@ -170,11 +191,17 @@ class BuildRunner:
                 await self._note_release(build, 0, refused.message)
                 return
             except AlreadyExists:
-                releases = (await self._store.list(Release, {"app": app.name})).documents
+                releases = (await self._store.list(Release, {"app": app.name})).whole()
         await self._note_release(build, made, build.status.reason)
 
     async def _note_release(self, build: Build, number: int, reason: str) -> None:
-        """Record the release made of a build; 0: none, and `reason` says why."""
+        """Record the release made of a build; 0: none, and `reason` says why, as an event tells too."""
+        if not number and build.status.ended_at:
+            event = EventSpec(
+                at=build.status.ended_at, app=build.spec.app, about=f"build {build.name}", reason="ReleaseRefused",
+                message=reason,
+            )  # fmt: skip
+            await self._tell(event, build.meta.labels.get("team", ""))
         status = build.status.model_copy(update={"release": number, "reason": reason})
         await self._store.update(build.model_copy(update={"status": status}))
 

@@ -2,6 +2,8 @@
 
 A key is an app's name. Keys come from the store's watch, the engine's watch, the routers, and a full resync; a
 key that fails is tried again with growing delays. The loop remembers nothing that a restart would lose.
+
+Where all keys come at once, a key of which something changed does not wait for those before it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ log = structlog.get_logger()
 RESYNC_INTERVAL = 30.0  # seconds; every key once, whatever the watches said
 FIRST_DELAY, LAST_DELAY = 0.05, 10.0  # seconds between tries of a key that fails
 WORKERS = 8
+BEHIND = 1000  # places that a key may be overtaken by in line if nothing is known to have changed
 TELL_AFTER = 4  # passes of a key that failed in a row before somebody is told
 
 
@@ -32,20 +35,27 @@ class WorkQueue:
     """Keys to work on: each at most once in line, never two workers on one key, with delays."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._ready: asyncio.PriorityQueue[tuple[int, str]] = asyncio.PriorityQueue()
+        self._queued: dict[str, int] = {}  # key -> its place in line; what else `_ready` has of it is void
+        self._count = 0
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._delayed: list[tuple[float, str]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, key: str) -> None:
-        """Put a key in line, unless it is; one that is being worked on comes again afterwards."""
+    def add(self, key: str, *, behind: bool = False) -> None:
+        """Put a key in line, unless it is; one that is being worked on comes again afterwards.
+
+        `behind`: there is no hurry, up to BEHIND keys that come later may go first.
+        """
         if key in self._working:
             self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.put_nowait(key)
+            return
+        self._count += 1
+        place = self._count + (BEHIND if behind else 0)
+        if place < self._queued.get(key, place + 1):
+            self._queued[key] = place
+            self._ready.put_nowait((place, key))
 
     def add_after(self, key: str, delay: float) -> None:
         """Put a key in line after `delay` seconds."""
@@ -57,10 +67,12 @@ class WorkQueue:
 
     async def take(self) -> str:
         """Return the next key; `done` must be called for it."""
-        key = await self._ready.get()
-        self._queued.discard(key)
-        self._working.add(key)
-        return key
+        while True:
+            place, key = await self._ready.get()
+            if self._queued.get(key) == place:
+                del self._queued[key]
+                self._working.add(key)
+                return key
 
     def done(self, key: str) -> None:
         """Say that the work on a key is over."""
@@ -127,7 +139,7 @@ class ControlLoop:
     def kick(self, key: str) -> None:
         """Ask for a pass over an app, or over all ("")."""
         for name in (key,) if key else tuple(self._known):
-            self._queue.add(name)
+            self._queue.add(name, behind=not key)
 
     async def _work(self) -> None:
         while True:
@@ -162,7 +174,7 @@ class ControlLoop:
         while True:
             try:
                 listing = await self._store.list(App)
-                self._known = {app.name for app in listing.documents}
+                self._known = {app.name for app in listing.documents} | {error.name for error in listing.unreadable}
                 if first:
                     first = False
                     self._unsynced = set(self._known)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,28 +16,43 @@ import uvicorn
 
 from seaway.builder.base import Builder
 from seaway.control.builds import BuildRunner
+from seaway.control.leading import Alone, Duties, Duty, Leadership
 from seaway.control.loop import ControlLoop
+from seaway.control.nodes import NodeKeeper
 from seaway.control.observer import Observer
 from seaway.control.pruning import Pruner
 from seaway.control.reconcile import Reconciler
 from seaway.control.routes import PlaneRoutes
+from seaway.control.unreadable import UnreadableTeller
 from seaway.engine.base import Engine, EngineUnavailable
 from seaway.home import Home, Settings
 from seaway.model import App, Event, EventSpec, Release, Rollout
 from seaway.router.plane import XdsPlane
 from seaway.router.table import find_collisions
 from seaway.store.base import NotFound, Store, StoreError
-from seaway.store.events import KEEP_EVENTS, record_event
+from seaway.store.events import KEEP_EVENTS, record_once
 
 log = structlog.get_logger()
 
-TRIM_INTERVAL = 300.0  # seconds between looks at how many events there are
+TEND_INTERVAL = 300.0  # seconds between looks at how many events there are, and what cannot be read
 ENGINE_LOOK_INTERVAL = 0.2  # seconds between tries to reach the engine at the start
+OUT_OF_TOUCH = 45.0  # seconds without a word of store or engine after which routers had better ask another replica
+TOUCH_INTERVAL = 1.0
+CERTIFICATE_INTERVAL = 30.0  # seconds between looks whether the API's certificate was renewed
+
+
+async def _nothing() -> None:
+    """Nothing has to be done."""
 
 
 @dataclass(frozen=True)
 class ControlParts:
-    """What a control plane is made of. `api` is an ASGI application."""
+    """What a control plane is made of. `api` is an ASGI application; `engine` is bare, without verdicts.
+
+    `expected` names the routers that should be there; `duties` are the leader's besides the loop; `refresh` brings what
+    it reads up to what an earlier leader wrote; `silence` returns for how many seconds nothing has been heard of store
+    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS.
+    """
 
     home: Home
     settings: Settings
@@ -45,6 +61,13 @@ class ControlParts:
     plane: XdsPlane
     builder: Builder
     api: Any
+    expected: Sequence[str] = ()
+    leadership: Leadership = field(default_factory=Alone)
+    duties: Sequence[Duty] = ()
+    refresh: Callable[[], Awaitable[None]] = _nothing
+    silence: Callable[[], float] = lambda: 0.0
+    certificate: tuple[Path, Path] | None = None
+    nodes: NodeKeeper | None = None  # made here unless the API shows its verdicts too
 
 
 def utc_now() -> datetime:
@@ -60,20 +83,36 @@ class _Server(uvicorn.Server):
         yield
 
 
+async def _renew_certificate(config: uvicorn.Config, files: tuple[Path, Path] | None) -> None:
+    """Serve new connections with the certificate as it is now in its files."""
+    certificate, key = files or (None, None)
+    seen = certificate.stat().st_mtime_ns if certificate else 0
+    while True:
+        await asyncio.sleep(CERTIFICATE_INTERVAL)
+        if certificate and key and config.ssl and (now := certificate.stat().st_mtime_ns) != seen:
+            config.ssl.load_cert_chain(certificate, key)
+            seen = now
+            log.info("the API's certificate was renewed")
+
+
 class ControlPlane:
     """Runs the loop and serves the API until told to stop."""
 
     def __init__(self, parts: ControlParts, clock: Callable[[], datetime] = utc_now) -> None:
         self._parts = parts
         store, engine = parts.store, parts.engine
-        expected = [f"router-{n}" for n in range(parts.settings.routers)]
+        self._leadership = parts.leadership
+        self._taking_over: asyncio.Task[None] | None = None
+        self._ready_to_act = False
+        self._nodes = parts.nodes or NodeKeeper(engine, parts.plane, store, clock=clock, tell=self._tell)
         self._reconciler = Reconciler(
             store,
             engine,
-            PlaneRoutes(parts.plane, parts.settings.domain, expected, clock()),
+            PlaneRoutes(parts.plane, parts.settings.domain, parts.expected, clock()),
             clock=clock,
             tell=self._tell,
-            observe=Observer(engine).observe,
+            observe=Observer(engine, self._nodes.overlay).observe,
+            may_act=self._may_act,
         )
         self._pruner = Pruner(store, parts.builder, engine, parts.home)
         self._builds = BuildRunner(
@@ -85,7 +124,8 @@ class ControlPlane:
             check_routes=self._check_routes,
             on_end=self._pruner.kick,
         )
-        sources: tuple[Callable[[], AsyncIterator[str]], ...] = (engine.watch, parts.plane.watch)
+        self._duties = Duties((self._tend_store, *parts.duties))
+        sources: tuple[Callable[[], AsyncIterator[str]], ...] = (engine.watch, parts.plane.watch, self._nodes.watch)
         self._loop = ControlLoop(store, self._reconcile, clock=clock, sources=sources, on_failure=self._note_failure)
 
     async def run(self) -> None:
@@ -94,6 +134,7 @@ class ControlPlane:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         settings = self._parts.settings
+        certificate, key = self._parts.certificate or (None, None)
         server = _Server(
             uvicorn.Config(
                 self._parts.api,
@@ -102,13 +143,17 @@ class ControlPlane:
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=1,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
             )
         )
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(server.serve(), name="api"),
             asyncio.create_task(self._run_loop(), name="loop"),
-            asyncio.create_task(self._trim_events(), name="trim"),
+            asyncio.create_task(self._leadership.run(self._turn), name="leadership"),
             asyncio.create_task(self._pruner.run(), name="prune"),
+            asyncio.create_task(_renew_certificate(server.config, self._parts.certificate), name="certificate"),
+            asyncio.create_task(self._nodes.run(), name="nodes"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -121,7 +166,37 @@ class ControlPlane:
             for task in (*tasks[1:], stopping):
                 task.cancel()
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await self._duties.close()
             await self._builds.close()
+
+    def _may_act(self) -> bool:
+        return self._ready_to_act and self._leadership.leads
+
+    def _turn(self, leads: bool) -> None:
+        """Begin or end to act; who does not lead any more leaves its builds to who does."""
+        if self._taking_over:
+            self._taking_over.cancel()
+        self._ready_to_act = False
+        if leads:
+            self._taking_over = asyncio.create_task(self._take_over(), name="take-over")
+        else:
+            self._parts.plane.lead(False)
+            self._duties.turn(False)
+            self._builds.abandon()
+
+    async def _take_over(self) -> None:
+        """Read what the leader before wrote last, then look at everything anew."""
+        while True:
+            try:
+                await self._parts.refresh()
+                break
+            except StoreError as error:
+                log.warning("cannot take over yet", error=str(error))
+                await asyncio.sleep(ENGINE_LOOK_INTERVAL)
+        self._ready_to_act = True
+        self._parts.plane.lead(True)
+        self._duties.turn(True)
+        self._loop.kick("")
 
     async def _run_loop(self) -> None:
         """Wait for the engine, publish every app, only then open xDS: routers keep what they have until then.
@@ -142,6 +217,22 @@ class ControlPlane:
                 log.error("routers are served, but keep what they have of these apps", apps=sorted(held))
             else:
                 log.info("every app is published; routers are served")
+            group.create_task(self._stay_in_touch(), name="touch")
+
+    async def _stay_in_touch(self) -> None:
+        """Serve no routes that may be old: while this replica is cut off, routers go to another if there is one."""
+        is_open = True
+        while True:
+            await asyncio.sleep(TOUCH_INTERVAL)
+            silence = self._parts.silence()
+            if is_open and silence > OUT_OF_TOUCH:
+                log.error("out of touch with the cluster: routers keep what they have", seconds=round(silence))
+                self._parts.plane.close()
+                is_open = False
+            elif not is_open and silence < OUT_OF_TOUCH:
+                log.info("in touch again: routers are served")
+                self._parts.plane.open()
+                is_open = True
 
     async def _reach_engine(self, *, quiet: bool) -> bool:
         try:
@@ -160,11 +251,14 @@ class ControlPlane:
             return again
         if name not in self._parts.plane.apps():
             raise EngineUnavailable(f"{name} is not published yet")
-        await self._builds.reconcile(app)
+        if self._may_act():
+            await self._builds.reconcile(app)
         return again
 
     async def _note_failure(self, app: str, error: Exception) -> None:
         """Tell where users look that nothing is done for an app any more, and why."""
+        if not self._may_act():
+            return
         message = f"Nothing can be done for {app} now; what runs goes on, and it is tried again: {error}"
         with suppress(StoreError):
             document = await self._parts.store.get(App, app)
@@ -172,16 +266,7 @@ class ControlPlane:
             await self._tell(event, document.spec.team)
 
     async def _tell(self, event: EventSpec, team: str) -> None:
-        await record_event(
-            self._parts.store,
-            about=event.about,
-            reason=event.reason,
-            message=event.message,
-            app=event.app,
-            team=team,
-            by=event.by,
-            at=event.at,
-        )
+        await record_once(self._parts.store, event, team)
 
     async def _check_routes(self, app: App, release: Release) -> str:
         """Return why the routes a release declares can't be had, or ""."""
@@ -199,7 +284,12 @@ class ControlPlane:
             return ""
         return f"seaway.toml: routes: {'; '.join(map(str, found))}; choose another host or path"
 
-    async def _trim_events(self) -> None:
+    async def _tend_store(self) -> None:
+        unreadable = UnreadableTeller(self._parts.store, self._tell, utc_now)
         while True:
-            await self._parts.store.trim(Event, KEEP_EVENTS)
-            await asyncio.sleep(TRIM_INTERVAL)
+            try:
+                await self._parts.store.trim(Event, KEEP_EVENTS)
+                await unreadable.look()
+            except StoreError as error:
+                log.warning("the store does not answer; it is tended later", error=str(error))
+            await asyncio.sleep(TEND_INTERVAL)

@@ -1,4 +1,4 @@
-"""Pruner: deletes images, source archives and build logs that nothing can need any more, so that the disk stays free.
+"""Pruner: deletes images, sources and logs that nothing can need any more, so that the disk stays free.
 
 At the start, after each build, and every hour. Builds go on meanwhile: an image is not touched while any build adds
 layers, nor within SPARE of its (re-)use, which is how a build's result stays until the build's document names it.
@@ -29,6 +29,7 @@ RETRY = 60.0  # seconds until the next try when a build was under way, or someth
 SETTLE = 5.0  # seconds after a build's end: its release is made first, and several builds cause one look
 SPARE = 3600.0  # seconds since its last use for which an image or source that nothing refers to is left alone
 SUFFIX = ".tar.gz"
+APP_LOGS = (".jsonl", ".checkpoint.json", "current")  # how files of an app's logs end
 
 
 class Pruner:
@@ -71,10 +72,11 @@ class Pruner:
         spare_after = self._clock() - SPARE
         old = await asyncio.to_thread(_list_old, self._home.sources, SUFFIX, spare_after)
         old_logs = await asyncio.to_thread(_list_old, self._home.builds, ".log", spare_after)
-        builds = (await self._store.list(Build)).documents
+        builds = (await self._store.list(Build)).whole()
         sources = {self._home.sources / f"{digest}{SUFFIX}" for digest in list_wanted_sources(builds)}
-        logs = {self._home.builds / f"{build.name}.log" for build in builds}
+        logs = {self._home.build_log(build.name, build.meta.uid) for build in builds}
         unwanted = [*(set(old) - sources), *(set(old_logs) - logs)]
+        unwanted += await self._list_logs_of_gone_apps(spare_after)
         freed = await asyncio.to_thread(_delete, unwanted, spare_after)
         running = {workload.image for workload in (await self._engine.observe()).workloads}
         of_images = await self._builder.prune(running | await list_needed_images(self._store), spare_after)
@@ -82,30 +84,37 @@ class Pruner:
             log.info("pruned", images_bytes=of_images or 0, sources_bytes=freed, files=len(unwanted))
         return of_images is not None
 
+    async def _list_logs_of_gone_apps(self, spare_after: float) -> list[Path]:
+        """Return the files of logs of apps that were destroyed a while ago."""
+        folders = await asyncio.to_thread(lambda: [path for path in self._home.logs.iterdir() if path.is_dir()])
+        apps = {app.name for app in (await self._store.list(App)).whole()}
+        gone = [folder for folder in folders if folder.name not in apps]
+        return [path for folder in gone for end in APP_LOGS for path in _list_old(folder, end, spare_after)]
+
 
 async def list_needed_images(store: Store) -> Set[str]:
     """Return every image that documents may still need."""
     built: dict[str, list[Build]] = defaultdict(list)
-    for build in (await store.list(Build)).documents:
+    for build in (await store.list(Build)).whole():
         built[build.spec.app].append(build)
     needed: set[str] = set().union(*(list_built_images(of_app) for of_app in built.values()))
-    for app in (await store.list(App)).documents:
-        rollouts = (await store.list(Rollout, {"app": app.name})).documents
-        releases = (await store.list(Release, {"app": app.name})).documents
+    for app in (await store.list(App)).whole():
+        rollouts = (await store.list(Rollout, {"app": app.name})).whole()
+        releases = (await store.list(Release, {"app": app.name})).whole()
         needed |= list_kept_images(app, releases, rollouts)
     return needed
 
 
 def _list_old(folder: Path, suffix: str, spare_after: float) -> list[Path]:
     """Return the files with this ending that were last used before `spare_after` (Unix time)."""
-    return [path for path in folder.glob(f"*{suffix}") if path.is_file() and path.stat().st_mtime < spare_after]
+    return [path for path in folder.glob(f"*{suffix}") if not path.is_dir() and path.lstat().st_mtime < spare_after]
 
 
 def _delete(paths: list[Path], spare_after: float) -> int:
     """Delete the files, unless used meanwhile; return the bytes freed."""
     freed = 0
     for path in paths:
-        stat = path.stat()
+        stat = path.lstat()
         if stat.st_mtime < spare_after:
             path.unlink()
             freed += stat.st_size

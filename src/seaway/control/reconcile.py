@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -11,15 +12,18 @@ from seaway.control.incidents import Incidents
 from seaway.control.ports import Routes
 from seaway.engine.base import Engine, EngineError, EngineUnavailable
 from seaway.model import App, Build, EventSpec, Observation, Release, Rollout
-from seaway.rollout.decide import decide
+from seaway.rollout.decide import decide, tell_again
 from seaway.rollout.facts import Facts, Plan
+from seaway.rollout.wanted import choose_traffic
 from seaway.store.base import AlreadyExists, NotFound, Store
 
 log = structlog.get_logger()
 
 Observe = Callable[[], Awaitable[Observation]]
 Tell = Callable[[EventSpec, str], Awaitable[None]]
-"""Records an event of a team's app."""
+"""Records an event of a team's app; the same one twice is one."""
+
+TELL_AGAIN = timedelta(days=1)  # an older event may have been trimmed since: it is not missing
 
 
 class Reconciler:
@@ -34,56 +38,78 @@ class Reconciler:
         clock: Callable[[], datetime],
         tell: Tell,
         observe: Observe | None = None,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_act` False: a pass only publishes routes (another replica of the control plane acts)."""
         self._store = store
         self._engine = engine
         self._routes = routes
         self._clock = clock
         self._tell = tell
         self._observe = observe or engine.observe
+        self._may_act = may_act
         self._incidents = Incidents(store, tell)
+        self._told: set[str] = set()  # apps of which no event can be missing: the last pass told all of its own
 
     async def reconcile(self, name: str) -> datetime | None:
         """Do one pass; return when to look again (None: when something changes).
 
-        Raises Conflict if another writer was faster and Unavailable if the store is away: call again.
+        Raises Conflict if another writer was faster and Unavailable if the store is away: call again. Raises
+        Unreadable if a document of the app does not fit: nothing is decided then, as what it asks for is unknown.
         """
         try:
             app = await self._store.get(App, name)
         except NotFound:
             self._routes.withdraw(name)
             self._incidents.forget(name)
+            self._told.discard(name)
             return None
         facts, rollouts = await self._load(app)
+        if not self._may_act():
+            return None
+        if name not in self._told:
+            await self._tell_again(facts)
+        self._told.discard(name)
         plan = decide(facts)
         await self._act(plan)
         await self._record(app, rollouts, plan)
+        self._told.add(name)
         await self._incidents.note(facts)
         return plan.look_again
 
+    async def _tell_again(self, facts: Facts) -> None:
+        """Tell what a pass that broke off may not have told; what has been told stays one event."""
+        for event in tell_again(facts.app.name, facts.rollouts):
+            if facts.now - event.at < TELL_AGAIN:
+                await self._tell(event, facts.app.spec.team)
+
     async def _load(self, app: App) -> tuple[Facts, dict[str, Rollout]]:
         labels = {"app": app.name}
-        releases = {r.spec.number: r for r in (await self._store.list(Release, labels)).documents}
-        rollouts = (await self._store.list(Rollout, labels)).documents
+        releases = {r.spec.number: r for r in (await self._store.list(Release, labels)).whole()}
+        rollouts = (await self._store.list(Rollout, labels)).whole()
         try:
             observation, observed = await self._observe(), True
         except EngineUnavailable as error:
             log.warning("the engine does not answer", app=app.name, error=str(error))
             observation, observed = Observation(), False
-        mine = tuple(i for i in observation.instances if i.key.app == app.name)
+        mine = observation.part(app.name)
         now = self._clock()
-        routers = self._routes.publish(app, releases, mine, now) if observed else ()
         facts = Facts(
             now=now,
             app=app,
             releases={number: release.spec for number, release in releases.items()},
             rollouts=rollouts,
             observed=observed,
-            instances=mine,
-            workloads=tuple(w for w in observation.workloads if w.key.app == app.name),
-            tasks={t.id: t for t in observation.tasks if t.app == app.name},
-            routers=routers,
+            instances=tuple(mine.instances),
+            workloads=tuple(mine.workloads),
+            tasks=mine.tasks,
+            outage=observation.outage,
+            refused=mine.refused,
         )
+        if observed:
+            traffic = choose_traffic(facts)
+            routed = app.model_copy(update={"status": app.status.model_copy(update={"traffic": traffic})})
+            facts = replace(facts, routers=self._routes.publish(routed, releases, mine.instances, now))
         return facts, {rollout.name: rollout for rollout in rollouts}
 
     async def _act(self, plan: Plan) -> None:

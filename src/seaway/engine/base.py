@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from seaway.model import Observation, Task, Workload, WorkloadKey
 
@@ -46,9 +46,39 @@ class Engine(Protocol):
         ...
 
     async def start_task(self, task: Task) -> None:
-        """Run a one-off; a task with an id that exists is left as it is."""
+        """Run a one-off; a task with an id that exists is left as it is.
+
+        It starts once and with all of its `stdin`, or not at all.
+        """
         ...
 
     async def remove_task(self, task_id: str) -> None:
         """Forget a task; if it still runs it is killed. Unknown ids are fine."""
+        ...
+
+
+class TeamJudge(Protocol):
+    """What an engine whose teams have places of their own knows before anything of a team is made."""
+
+    async def judge_team(self, team: str) -> str:
+        """Say in one sentence why nothing of this team can run here, and what to do; "" if it can.
+
+        Raises EngineUnavailable when that cannot be known now.
+        """
+        ...
+
+
+@runtime_checkable
+class NodeControl(Protocol):
+    """What an engine with several nodes can do besides: keep new instances off a node. Idempotent.
+
+    Both raise EngineUnavailable when the cluster does not answer. That they return is proof that it does.
+    """
+
+    async def hold_node(self, name: str, reason: str) -> None:
+        """Place nothing new on the node until it is released; what runs there stays. `Node.held` is then `reason`."""
+        ...
+
+    async def release_node(self, name: str) -> None:
+        """Let new instances be placed there again, unless somebody else holds the node. Unknown names are fine."""
         ...

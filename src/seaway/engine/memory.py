@@ -1,6 +1,7 @@
 """An engine in memory, for property tests of decisions: passes the engine contract, moves only when told to.
 
 Nothing runs. `tick` moves every instance one step on; what becomes of a workload's instances is told by `behave`.
+It has one node, or those that `nodes` names; `cut_node` stops what is on one, and nobody is told.
 Ids are counted, so that a seeded test repeats exactly.
 """
 
@@ -35,11 +36,15 @@ class MemoryEngine:
         clock: Callable[[], datetime] = _utc_now,
         *,
         auto: bool = False,
+        nodes: tuple[str, ...] = (),
     ) -> None:
         self.available = True
         self.instances: dict[str, Instance] = {}
         self.workloads: dict[WorkloadKey, Workload] = {}
         self.tasks: dict[str, tuple[Task, TaskState]] = {}
+        self.nodes = {name: Node(name=name, ready=True, agent_port=10250) for name in nodes}
+        self.nodes = self.nodes or {"memory": Node(name="memory", ready=True)}
+        self.cut: set[str] = set()
         self._keys: dict[WorkloadKey, Workload] = {}  # as last applied, removed ones too
         self._behave, self._run_task, self._clock, self._auto = behave, run_task, clock, auto
         self._count = 0
@@ -58,7 +63,8 @@ class MemoryEngine:
             self._count += 1
             key = workload.key
             name = f"{key.app}-v{key.release}-{key.process}-{self._count:04d}"
-            self._set(Instance(id=name, key=key, node="memory", state=S.PENDING, created_at=self._clock()))
+            node = self._choose_node()
+            self._set(Instance(id=name, key=key, node=node, state=S.PENDING, created_at=self._clock()))
 
     async def remove(self, key: WorkloadKey) -> None:
         """See Engine.remove."""
@@ -74,7 +80,7 @@ class MemoryEngine:
         if self._auto:
             self.tick()
         return Observation(
-            nodes=(Node(name="memory", ready=True),),
+            nodes=tuple(self.nodes.values()),
             instances=tuple(self.instances.values()),
             workloads=tuple(self.workloads.values()),
             tasks=tuple(state for _, state in self.tasks.values()),
@@ -103,6 +109,33 @@ class MemoryEngine:
         self._check()
         self.tasks.pop(task_id, None)
 
+    async def hold_node(self, name: str, reason: str) -> None:
+        """See NodeControl.hold_node."""
+        self._check()
+        self.nodes[name] = self.nodes[name].model_copy(update={"held": reason})
+
+    async def release_node(self, name: str) -> None:
+        """See NodeControl.release_node."""
+        self._check()
+        if name in self.nodes:
+            self.nodes[name] = self.nodes[name].model_copy(update={"held": ""})
+
+    def cut_node(self, name: str) -> None:
+        """Let a node vanish: what the engine shows of its instances stays as it is."""
+        self.cut.add(name)
+
+    def mend_node(self, name: str) -> None:
+        """Let it come back: what was told to stop meanwhile stops."""
+        self.cut.discard(name)
+
+    def _choose_node(self) -> str:
+        """Return the node that takes the next instance: the emptiest that is not held; "" if every one is."""
+        load = {name: 0 for name, node in self.nodes.items() if not node.held}
+        for instance in self.instances.values():
+            if instance.node in load and not _gone(instance):
+                load[instance.node] += 1
+        return min(load, key=lambda name: (load[name], name), default="")
+
     def tick(self) -> None:
         """Move every instance and task one step on; a stopped instance is forgotten one tick later."""
         for instance in list(self.instances.values()):
@@ -121,6 +154,12 @@ class MemoryEngine:
         )
 
     def _step(self, instance: Instance) -> None:
+        if instance.node in self.cut:
+            return
+        if not instance.node:
+            if node := self._choose_node():
+                self._set(instance, node=node)
+            return
         behaviour, now = self._behave(self._keys[instance.key]), self._clock()
         match instance.state:
             case S.PENDING:

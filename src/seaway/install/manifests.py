@@ -6,63 +6,66 @@ what is random from `seaway.install.secrets`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seaway import __version__
+from seaway.install.rights import CONTROL_RULES, NODE_LEASES, NODE_RULES, OWN_RULES, ROUTER_RULES, USER_RULES, Rules
 from seaway.install.settings import (
     API_PORT,
     DATA_FOLDER,
+    DRAIN_LIMIT,
     HTTP_PORT,
+    LOGIN_FOLDER,
+    PULL_SECRET,
     READY_PORT,
     TLS_FOLDER,
     XDS_PORT,
+    XDS_SERVICE,
     InstallSettings,
 )
+from seaway.kube.names import API_SCHEME, CONTROL
 
 Object = dict[str, Any]
 
-CONTROL, ROUTER = "seaway-control", "seaway-router"
-XDS_SERVICE = "seaway-xds"
+ROUTER = "seaway-router"
 CONTROL_TLS, ROUTER_TLS = "seaway-control-tls", "seaway-router-tls"
+USERS = "seaway-user"
+SETTINGS, SETTINGS_FILE = "seaway-install", "settings.json"
+FOUND = "seaway.dev/found"
+"""Annotation of a namespace that was there before Seaway, and stays when it goes."""
 LEASE = "seaway-control"
 USER = 10001
-STOP_LIMIT = 75  # seconds: routers wait for the balancer (10), then drain (at most 60)
-GROUP = "seaway.dev"
-
-_ALL = ["create", "delete", "get", "list", "patch", "update", "watch"]
-_Rules = tuple[tuple[str, tuple[str, ...], list[str]], ...]
-"""API group, resources, verbs."""
-
-_RULES: _Rules = (
-    (GROUP, ("*",), _ALL),
-    ("", ("namespaces",), ["create", "get", "list", "patch", "update", "watch"]),
-    ("", ("pods",), [*_ALL, "deletecollection"]),
-    ("", ("pods/log",), ["get"]),
-    ("", ("secrets", "services", "resourcequotas", "limitranges", "serviceaccounts"), _ALL),
-    ("", ("nodes",), ["get", "list", "watch"]),
-    ("", ("events",), ["create", "get", "list", "patch", "watch"]),
-    ("apps", ("deployments", "replicasets"), _ALL),
-    ("batch", ("jobs", "cronjobs"), _ALL),
-    ("networking.k8s.io", ("networkpolicies",), _ALL),
-    ("policy", ("poddisruptionbudgets",), _ALL),
-)
-_OWN_RULES: _Rules = (("coordination.k8s.io", ("leases",), ["create", "get", "list", "patch", "update", "watch"]),)
+READY_PERIOD = 2
+"""Seconds between questions whether a router is ready. A router that stops says no at once, for balancers that ask it
+themselves; Kubernetes has to believe it only after the balancer's time: kube-proxy (1.26 and newer) leads what still
+comes to a node to a router that is terminating, as long as that one passes for ready."""
+SPARE = 5  # seconds that a router has to end in, after the balancer's time and the longest draining
 
 
-def make_manifests(settings: InstallSettings, *, disruption_budgets: str = "") -> tuple[Object, ...]:
+def make_manifests(
+    settings: InstallSettings, *, disruption_budgets: str = "", found: bool = False
+) -> tuple[Object, ...]:
     """Return everything but CRDs and Secrets, in the order to apply.
 
     `disruption_budgets` is the API version of PodDisruptionBudget that the cluster serves ("": none is made).
+    `found`: the namespace was there before Seaway.
     """
     objects = [
-        _namespace(settings),
+        _namespace(settings, found),
+        _settings(settings),
         _service_account(settings, CONTROL),
         _service_account(settings, ROUTER),
-        _role("ClusterRole", CONTROL, None, _RULES),
+        _role("ClusterRole", CONTROL, None, CONTROL_RULES),
         _binding("ClusterRole", CONTROL, settings.namespace, None),
-        _role("Role", CONTROL, settings.namespace, _OWN_RULES),
+        _role("Role", CONTROL, settings.namespace, OWN_RULES),
         _binding("Role", CONTROL, settings.namespace, settings.namespace),
+        _role("Role", CONTROL, NODE_LEASES, NODE_RULES),
+        _binding("Role", CONTROL, settings.namespace, NODE_LEASES),
+        _role("Role", ROUTER, settings.namespace, (), ROUTER_RULES),
+        _binding("Role", ROUTER, settings.namespace, settings.namespace),
+        _role("Role", USERS, settings.namespace, (), USER_RULES),
         _service(settings, CONTROL, CONTROL, {"api": API_PORT}),
         _xds_service(settings),
         _router_service(settings),
@@ -98,8 +101,24 @@ def _meta(name: str, namespace: str | None, component: str = "") -> Object:
     return meta if namespace is None else meta | {"namespace": namespace}
 
 
-def _namespace(settings: InstallSettings) -> Object:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": _meta(settings.namespace, None, "seaway")}
+def _namespace(settings: InstallSettings, found: bool) -> Object:
+    meta = _meta(settings.namespace, None, "seaway")
+    if found:  # what else is there may need more
+        meta["annotations"] = {FOUND: "true"}
+    else:  # Seaway's own pods keep to `restricted`; what builds Dockerfiles is root in its container
+        standard = "privileged" if settings.build_image else "restricted"
+        meta["labels"] |= {"pod-security.kubernetes.io/enforce": standard}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
+
+
+def _settings(settings: InstallSettings) -> Object:
+    """What was asked for, so that the next `seaway install` need not be told again."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _meta(SETTINGS, settings.namespace, "seaway"),
+        "data": {SETTINGS_FILE: settings.model_dump_json(indent=2)},
+    }
 
 
 def _service_account(settings: InstallSettings, name: str) -> Object:
@@ -111,14 +130,15 @@ def _service_account(settings: InstallSettings, name: str) -> Object:
     }
 
 
-def _role(
-    kind: str, name: str, namespace: str | None, rules: tuple[tuple[str, tuple[str, ...], list[str]], ...]
-) -> Object:
+def _role(kind: str, name: str, namespace: str | None, rules: Rules, more: Sequence[Object] = ()) -> Object:
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": kind,
         "metadata": _meta(name, namespace),
-        "rules": [{"apiGroups": [group], "resources": list(what), "verbs": verbs} for group, what, verbs in rules],
+        "rules": [
+            *({"apiGroups": [group], "resources": list(what), "verbs": verbs} for group, what, verbs in rules),
+            *more,
+        ],
     }
 
 
@@ -202,12 +222,13 @@ def _budget(settings: InstallSettings, version: str, component: str) -> Object:
 
 
 def _control(settings: InstallSettings) -> Object:
-    probe = {"httpGet": {"path": "/healthz", "port": "api"}}
+    probe = {"httpGet": {"path": "/healthz", "port": "api", "scheme": API_SCHEME.upper()}}
     container = {
-        **_container(settings, "control", ["python3", "-m", "seaway", "control"], CONTROL_TLS),
+        **_container(settings, "control", ["python3", "-m", "seaway", "control"], CONTROL_TLS, push=True),
         "ports": [_port("api", API_PORT), _port("xds", XDS_PORT)],
         "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 120},
-        "readinessProbe": probe | {"periodSeconds": 2, "failureThreshold": 2},
+        # A busy machine makes every replica slow at once: a slow API is better than a Service without any.
+        "readinessProbe": probe | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
         "livenessProbe": probe | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "resources": {
             "requests": {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "1Gi"},
@@ -215,7 +236,7 @@ def _control(settings: InstallSettings) -> Object:
         },
     }
     return _deployment(
-        settings, CONTROL, settings.control_replicas, _pod(CONTROL, container, CONTROL_TLS, 30, token=True)
+        settings, CONTROL, settings.control_replicas, _pod(settings, CONTROL, container, CONTROL_TLS, 30)
     )
 
 
@@ -223,15 +244,21 @@ def _router(settings: InstallSettings) -> Object:
     container = {
         **_container(settings, "router", ["python3", "-m", "seaway", "router", "$(SEAWAY_POD)"], ROUTER_TLS),
         "ports": [_port("http", HTTP_PORT), _port("ready", READY_PORT)],
-        "startupProbe": _get("/ready") | {"periodSeconds": 1, "failureThreshold": 120},
-        "readinessProbe": _get("/ready") | {"periodSeconds": 2, "failureThreshold": 1},
+        "startupProbe": _get("/alive") | {"periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": _get("/ready")
+        | {
+            "periodSeconds": READY_PERIOD,
+            "timeoutSeconds": 5,
+            "failureThreshold": math.ceil(settings.balancer_wait / READY_PERIOD) + 2,
+        },
         "livenessProbe": _get("/alive") | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "resources": {
             "requests": {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "1Gi"},
             "limits": {"memory": "2Gi", "ephemeral-storage": "4Gi"},
         },
     }
-    return _deployment(settings, ROUTER, settings.routers, _pod(ROUTER, container, ROUTER_TLS, STOP_LIMIT, token=False))
+    stop_limit = math.ceil(settings.balancer_wait + DRAIN_LIMIT) + SPARE
+    return _deployment(settings, ROUTER, settings.routers, _pod(settings, ROUTER, container, ROUTER_TLS, stop_limit))
 
 
 def _get(path: str) -> Object:
@@ -242,14 +269,22 @@ def _port(name: str, number: int) -> Object:
     return {"name": name, "containerPort": number, "protocol": "TCP"}
 
 
-def _container(settings: InstallSettings, name: str, command: list[str], tls: str) -> Object:
+def _container(settings: InstallSettings, name: str, command: list[str], tls: str, *, push: bool = False) -> Object:
+    login = {"name": PULL_SECRET, "mountPath": LOGIN_FOLDER, "readOnly": True}
     values = {
         "SEAWAY_HOME": DATA_FOLDER,
         "SEAWAY_NAMESPACE": settings.namespace,
         "SEAWAY_DOMAIN": settings.domain,
         "SEAWAY_REGISTRY": settings.registry,
         "SEAWAY_BASE_IMAGE": settings.base_image,
+        "SEAWAY_IMAGE": settings.image,
+        "SEAWAY_BUILD_IMAGE": settings.build_image,
         "SEAWAY_INSECURE_REGISTRY": str(settings.insecure_registry).lower(),
+        "SEAWAY_PULL_SECRET": PULL_SECRET if settings.pull_secret else "",
+        "SEAWAY_PUBLIC_PORT": str(settings.node_port or 80),
+        "PYTHONPYCACHEPREFIX": "/tmp/pycache",  # noqa: S108  # a container that starts again starts sooner
+        "GRPC_VERBOSITY": "NONE",  # its lines are not JSON, and what they tell is told
+        "SEAWAY_BALANCER_WAIT": f"{settings.balancer_wait:g}s",
         "HOME": "/tmp",  # noqa: S108  # an emptyDir of the pod's own
     }
     fields = {"SEAWAY_POD": "metadata.name", "SEAWAY_ADDRESS": "status.podIP"}
@@ -271,8 +306,15 @@ def _container(settings: InstallSettings, name: str, command: list[str], tls: st
             {"name": "data", "mountPath": DATA_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": tls, "mountPath": TLS_FOLDER, "readOnly": True},
+            *([login] if push and settings.pull_secret else []),
         ],
     }
+
+
+def _login() -> Object:
+    """The registry's credentials as the builder reads them."""
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    return {"name": PULL_SECRET, "secret": {"secretName": PULL_SECRET, "items": items, "defaultMode": 0o440}}
 
 
 def _deployment(settings: InstallSettings, name: str, replicas: int, pod: Object) -> Object:
@@ -290,10 +332,12 @@ def _deployment(settings: InstallSettings, name: str, replicas: int, pod: Object
     }
 
 
-def _pod(name: str, container: Object, tls: str, stop_limit: int, *, token: bool) -> Object:
+def _pod(settings: InstallSettings, name: str, container: Object, tls: str, stop_limit: int) -> Object:
+    pulls = {"imagePullSecrets": [{"name": PULL_SECRET}]} if settings.pull_secret else {}
     return {
         "serviceAccountName": name,
-        "automountServiceAccountToken": token,
+        "automountServiceAccountToken": True,
+        **pulls,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": stop_limit,
         "securityContext": {
@@ -326,5 +370,6 @@ def _pod(name: str, container: Object, tls: str, stop_limit: int, *, token: bool
             {"name": "data", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
             {"name": tls, "secret": {"secretName": tls, "defaultMode": 0o440}},
+            *([_login()] if settings.pull_secret and name == CONTROL else []),
         ],
     }

@@ -14,10 +14,12 @@ from lightkube import AsyncClient, SingleConfig
 from lightkube.codecs import resource_registry
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.core.exceptions import ConfigError, LoadResourceError
+from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
 from seaway.kube.config import load_config
 from seaway.kube.errors import Invalid, KubeError, Misconfigured, error_of, parse_status, translated
+from seaway.kube.sockets import close_cancelled
 
 MANAGER = "seaway"
 """Field manager under which Seaway applies objects."""
@@ -26,6 +28,8 @@ TIMEOUT = httpx2.Timeout(10.0, connect=3.0)
 """Of ordinary calls, seconds: the API server waits for etcd up to 60 s, but a caller can retry sooner."""
 
 CONNECTIONS = httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30.0)
+
+create_namespaced_resource("policy", "v1beta1", "PodDisruptionBudget", "poddisruptionbudgets")  # before 1.21
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Manifest = dict[str, Any]
@@ -45,6 +49,8 @@ class KubeClient:
         try:
             self.api = AsyncClient(config, field_manager=MANAGER, timeout=timeout)
             self.http = httpx2.AsyncClient(**params.httpx_params(config), limits=CONNECTIONS)
+            for http in (self.http, self.api._client._client):
+                close_cancelled(http)
         except (OSError, ConfigError, AssertionError, ValueError) as error:  # ssl.SSLError is an OSError
             raise Misconfigured(f"the kubeconfig's certificates or user cannot be used ({error})") from error
         self.config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, Protocol
 
 from seaway.model import Frozen
@@ -12,12 +13,16 @@ LogLine = dict[str, Any]
 
 
 class LogQuery(Frozen):
-    """Which lines of an app: filters are ANDed; `tail` lines from the end, then new ones if `follow`."""
+    """Which lines of an app: filters are ANDed; `tail` lines from the end, then new ones if `follow`.
+
+    `since` (UTC): only lines that Seaway read then or later, whatever time of their own they give.
+    """
 
     app: str
     process: str | None = None
     release: int | None = None
     instance: str | None = None
+    since: datetime | None = None
     tail: int | None = 100
     follow: bool = False
 

@@ -15,7 +15,7 @@ import structlog
 from seaway.home import Home
 from seaway.logs.holes import find_data, free_front
 from seaway.logs.segments import AppLog, Limits
-from seaway.logs.shape import LONGEST, Labels, make_line, make_note, split_lines
+from seaway.logs.shape import LONGEST, Labels, format_time, make_line, make_note, split_lines
 
 log = structlog.get_logger(__name__)
 
@@ -198,7 +198,7 @@ class FileLogCollector:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return format_time(datetime.now(UTC))
 
 
 def _read(path: Path, offset: int, count: int) -> bytes:

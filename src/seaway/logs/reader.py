@@ -11,6 +11,7 @@ from pathlib import Path
 from seaway.home import Home
 from seaway.logs.base import LogLine, LogQuery
 from seaway.logs.segments import list_segments, segment_path
+from seaway.logs.shape import format_time
 
 POLL = 0.15  # seconds between looks for new lines
 BLOCK = 1 << 18
@@ -59,6 +60,7 @@ class _Filter:
         }
         self._wanted = {name: value for name, value in wanted.items() if value is not None}
         self._needles = [f"{json.dumps(n)}:{json.dumps(v)}".encode() for n, v in self._wanted.items()]
+        self._since = format_time(query.since) if query.since else ""
 
     def parse(self, raw: bytes) -> LogLine | None:
         """Return the line if it is asked for."""
@@ -67,6 +69,8 @@ class _Filter:
         try:
             line: LogLine = json.loads(raw)
         except ValueError:
+            return None
+        if str(line.get("event.ingested") or line.get("@timestamp", "")) < self._since:
             return None
         return line if all(line.get(name) == value for name, value in self._wanted.items()) else None
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,11 @@ LEVELS = re.compile(r"^(trace|debug|info|notice|warn|warning|error|err|critical|
 ISO_TIME = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)$")
 
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+
+def format_time(moment: datetime) -> str:
+    """Return a moment in UTC as lines have it; of equal length, so that their order as text is that in time."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ def _nested_level(own: Mapping[str, Any]) -> str | None:
 def _without_clashes(own: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """Drop what only the platform may say, dotted or nested; a scalar in an object's place moves to labels.NAME."""
     reserved = {*labels.fields, "stream", "log.offset", "log.length", "log.flags", "ecs.version"}
+    reserved |= {"event.ingested", "event.lost"}
     prefixes = {name.split(".")[0] for name in reserved if "." in name} | {"event"}
     kept: dict[str, Any] = {}
     for key, value in own.items():

@@ -80,16 +80,20 @@ def _describe_instances(observation: Observation) -> list[Metric]:
     labels = ["app", "release", "process", "instance"]
     ready = GaugeMetricFamily("seaway_instance_ready", "Whether the instance may take traffic.", labels=labels)
     restarts = CounterMetricFamily("seaway_instance_restarts", "Restarts of the instance.", labels=labels)
-    cpu = GaugeMetricFamily("seaway_instance_cpu_cores", "Cores used lately.", labels=labels)
-    memory = GaugeMetricFamily("seaway_instance_memory_bytes", "Resident memory.", labels=labels)
+    cpu = GaugeMetricFamily("seaway_instance_cpu_cores", "Cores used lately, where that is measured.", labels=labels)
+    memory = GaugeMetricFamily(
+        "seaway_instance_memory_bytes", "Resident memory, where that is measured.", labels=labels
+    )
     for instance in observation.instances:
         if instance.state is InstanceState.STOPPED:
             continue
         key = [instance.key.app, f"v{instance.key.release}", instance.key.process, instance.id]
         ready.add_metric(key, float(instance.serving))
         restarts.add_metric(key, instance.restarts)
-        cpu.add_metric(key, instance.cpu)
-        memory.add_metric(key, instance.memory)
+        if instance.cpu is not None:
+            cpu.add_metric(key, instance.cpu)
+        if instance.memory is not None:
+            memory.add_metric(key, instance.memory)
     nodes = GaugeMetricFamily("seaway_node_ready", "Whether the node is well.", labels=["node"])
     for node in observation.nodes:
         nodes.add_metric([node.name], float(node.ready))

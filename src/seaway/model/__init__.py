@@ -21,7 +21,9 @@ from seaway.model.instance import (
     Instance,
     InstanceState,
     Node,
+    NodeState,
     Observation,
+    Refusal,
     Task,
     TaskState,
     Workload,
@@ -53,9 +55,9 @@ KINDS: dict[str, type[Document]] = {cls.kind: cls for cls in (App, Build, Releas
 __all__ = [
     "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
     "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Check", "Document", "Drain", "Event",
-    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Meta", "Name", "Node", "Observation",
-    "Phase", "Process", "Release", "ReleaseSpec", "Role", "Rollout", "RolloutPolicy", "RolloutSpec",
-    "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds", "Source", "Step",
-    "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
+    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Meta", "Name", "Node", "NodeState",
+    "Observation", "Phase", "Process", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout", "RolloutPolicy",
+    "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds", "Source",
+    "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
     "release_name",
 ]  # fmt: skip

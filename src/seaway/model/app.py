@@ -67,6 +67,7 @@ class Process(Frozen):
     """One process type of a release: the shell command it runs and how it is looked after."""
 
     command: str = Field(min_length=1, max_length=8192)
+    port: int | None = Field(default=None, ge=1, le=65535)  # where it listens in a container, if not on $PORT
     health: Health = Health()
     stop_grace: Seconds = 30.0
 

@@ -34,12 +34,12 @@ def _check_host(value: str) -> str:
 
 
 def _as_seconds(value: object) -> object:
-    """Accept 30, 2.5, "30s", "500ms", "5m", "1h" for a duration."""
+    """Accept 30, 2.5, "30", "30s", "500ms", "5m", "1h" for a duration."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*", value)
         if not match:
             raise ValueError(f"{value!r} is not a duration: write a number of seconds, or 500ms, 30s, 5m, 1h")
-        return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2]]
+        return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2] or "s"]
     return value
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from pydantic import PrivateAttr
 
 from seaway.model.app import Process
 from seaway.model.base import Frozen, Seconds
@@ -18,6 +23,11 @@ class WorkloadKey(Frozen):
 
     def __str__(self) -> str:
         return f"{self.app}.v{self.release}.{self.process}"
+
+    def __eq__(self, other: object) -> bool:  # in every pass; pydantic's own takes two to four times as long
+        if not isinstance(other, WorkloadKey):
+            return NotImplemented
+        return (self.release, self.process, self.app) == (other.release, other.process, other.app)
 
     def __hash__(self) -> int:
         return hash((self.app, self.release, self.process))
@@ -53,6 +63,15 @@ class InstanceState(StrEnum):
     LOST = "lost"  # its node does not answer
 
 
+class NodeState(StrEnum):
+    """What Seaway itself makes of a node, see seaway.health."""
+
+    WELL = "well"
+    SUSPECT = "suspect"  # silent for a moment: others are preferred
+    LOST = "lost"  # dead as far as anybody can tell: its instances are replaced
+    HELD = "held"  # back, but it was lost too often: nothing new is placed there for a while
+
+
 class Instance(Frozen):
     """One running copy of a process of a release, as an engine sees it now."""
 
@@ -70,8 +89,14 @@ class Instance(Frozen):
     restarts: int = 0
     exit_code: int | None = None  # of the last process that ended; -N: signal N
     killed: bool = False  # its stop needed SIGKILL: it had not ended within its grace
-    cpu: float = 0.0  # cores used, averaged over the last sampling interval
-    memory: int = 0  # resident bytes
+    cpu: float | None = None  # cores used, averaged over the last sampling interval; None: nobody measures it
+    memory: int | None = None  # resident bytes; None: nobody measures it
+    node_state: NodeState = NodeState.WELL  # Seaway's verdict of its node; engines leave it alone
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether its node is lost: it may still run there, and nobody can tell."""
+        return self.node_state is NodeState.LOST or self.state is InstanceState.LOST
 
     @property
     def serving(self) -> bool:
@@ -88,6 +113,9 @@ class Node(Frozen):
     address: str = "127.0.0.1"
     cores: float = 0.0
     memory: int = 0
+    renewed_at: datetime | None = None  # when its agent last said that it lives; None: it has no such habit
+    held: str = ""  # why nothing new is placed on it; "": it is not held
+    agent_port: int = 0  # where its agent (a kubelet) listens at `address`; 0: unknown
 
 
 class Task(Frozen):
@@ -100,6 +128,7 @@ class Task(Frozen):
     image: str
     command: str
     env: dict[str, str] = {}
+    stdin: str | None = None  # base64 of what it reads from standard input; None: nothing (/dev/null)
     timeout: Seconds = 600.0
     process: str = "run"  # label in the logs: "run" or "release"
 
@@ -116,6 +145,23 @@ class TaskState(Frozen):
     ended_at: datetime | None = None
 
 
+class Refusal(Frozen):
+    """Why an engine's cluster takes no more instances of a workload now, such as a quota that is used up."""
+
+    key: WorkloadKey
+    reason: str
+
+
+@dataclass
+class AppPart:
+    """What an observation has of one app."""
+
+    instances: list[Instance] = field(default_factory=list)
+    workloads: list[Workload] = field(default_factory=list)
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    refused: dict[WorkloadKey, str] = field(default_factory=dict)
+
+
 class Observation(Frozen):
     """All an engine sees at one moment. `workloads` are the keys it was told to keep."""
 
@@ -123,3 +169,25 @@ class Observation(Frozen):
     instances: tuple[Instance, ...] = ()
     workloads: tuple[Workload, ...] = ()
     tasks: tuple[TaskState, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    outage: str = ""  # why instances on lost nodes are not replaced: too many nodes vanished at once
+    _sorted: tuple[tuple[object, ...], Mapping[str, AppPart]] = PrivateAttr(default=((), {}))
+
+    def part(self, app: str) -> AppPart:
+        """Return what there is of one app; the first call sorts everything by app, for all later ones."""
+        now = (self.instances, self.workloads, self.tasks, self.refusals)
+        if len(self._sorted[0]) != len(now) or any(a is not b for a, b in zip(self._sorted[0], now, strict=True)):
+            self._sorted = (now, self._sort())  # a changed copy has what its original sorted
+        return self._sorted[1].get(app) or AppPart()
+
+    def _sort(self) -> Mapping[str, AppPart]:
+        found: defaultdict[str, AppPart] = defaultdict(AppPart)
+        for instance in self.instances:
+            found[instance.key.app].instances.append(instance)
+        for workload in self.workloads:
+            found[workload.key.app].workloads.append(workload)
+        for task in self.tasks:
+            found[task.app].tasks[task.id] = task
+        for refusal in self.refusals:
+            found[refusal.key.app].refused[refusal.key] = refusal.reason
+        return dict(found)

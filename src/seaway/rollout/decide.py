@@ -6,23 +6,23 @@ between any two writes loses nothing, and the next call goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from seaway.model import (
     AppStatus,
     EventSpec,
-    InstanceState,
     Meta,
     Phase,
     Rollout,
     RolloutSpec,
     RolloutStatus,
+    Step,
     Task,
     release_name,
 )
 from seaway.rollout.facts import Facts, Plan
-from seaway.rollout.instances import settle_instances
+from seaway.rollout.instances import has_ended, settle_instances
 from seaway.rollout.progress import progress_rollout
 from seaway.rollout.sentences import describe_app
 from seaway.rollout.transitions import advance
@@ -174,16 +174,30 @@ def _remove_tasks(facts: Facts) -> tuple[str, ...]:
 
 def _tell(facts: Facts, statuses: dict[str, RolloutStatus]) -> Iterable[EventSpec]:
     """Yield an event for each phase that is entered."""
-    before = {rollout.name: rollout.status.phase for rollout in facts.rollouts}
+    before = {rollout.name: len(rollout.status.history) for rollout in facts.rollouts}
     for name, status in statuses.items():
-        if status.phase is not before[name]:
-            yield EventSpec(
-                at=facts.now,
-                app=facts.app.name,
-                about=f"rollout {name}",
-                reason=EVENT_REASONS[status.phase],
-                message=status.reason,
-            )
+        for step in status.history[before[name] :]:
+            yield _describe_step(facts.app.name, name, step)
+
+
+def tell_again(app: str, rollouts: Sequence[Rollout]) -> tuple[EventSpec, ...]:
+    """Return the events of the newest steps: what a crash between the writes of statuses and of events loses.
+
+    All steps of one pass have its time; those before it were told before the next pass wrote anything.
+    """
+    newest = max((step.at for rollout in rollouts for step in rollout.status.history), default=None)
+    return tuple(
+        _describe_step(app, rollout.name, step)
+        for rollout in rollouts
+        for step in rollout.status.history
+        if step.at == newest
+    )
+
+
+def _describe_step(app: str, rollout: str, step: Step) -> EventSpec:
+    return EventSpec(
+        at=step.at, app=app, about=f"rollout {rollout}", reason=EVENT_REASONS[step.phase], message=step.reason
+    )
 
 
 def _destroy(facts: Facts) -> Plan:
@@ -194,7 +208,7 @@ def _destroy(facts: Facts) -> Plan:
     settled = settle_instances(facts)
     status = facts.app.status.model_copy(update={"traffic": {}, "drains": dict(settled.drains)})
     status = _describe(facts, status)
-    left = any(i.state is not InstanceState.STOPPED for i in facts.instances)
+    left = any(not has_ended(i) for i in facts.instances)
     done = not left and not facts.workloads and not facts.tasks
     return Plan(
         apply=settled.apply,

@@ -15,6 +15,7 @@ from seaway.model import (
     ReleaseSpec,
     Rollout,
     RolloutStatus,
+    Strategy,
     Task,
     TaskState,
     Workload,
@@ -44,7 +45,11 @@ class RouterFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything known about one app at `now`; `observed` False: the engine did not answer, instances are unknown."""
+    """Everything known about one app at `now`; `observed` False: the engine did not answer, instances are unknown.
+
+    `outage`: why instances on lost nodes are not replaced now; "" if they are. `refused`: of which workloads the
+    cluster takes no more instances, and why.
+    """
 
     now: datetime
     app: App
@@ -55,6 +60,8 @@ class Facts:
     workloads: tuple[Workload, ...] = ()
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     routers: tuple[RouterFacts, ...] = ()
+    outage: str = ""
+    refused: Mapping[WorkloadKey, str] = field(default_factory=dict)
 
     @property
     def active(self) -> Rollout | None:
@@ -68,6 +75,28 @@ class Facts:
         """Return how many instances are wanted of a process: the app's word, else the release's, else 1."""
         spec = self.releases[release]
         return self.app.spec.scale.get(process, spec.scale.get(process, 1))
+
+    def is_exclusive(self, release: int) -> bool:
+        """Whether instances of a release must not run twice: what may still run on a lost node is not replaced."""
+        return release in self.releases and self.releases[release].rollout.strategy is Strategy.RECREATE
+
+    def doubtful(self, release: int, process: str) -> list[Instance]:
+        """Return what may still run on a lost node, and beside which no instance of a release may start.
+
+        A lost instance of the release itself that was not told to stop is none: it still holds its own place.
+        Promoting a rollout says that somebody knows better.
+        """
+        if self.active is not None and self.active.spec.promote:
+            return []
+        return [
+            i
+            for i in self.instances
+            if i.key.process == process
+            and i.unreachable
+            and i.state is not InstanceState.STOPPED
+            and (i.key.release != release or i.state is InstanceState.STOPPING)
+            and (self.is_exclusive(release) or self.is_exclusive(i.key.release))
+        ]
 
     def live(self, release: int, process: str | None = None) -> list[Instance]:
         """Return the instances of a release (and process) that were not told to stop."""

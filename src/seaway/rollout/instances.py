@@ -3,6 +3,10 @@
 A web instance stops only after it was marked as draining, every live router acknowledged that, and it has no
 request in flight by a count taken after the acknowledgement (or its time limit passed). The same road serves a
 finished rollout, a smaller scale, a cancel and a destroyed app.
+
+An instance on a lost node answers nobody, so nothing is waited for: it is told to stop at once, and another takes its
+place. Two exceptions: in an outage nothing is replaced, and what must not run twice (strategy recreate) never is,
+because it may still run there.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from seaway.model import WEB, Drain, Instance, InstanceState, Phase, Workload, WorkloadKey
+from seaway.model import WEB, Drain, Instance, InstanceState, NodeState, Phase, Workload, WorkloadKey
 from seaway.rollout.facts import GONE, Facts
 from seaway.rollout.wanted import want_releases
 
@@ -52,20 +56,22 @@ def _settle(facts: Facts, key: WorkloadKey, *, wanted: bool, existing: Workload 
     process = release.processes.get(key.process) if release else None
     if release is None or process is None or release.image is None:
         return Settled(remove=(key,))
-    count = facts.count(key.release, key.process) if wanted else 0
-    live = facts.live(key.release, key.process)
+    count = _count_startable(facts, key) if wanted else 0
+    lost = _choose_replaced(facts, key) if wanted else []
+    live = [i for i in facts.live(key.release, key.process) if i not in lost]
     spare = _choose_spare(live, count, facts.app.status.drains)
     drains: list[tuple[str, Drain]] = []
     retire = [i.id for i in facts.instances if i.key == key and i.state is InstanceState.STOPPING]
+    retire += [i.id for i in lost]
     for instance in spare:
-        if key.process != WEB:
+        if key.process != WEB or instance.state is InstanceState.LOST:
             retire.append(instance.id)
         elif wanted or _may_leave_rotation(facts, key.release):
             drain = _mark(facts, instance, release.rollout.drain, wanted)
             drains.append((instance.id, drain))
             if is_drained(facts, instance, drain):
                 retire.append(instance.id)
-    if not wanted and not any(i.key == key and i.state is not InstanceState.STOPPED for i in facts.instances):
+    if not wanted and not any(i.key == key and not has_ended(i) for i in facts.instances):
         return Settled(remove=(key,) if existing else ())
     workload = Workload(
         key=key,
@@ -80,9 +86,36 @@ def _settle(facts: Facts, key: WorkloadKey, *, wanted: bool, existing: Workload 
     return Settled(apply=() if workload == existing else (workload,), drains=tuple(drains))
 
 
+def has_ended(instance: Instance) -> bool:
+    """Whether nothing more is to be done or waited for: it stopped, or it was told to on a node that is lost."""
+    return instance.state is InstanceState.STOPPED or (
+        instance.state is InstanceState.STOPPING and instance.unreachable
+    )
+
+
+def _count_startable(facts: Facts, key: WorkloadKey) -> int:
+    """Return how many may run: what runs stays, and none starts beside one that may still run on a lost node."""
+    count, live = facts.count(key.release, key.process), len(facts.live(key.release, key.process))
+    doubtful = facts.doubtful(key.release, key.process)
+    free = 0 if any(i.key.release != key.release for i in doubtful) else count - len(doubtful)
+    return max(min(live, count), free)
+
+
+def _choose_replaced(facts: Facts, key: WorkloadKey) -> list[Instance]:
+    """Return the instances on lost nodes in whose place others are to start."""
+    if facts.outage or facts.is_exclusive(key.release):
+        return []
+    return [i for i in facts.live(key.release, key.process) if i.state is InstanceState.LOST]
+
+
 def _choose_spare(live: list[Instance], count: int, drains: dict[str, Drain]) -> list[Instance]:
-    """Return those beyond `count`: undrained, ready, older ones stay."""
-    return sorted(live, key=lambda i: (i.id in drains, not i.serving, i.created_at, i.id))[count:]
+    """Return those beyond `count`: undrained, ready, older ones on nodes that answer stay."""
+
+    def rank(instance: Instance) -> tuple[object, ...]:
+        suspect = instance.node_state is NodeState.SUSPECT
+        return instance.id in drains, not instance.serving, suspect, instance.created_at, instance.id
+
+    return sorted(live, key=rank)[count:]
 
 
 def _may_leave_rotation(facts: Facts, release: int) -> bool:

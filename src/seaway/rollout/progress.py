@@ -8,7 +8,14 @@ from datetime import datetime, timedelta
 
 from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
 from seaway.rollout.facts import Facts
-from seaway.rollout.sentences import describe_routers, describe_unready, find_broken, is_serving
+from seaway.rollout.sentences import (
+    describe_routers,
+    describe_unreachable,
+    describe_unready,
+    find_broken,
+    find_fault,
+    is_serving,
+)
 from seaway.rollout.transitions import advance
 from seaway.rollout.wanted import BEFORE_SHIFT, find_others
 
@@ -68,13 +75,14 @@ def _judge(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
         case Phase.PREPARING:
             return _judge_release_command(facts, rollout)
         case Phase.CLEARING:
-            return _judge_cleared(facts, rollout.spec.target)
+            return _judge_cleared(facts, rollout)
         case Phase.STARTING:
             return _judge_start(facts, rollout)
         case Phase.VERIFYING:
             return _judge_readiness(facts, rollout)
         case Phase.SHIFTING:
-            return _judge_shift(facts, rollout.spec.target)
+            fault = find_fault(facts, rollout) if is_serving(facts, rollout.status.base) else ""
+            return Verdict(fault, fail=True) if fault else _judge_shift(facts, rollout.spec.target)
         case Phase.KEEPING:
             return _judge_kept(facts, rollout, newer)
         case Phase.RETURNING:
@@ -91,18 +99,24 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
     task = facts.tasks.get(f"{facts.app.name}-v{rollout.spec.target}-release")
     command = release.release_command
     if task is None or not task.done:
-        return Verdict(f"runs the release command of v{rollout.spec.target}: {command}")
+        waits = f" (not started yet: {task.reason})" if task and task.reason and task.started_at is None else ""
+        return Verdict(f"runs the release command of v{rollout.spec.target}: {command}{waits}")
     if task.exit_code == 0:
         return Verdict("the release command succeeded", go=True)
     detail = task.reason or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
 
 
-def _judge_cleared(facts: Facts, target: int) -> Verdict:
-    """Nothing but the target may run: neither A nor what an earlier rollout left behind."""
-    others = find_others(facts, target)
+def _judge_cleared(facts: Facts, rollout: Rollout) -> Verdict:
+    """Nothing but the target may run: neither A nor what an earlier rollout left behind.
+
+    What was told to stop on a lost node may still run. Only a user can know better, and says so by promoting.
+    """
+    target = rollout.spec.target
+    others = find_others(facts, target, rollout.spec.promote)
     if others:
-        return Verdict(f"waits for {_name(others)} to stop before v{target} starts")
+        hint = describe_unreachable(facts, others)
+        return Verdict(f"waits for {_name(others)} to stop before v{target} starts" + (f": {hint}" if hint else ""))
     return Verdict("nothing else runs", go=True)
 
 
@@ -166,9 +180,9 @@ def _judge_shift(facts: Facts, holder: int | None) -> Verdict:
 def _judge_kept(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
     target, base = rollout.spec.target, rollout.status.base
     settled = facts.app.status.current == target and facts.app.status.traffic == {target: 100}
-    broken = find_broken(facts, target)
-    if broken:
-        return Verdict(broken, fail=True)
+    fault = find_fault(facts, rollout)
+    if fault:
+        return Verdict(fault, fail=True)
     if not settled:
         return Verdict(f"v{target} serves all traffic")
     if rollout.spec.promote:
@@ -188,7 +202,7 @@ def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:
     base = rollout.status.base
     if base is None or base not in facts.releases:
         return Verdict("there was no release before", go=True)
-    others = find_others(facts, base)
+    others = find_others(facts, base, rollout.spec.promote)
     if others:
         return Verdict(f"waits for {_name(others)} to stop before v{base} starts again")
     if not _all_ready(facts, base):

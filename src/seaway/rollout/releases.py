@@ -48,6 +48,7 @@ class ImageChange:
     manifest: BuildManifest
     build: str | None = None
     strategy: Strategy | None = None
+    description: str = ""  # what is said of the release; "": Deploy and the image's digest
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:
         "scale": manifest.scale,
         "rollout": rollout,
         "router": manifest.router,
-        "description": f"Deploy {change.image.removeprefix('sha256:')[:12]}",
+        "description": change.description or f"Deploy {change.image.rpartition('sha256:')[2][:12]}",
         "copies": None,
     }
     return base.model_copy(update=update)

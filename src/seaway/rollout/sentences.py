@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from seaway.model import WEB, AppState, Instance, InstanceState, Phase
+from seaway.model import WEB, AppState, Instance, InstanceState, Phase, Rollout, WorkloadKey
 from seaway.rollout.facts import Facts, RouterFacts
 
 
 def describe_unready(facts: Facts, release: int) -> str:
-    """Say what a release still lacks, with the first instance's own reason."""
+    """Say what a release still lacks, with the first instance's own reason, else why there is no such instance."""
     parts = []
     for process in facts.releases[release].processes:
         live = facts.live(release, process)
         wanted = facts.count(release, process)
         ready = sum(i.serving for i in live)
         if ready < wanted:
-            parts.append(f"{ready} of {wanted} {process} ready{_first_reason(live)}")
+            why = _explain_lost(facts, release, process) or _find_reason(live) or _find_refusal(facts, release, process)
+            parts.append(f"{ready} of {wanted} {process} ready" + (f" ({why})" if why else ""))
     return f"v{release}: " + "; ".join(parts) if parts else f"v{release}: all ready"
 
 
-def _first_reason(live: list[Instance]) -> str:
+def _find_reason(live: list[Instance]) -> str:
     worst = sorted((i for i in live if not i.serving), key=lambda i: (-i.restarts, i.id))
-    return f" ({worst[0].reason})" if worst and worst[0].reason else ""
+    return worst[0].reason if worst else ""
+
+
+def _find_refusal(facts: Facts, release: int, process: str) -> str:
+    return facts.refused.get(WorkloadKey(app=facts.app.name, release=release, process=process), "")
+
+
+def _explain_lost(facts: Facts, release: int, process: str) -> str:
+    """Say of which lost node an instance is missed, and why none takes its place if none does."""
+    lost = [i for i in facts.live(release, process) if i.state is InstanceState.LOST]
+    doubtful = facts.doubtful(release, process) or (lost if facts.is_exclusive(release) else [])
+    if doubtful:
+        first = min(doubtful, key=lambda i: i.id)
+        again = f"v{first.key.release} may still run there and must not run twice; bring the node back, or, {OFF} or "
+        return f"{first.reason}; {again}restart the app (`seaway ps restart`) and promote that rollout"
+    if not lost:
+        return ""
+    return f"{lost[0].reason}; {facts.outage or 'another takes its place'}"
+
+
+OFF = "once you know that it is off, delete it from the cluster,"
+
+
+def describe_unreachable(facts: Facts, releases: list[int]) -> str:
+    """Say which lost node keeps the end of `releases` from being known, and what can be done; "" if none does."""
+    left = [i for i in facts.instances if i.key.release in releases and i.state is not InstanceState.STOPPED]
+    if not left or not all(i.unreachable for i in left):
+        return ""
+    return f"{left[0].reason}, and it may still run there; {OFF} or promote this rollout"
 
 
 def find_broken(facts: Facts, release: int) -> str:
     """Return why a release can't be trusted with traffic, or "": crashing, or a process with nothing ready.
 
-    One crash is no verdict where another instance of the process serves, nor is a first restart on its way.
+    One crash is no verdict where another instance of the process serves, nor is a first restart on its way. What
+    a node took with it is not the release's fault: it is replaced (but see `find_fault`).
     """
     for process in facts.releases[release].processes:
         live = facts.live(release, process)
@@ -34,10 +64,37 @@ def find_broken(facts: Facts, release: int) -> str:
             if instance.state is InstanceState.CRASHING:
                 return f"{process} of v{release} crashes: {instance.reason or 'no reason given'}"
         if live and not any(i.serving for i in live):
-            hopeless = [i for i in live if i.restarts >= 2 or i.state is InstanceState.RUNNING]
+            hopeless = [i for i in live if not i.unreachable and (i.restarts >= 2 or i.state is InstanceState.RUNNING)]
             if hopeless:
-                return f"no {process} instance of v{release} is healthy{_first_reason(live)}"
+                why = _find_reason(hopeless)
+                return f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
     return ""
+
+
+def find_fault(facts: Facts, rollout: Rollout) -> str:
+    """Return why traffic must not stay with B, or "": it is broken, or serves nobody while A could.
+
+    Whose fault that is does not matter (a first crash, an eviction, a lost node): A is there, and requests are
+    answered. But where A had to start again too (the machine did, or the platform), B is only a little later.
+    """
+    target, base = rollout.spec.target, rollout.status.base
+    if target not in facts.releases:
+        return f"v{target} is not there any more"
+    broken = find_broken(facts, target)
+    if broken or is_serving(facts, target) or base is None or not is_serving(facts, base):
+        return broken
+    if WEB not in facts.releases[target].processes:
+        return ""  # no request is lost: what is missed of it is started again
+    if _started_since(facts, base, rollout) and not any(i.unreachable for i in facts.live(target)):
+        return ""
+    return f"v{target} serves nobody any more ({describe_unready(facts, target)})"
+
+
+def _started_since(facts: Facts, release: int, rollout: Rollout) -> bool:
+    """Whether all that serves of a release became ready only after this phase of the rollout began."""
+    entered = rollout.status.entered_at
+    serving = [i for i in facts.live(release) if i.serving]
+    return entered is not None and all(i.ready_since is not None and i.ready_since > entered for i in serving)
 
 
 def is_serving(facts: Facts, release: int | None) -> bool:

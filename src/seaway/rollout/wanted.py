@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from seaway.model import InstanceState, Phase, Rollout, Strategy
 from seaway.rollout.facts import Facts
+from seaway.rollout.sentences import find_fault, is_serving
 
 BEFORE_SHIFT = frozenset({Phase.PREPARING, Phase.CLEARING, Phase.STARTING, Phase.VERIFYING})
 ON_TARGET = frozenset({Phase.SHIFTING, Phase.KEEPING})
@@ -35,7 +36,8 @@ def want_releases(facts: Facts) -> frozenset[int]:
 def _want_exclusive(facts: Facts, rollout: Rollout) -> set[int | None]:
     """Strategy recreate: never A and B together; in between there is neither."""
     phase, base, target = rollout.status.phase, rollout.status.base, rollout.spec.target
-    if phase is Phase.PREPARING or (phase is Phase.RESTORING and base is not None and not find_others(facts, base)):
+    restores = phase is Phase.RESTORING and base is not None and not find_others(facts, base, rollout.spec.promote)
+    if phase is Phase.PREPARING or restores:
         return {base}
     return set() if phase in (Phase.CLEARING, Phase.RESTORING) else {target}
 
@@ -52,6 +54,22 @@ def want_traffic(facts: Facts) -> dict[int, int]:
     return {holder: 100} if holder is not None and holder in facts.releases else {}
 
 
+def choose_traffic(facts: Facts) -> dict[int, int]:
+    """Return the weights to publish in this pass.
+
+    They are what documents ask for, but a pass that is about to return the traffic to A sends nobody to B any more: a
+    router that was late for B would otherwise be led from what serves to what does not.
+    """
+    rollout = facts.active
+    if facts.app.spec.destroy:
+        return facts.app.status.traffic
+    if rollout is not None and rollout.status.phase in ON_TARGET and find_fault(facts, rollout):
+        base = rollout.status.base
+        if base is not None and is_serving(facts, base):
+            return {base: 100}
+    return want_traffic(facts)
+
+
 def want_current(facts: Facts) -> int | None:
     """Return the release that counts as the one that serves."""
     rollout = facts.active
@@ -62,11 +80,16 @@ def want_current(facts: Facts) -> int | None:
     return facts.app.status.current
 
 
-def find_others(facts: Facts, release: int) -> list[int]:
+def find_others(facts: Facts, release: int, all_the_same: bool = False) -> list[int]:
     """Return the releases other than this one that still run, or that the engine was told to run.
 
-    Instances that are being stopped count, and so do workloads whose instances are not seen yet.
+    Instances that are being stopped count, and so do workloads whose instances are not seen yet, and what may run
+    on a lost node, unless somebody said to go on all the same.
     """
-    running = {i.key.release for i in facts.instances if i.state is not InstanceState.STOPPED}
+    running = {
+        i.key.release
+        for i in facts.instances
+        if i.state is not InstanceState.STOPPED and not (i.unreachable and all_the_same)
+    }
     running |= {w.key.release for w in facts.workloads if w.count > 0}
     return sorted(running - {release})

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 ADMIN_TIMEOUT = 10.0  # seconds; a table of 10,000 apps takes a while to print
+LIVE_TIMEOUT = 4.0  # seconds; whoever asks for this, as a kubelet does, waits 5 and then hears nothing of why
 
 _UNHEALTHY = ("failed_active_health_check", "pending_active_hc")
 
@@ -31,13 +32,24 @@ class EnvoyAdmin:
         """Make Envoy open its log files anew, after they were renamed."""
         await self._post("/reopen_logs")
 
+    async def is_live(self) -> bool:
+        """Return whether Envoy serves: its listeners are up, and it is not draining by its own decision."""
+        return (await self._client.get("/ready", timeout=LIVE_TIMEOUT)).status_code == httpx.codes.OK
+
     async def begin_draining(self) -> None:
-        """Ask clients to go (Connection: close, GOAWAY), then close the listeners after Envoy's drain time."""
+        """Ask clients to go (Connection: close, GOAWAY) from now on; connections are accepted as before."""
         await self._post("/drain_listeners?graceful&skip_exit")
 
     async def count_active(self) -> int:
         """Return the requests in flight, upgraded connections included."""
-        response = await self._client.get("/stats?filter=^http.ingress.downstream_rq_active$&format=json")
+        return await self._read_gauge("http.ingress.downstream_rq_active")
+
+    async def count_connections(self) -> int:
+        """Return the clients' connections, idle ones included."""
+        return await self._read_gauge("http.ingress.downstream_cx_active")
+
+    async def _read_gauge(self, name: str) -> int:
+        response = await self._client.get(f"/stats?filter=^{name}$&format=json")
         response.raise_for_status()
         stats = response.json()["stats"]
         return sum(int(stat.get("value", 0)) for stat in stats)

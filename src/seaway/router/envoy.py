@@ -28,7 +28,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from seaway.model import Check
 from seaway.router.base import ResourceKey
-from seaway.router.table import AppTable, Backend, Rule, Target, cluster_name
+from seaway.router.table import AppTable, Backend, Endpoint, Rule, Target, cluster_name
 
 _PREFIX = "type.googleapis.com/"
 CLUSTER = _PREFIX + Cluster.DESCRIPTOR.full_name
@@ -41,13 +41,13 @@ MAKE_ORDER = (CLUSTER, ENDPOINTS, SCOPE)
 HEALTH_LOG = "health.log"
 """File of health check events in the router's folder, which is Envoy's working directory."""
 
-CONNECT_TIMEOUT = 1.0  # seconds; endpoints are in the same network
-CHECK_TIMEOUT = 2.0  # seconds, for TCP checks of processes that declare none
-CHECK_INTERVAL = 2.0  # seconds between checks of a healthy endpoint
-IDLE_CHECK_INTERVAL = 5.0  # seconds, of a healthy endpoint of a release that never had traffic
-UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy
+CONNECT_TIMEOUT = 0.5  # seconds; endpoints are in the same network, and the kernel sends no second SYN within 1 s
+DEAD_AFTER = 8.0  # seconds that an endpoint's kernel may acknowledge nothing before its connections are ended
+UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy, for declared checks
+CHECK_JITTER = 10  # percent that is added to intervals at the most
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
 CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
+ONLY_HEALTHY = 100_000  # percent: one healthy endpoint of 1,000 takes all requests, degraded ones get none
 UNLIMITED = 1 << 20  # circuit breakers are no admission control here
 RETRIES = 3
 
@@ -86,6 +86,8 @@ def build_cluster(backend: Backend) -> Any:
         type=Cluster.EDS,
         eds_cluster_config={"eds_config": ConfigSource(ads={}, resource_api_version="V3")},
         connect_timeout=timedelta(seconds=CONNECT_TIMEOUT),
+        upstream_connection_options=_KEEPALIVE,
+        upstream_bind_config={"socket_options": [_USER_TIMEOUT]},
         lb_policy=Cluster.LEAST_REQUEST,
         health_checks=[_build_health_check(backend)],
         ignore_health_on_host_removal=True,
@@ -108,6 +110,16 @@ def build_cluster(backend: Backend) -> Any:
     cluster.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=backend.app, release=f"v{backend.release}"))
     return cluster
 
+
+# A node that vanishes says nothing: its kernel's silence ends a connection, however slow the app may be.
+_KEEPALIVE: dict[str, Any] = {"tcp_keepalive": {"keepalive_time": {"value": 2}, "keepalive_interval": {"value": 2}}}
+_USER_TIMEOUT: dict[str, Any] = {
+    "description": "TCP_USER_TIMEOUT",
+    "level": 6,  # IPPROTO_TCP
+    "name": 18,
+    "int_value": int(DEAD_AFTER * 1000),
+    "state": "STATE_PREBIND",
+}
 
 # Failures of the connection eject, and runs of 502, 503 and 504; other errors are the app's own business.
 # At most half of the endpoints are out at a time, so that an app with one instance is never without.
@@ -140,18 +152,32 @@ def _build_upstream_options(keepalive: float) -> AnyMessage:
     )
 
 
+TCP_CHECK = Check(tcp=True, interval=0.8, timeout=0.25, unhealthy_after=3)
+"""Of processes that declare none, and quick: it is the kernel that answers, however slow the app."""
+TCP_RETRY_INTERVAL = 0.15  # seconds between tries of an endpoint that does not answer it
+
+
+def find_blind_time(check: Check | None) -> float:
+    """Return after how many seconds at most an endpoint whose node vanished is unhealthy by this check."""
+    check, again = (check, UNHEALTHY_INTERVAL) if check else (TCP_CHECK, TCP_RETRY_INTERVAL)
+    jitter, timeout = 1 + CHECK_JITTER / 100, min(check.timeout, CHECK_TIMEOUT_LIMIT)
+    tries = check.unhealthy_after
+    return max(check.interval, again) * jitter + tries * timeout + (tries - 1) * again * jitter
+
+
 def _build_health_check(backend: Backend) -> Any:
-    check = backend.check or Check(tcp=True, interval=CHECK_INTERVAL, timeout=CHECK_TIMEOUT)
+    check, again = (backend.check, UNHEALTHY_INTERVAL) if backend.check else (TCP_CHECK, TCP_RETRY_INTERVAL)
     message = HealthCheck(
         timeout=timedelta(seconds=min(check.timeout, CHECK_TIMEOUT_LIMIT)),
-        interval=timedelta(seconds=max(check.interval, UNHEALTHY_INTERVAL)),
-        interval_jitter_percent=20,
-        unhealthy_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
+        interval=timedelta(seconds=max(check.interval, again)),
+        interval_jitter_percent=CHECK_JITTER,
+        unhealthy_interval=timedelta(seconds=again),
         unhealthy_edge_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
         healthy_edge_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
-        # These hold while a release never had traffic: it must be seen healthy before any is sent to it.
-        no_traffic_interval=timedelta(seconds=UNHEALTHY_INTERVAL),
-        no_traffic_healthy_interval=timedelta(seconds=max(check.interval, IDLE_CHECK_INTERVAL)),
+        # These hold as long as a cluster's own statistics say that it never had a connection: always, as routers
+        # keep none (see seaway.router.bootstrap).
+        no_traffic_interval=timedelta(seconds=again),
+        no_traffic_healthy_interval=timedelta(seconds=max(check.interval, again)),
         unhealthy_threshold={"value": check.unhealthy_after},
         healthy_threshold={"value": check.healthy_after},
         reuse_connection={"value": False},
@@ -170,14 +196,25 @@ def _build_health_check(backend: Backend) -> Any:
 
 
 def build_endpoints(backend: Backend) -> Any:
-    """Return the ClusterLoadAssignment of one release; draining endpoints stay in it as DRAINING."""
-    assignment = ClusterLoadAssignment(cluster_name=backend.cluster)
+    """Return the ClusterLoadAssignment of one release; draining endpoints stay in it as DRAINING.
+
+    Degraded ones get no request while any other is healthy.
+    """
+    assignment = ClusterLoadAssignment(
+        cluster_name=backend.cluster, policy={"overprovisioning_factor": {"value": ONLY_HEALTHY}}
+    )
     group = assignment.endpoints.add()
     for endpoint in backend.endpoints:
-        entry = group.lb_endpoints.add(health_status="DRAINING" if endpoint.draining else "UNKNOWN")
+        entry = group.lb_endpoints.add(health_status=_find_status(endpoint))
         entry.endpoint.address.socket_address.address = endpoint.address
         entry.endpoint.address.socket_address.port_value = endpoint.port
     return assignment
+
+
+def _find_status(endpoint: Endpoint) -> str:
+    if endpoint.draining:
+        return "DRAINING"
+    return "DEGRADED" if endpoint.degraded else "UNKNOWN"
 
 
 def build_scope(host: str, rules: Iterable[Rule]) -> Any:
@@ -273,5 +310,5 @@ _PREVIOUS = _pack(PreviousHostsPredicate())
 
 __all__ = [
     "CLUSTER", "ENDPOINTS", "HEALTH_LOG", "MAKE_ORDER", "SCOPE", "build_cluster",
-    "build_endpoints", "build_scope", "translate_app", "translate_host", "version_of",
+    "build_endpoints", "build_scope", "find_blind_time", "translate_app", "translate_host", "version_of",
 ]  # fmt: skip

@@ -1,9 +1,10 @@
 """A router's links to the replicas of the control plane: reports go to all of them, resources come from one.
 
 Each replica gets the router's reports, so that whichever leads knows what every router has. It answers with
-`{"open": true}` once it has published everything (and `false` when it has lost touch with the store); resources
-are taken from one replica that is open, from another one as soon as that one goes. Versions are hashes of
-contents, so it makes no difference which.
+`{"open": true}` once it has published everything (and `false` when it has lost touch with the store), and with
+`{"leads": true}` while it is the one that acts. Resources are taken from the replica that leads: it waits for what it
+published itself, and the others may see a moment of the cluster, or a slow node, otherwise. While it is away any other
+that is open will do. Versions are hashes of contents, so a change of replica sends only what differs.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class _Link:
     channel: Any
     metadata: Metadata
     is_open: bool = False
+    leads: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -124,6 +126,7 @@ class ControlLinks:
             finally:
                 met = self._links.pop(target, None) is link
                 link.gone.set()
+                self._note_change()
             delay = RECONNECT_FIRST if met else min(delay * 2, RECONNECT_LAST)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads routers, no secret
 
@@ -151,40 +154,61 @@ class ControlLinks:
 
     async def _listen(self, stream: Any, link: _Link) -> None:
         async for data in stream:
-            link.is_open = bool(json.loads(data)["open"])
+            said = json.loads(data)
+            link.is_open, link.leads = bool(said["open"]), bool(said.get("leads", False))
             self._links[link.target] = link
             if not link.is_open:
                 link.gone.set()
             elif link.gone.is_set():
                 link.gone = asyncio.Event()
-            self._changed.set()
+            self._note_change()
         raise StreamEnded
 
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _find_best(self) -> _Link | None:
+        """Return the open replica that leads; if none does, the last one if it is still there, else any."""
+        found = [link for link in self._links.values() if link.is_open]
+        preferred = [link for link in found if link.leads] or [link for link in found if link.target == self._last]
+        return preferred[0] if preferred else random.choice(found) if found else None  # noqa: S311  # spreads routers
+
     async def _pick(self) -> _Link:
-        """Return an open replica: the last one if it is still there, else any."""
         while True:
-            found = [link for link in self._links.values() if link.is_open]
-            if found:
-                same = [link for link in found if link.target == self._last]
-                return same[0] if same else random.choice(found)  # noqa: S311  # spreads routers, no secret
-            self._changed.clear()
-            await self._changed.wait()
+            changed = self._changed
+            if best := self._find_best():
+                return best
+            await changed.wait()
+
+    async def _wait_for_better(self, link: _Link) -> None:
+        """Return once another open replica leads, and this one does not."""
+        while True:
+            changed = self._changed
+            best = self._find_best()
+            if best is not None and best is not link and best.leads and not link.leads:
+                return
+            await changed.wait()
 
     async def _keep_exchanging(self) -> None:
         while True:
             link = await self._pick()
             self._last = link.target
-            log.info("takes its routes from the control plane", replica=link.target)
+            log.info("takes its routes from the control plane", replica=link.target, leads=link.leads)
             exchange = asyncio.create_task(_run(self._exchange, link))
             gone = asyncio.create_task(link.gone.wait())
+            better = asyncio.create_task(self._wait_for_better(link))
             try:
-                await asyncio.wait({exchange, gone}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({exchange, gone, better}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (exchange, gone):
+                moves = better.done()
+                for task in (exchange, gone, better):
                     task.cancel()
-                await asyncio.gather(exchange, gone, return_exceptions=True)
+                await asyncio.gather(exchange, gone, better, return_exceptions=True)
             if not exchange.cancelled():
                 exchange.result()  # raises only a bug
+            if moves:
+                continue
             log.warning("lost the control plane: the last good routes stay", replica=link.target)
             await asyncio.sleep(RECONNECT_FIRST * random.uniform(0.5, 1.0))  # noqa: S311  # spreads routers, no secret
 

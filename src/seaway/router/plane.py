@@ -18,7 +18,7 @@ import grpc
 import structlog
 
 from seaway.router.base import RequestTotals, ResourceKey, RouterView
-from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, translate_app, translate_host
+from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, find_blind_time, translate_app, translate_host
 from seaway.router.links import ROUTER_HEADER
 from seaway.router.serving import GRPC_OPTIONS, Context, SessionStream, ads_handler, report_handler
 from seaway.router.table import AppTable, build_hosts
@@ -102,6 +102,7 @@ class XdsPlane:
         self._server: grpc.aio.Server | None = None
         self._secret = ""
         self._turned = asyncio.Event()
+        self._leads = False
 
     async def start(self, socket: Path, secret: str, tls: tuple[str, Path] | None = None) -> None:
         """Listen on a unix socket; only routers that show `secret` are served.
@@ -121,6 +122,11 @@ class XdsPlane:
     def open(self) -> None:
         """Begin to serve: everything is published."""
         self._catalog.open()
+        self._turn()
+
+    def lead(self, leads: bool) -> None:
+        """Say whether this replica of the control plane acts: routers take their resources from the one that does."""
+        self._leads = leads
         self._turn()
 
     def hold(self, apps: Iterable[str]) -> None:
@@ -187,6 +193,12 @@ class XdsPlane:
         for host in table.hosts if table else ():
             versions.update(self._owned.get(_HOST_OWNER + host, {}))
         return versions
+
+    def blind_time(self, cluster: str) -> float:
+        """Return for how many seconds at most a dead endpoint of the cluster still looks healthy to routers."""
+        table = self._tables.get(cluster.rpartition(":")[0])
+        backends = table.backends if table else ()
+        return max((find_blind_time(b.check) for b in backends if b.cluster == cluster), default=float("inf"))
 
     def apps(self) -> frozenset[str]:
         """Return the names of all apps published."""
@@ -306,13 +318,14 @@ class XdsPlane:
                 self._tell(("",))
 
     async def _tell_open(self, context: Context) -> None:
-        """Tell a router whether its resources can be had here, now and whenever that changes."""
-        said: bool | None = None
+        """Tell a router whether its resources can be had here, and had best be, now and whenever that changes."""
+        said: dict[str, bool] = {}
         while True:
             turned = self._turned
-            if said is not self._catalog.is_open:
-                said = self._catalog.is_open
-                await context.write(json.dumps({"open": said}).encode())
+            now = {"open": self._catalog.is_open, "leads": self._leads}
+            if said != now:
+                said = now
+                await context.write(json.dumps(now).encode())
             await turned.wait()
 
     def _turn(self) -> None:

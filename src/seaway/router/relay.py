@@ -67,8 +67,17 @@ class Relay:
         self._answered = asyncio.Event()
         self._server: grpc.aio.Server | None = None
         self._warming = Warming(reporter, self._poke)
+        self._missing = set(() if self._catalog.of_type(CLUSTER) else MAKE_ORDER)  # types nobody has told of yet
+        self._complete = False
         for cluster in self._catalog.of_type(ENDPOINTS):
             self._note_endpoints((ENDPOINTS, cluster))
+
+    @property
+    def complete(self) -> bool:
+        """Whether Envoy, since it connected, had said yes or no to everything there was, from control plane or disk."""
+        if not self._complete and self._stream and not self._missing:
+            self._complete = self._stream.session.settled
+        return self._complete
 
     async def start(self, socket: Path) -> None:
         """Serve Envoy on a unix socket."""
@@ -94,7 +103,7 @@ class Relay:
             await stream.run(requests, context)
         finally:
             if self._stream is stream:
-                self._stream = None
+                self._stream, self._complete = None, False
                 self._set_settled(False)
 
     def _hear_envoy(self, keys: Collection[ResourceKey]) -> None:
@@ -145,6 +154,7 @@ class Relay:
             async for response in stream:
                 # At once, in the order received; the answers take their time: Envoy's for clusters waits for endpoints.
                 trial = self._begin_trial(response)
+                self._missing.discard(response.type_url)
                 tasks.create_task(self._answer(stream, writing, response, trial))
             raise StreamEnded
 

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,7 @@ from seaway.router.envoy import HEALTH_LOG
 from seaway.router.following import HealthLog
 from seaway.router.links import Connector, connect_unix
 from seaway.router.plane import read_secret
+from seaway.router.probes import serve_probes
 from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
 from seaway.router.relay import Relay
 from seaway.router.reports import Reporter
@@ -35,10 +38,33 @@ LOG_LIMITS = {ACCESS_LOG: (64 << 20, 3), HEALTH_LOG: (8 << 20, 1), ENVOY_LOG: (8
 """Bytes after which a log is put aside, and how many old ones are kept."""
 
 
+@dataclass(frozen=True)
+class Balanced:
+    """How a router stops that has a balancer before it, which asks `host`:`port` whether it is ready. In seconds.
+
+    First it says that it is not ready, and serves on for `wait`: new connections go elsewhere after that. Then it asks
+    clients to go with each answer, and waits for connections without a request up to `idle`.
+    """
+
+    host: str
+    port: int
+    wait: float
+    idle: float
+
+
 class Router:
     """One router's parts, wired together."""
 
-    def __init__(self, name: str, home: Home, settings: Settings, connector: Connector | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        home: Home,
+        settings: Settings,
+        connector: Connector | None = None,
+        balanced: Balanced | None = None,
+    ) -> None:
+        self._balanced = balanced
+        self._stopping = False
         self._folder = home.router(name)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._relay_socket = home.socket(f"router-{name}")
@@ -54,6 +80,13 @@ class Router:
 
     async def run(self, stop: asyncio.Event, drain_limit: float) -> None:
         """Run until `stop` is set, then drain. Should the router break, Envoy runs on for the next one to adopt."""
+        async with AsyncExitStack() as stack:
+            if self._balanced:
+                probes = {"/ready": self.find_unready, "/alive": self.find_dead}
+                await stack.enter_async_context(serve_probes(self._balanced.host, self._balanced.port, probes))
+            await self._serve(stop, drain_limit)
+
+    async def _serve(self, stop: asyncio.Event, drain_limit: float) -> None:
         await self._relay.start(self._relay_socket)
         try:
             self._health.skip_to_end()
@@ -68,6 +101,10 @@ class Router:
                 ]
                 keeper = tasks.create_task(self._keep_envoy())
                 await stop.wait()
+                self._stopping = True
+                if self._balanced:
+                    log.info("not ready any more; draining begins later", seconds=self._balanced.wait)
+                    await asyncio.sleep(self._balanced.wait)
                 keeper.cancel()
                 await self._drain(drain_limit)
                 for part in parts:
@@ -78,6 +115,29 @@ class Router:
             await self._relay.stop()
             await self._admin.close()
             self._disk.close()
+
+    async def find_unready(self) -> str:
+        """Return why no requests should be sent here, or ""."""
+        if self._stopping:
+            return "the router is stopping"
+        if not self._relay.complete:
+            return "Envoy has not taken every route yet"
+        try:
+            return "" if await self._admin.is_live() else "Envoy is not live yet"
+        except httpx.HTTPError as error:
+            return f"Envoy does not answer ({type(error).__name__})"
+
+    async def find_dead(self) -> str:
+        """Return why only a restart can help, or "": an Envoy that ended is started again without one."""
+        if self._envoy.ended.is_set():
+            return ""
+        try:
+            await self._admin.is_live()
+        except httpx.TimeoutException as error:
+            return f"Envoy runs and does not answer ({type(error).__name__})"
+        except httpx.HTTPError:
+            return ""  # it is starting or ending: a connection was refused, or broke in the middle of the answer
+        return ""
 
     async def _learn_health(self) -> None:
         """Ask the adopted Envoy for what its log told while nobody read it."""
@@ -100,13 +160,16 @@ class Router:
             await self._envoy.start()
 
     async def _drain(self, limit: float) -> None:
-        """Stop accepting, let requests in flight end (at most `limit` seconds), then end Envoy."""
+        """Ask clients to go, let requests in flight end (at most `limit` seconds), then end Envoy."""
         try:
             await self._admin.begin_draining()
             await asyncio.sleep(DRAIN_TIME)
-            deadline = time.monotonic() + limit
-            while (active := await self._admin.count_active()) and time.monotonic() < deadline:
+            began = time.monotonic()
+            idle = self._balanced.idle if self._balanced else 0.0
+            while time.monotonic() < began + idle and await self._admin.count_connections():
                 await asyncio.sleep(0.1)  # Envoy has no event for this
+            while (active := await self._admin.count_active()) and time.monotonic() < began + limit:
+                await asyncio.sleep(0.1)
             if active:
                 log.warning("requests in flight are cut off: the limit has passed", requests=active, limit=limit)
         except httpx.HTTPError as error:
@@ -139,7 +202,13 @@ def rotate(path: Path, limit: int, keep: int) -> bool:
 
 
 async def run_router(
-    name: str, home: Home, settings: Settings, drain_limit: float = DRAIN_LIMIT, connector: Connector | None = None
+    name: str,
+    home: Home,
+    settings: Settings,
+    drain_limit: float = DRAIN_LIMIT,
+    connector: Connector | None = None,
+    *,
+    balanced: Balanced | None = None,
 ) -> int:
     """Run one router until SIGTERM or SIGINT, then drain it and return 0; a second signal cuts the draining short.
 
@@ -147,7 +216,7 @@ async def run_router(
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    running = asyncio.create_task(Router(name, home, settings, connector).run(stop, drain_limit))
+    running = asyncio.create_task(Router(name, home, settings, connector, balanced).run(stop, drain_limit))
 
     def hear() -> None:
         if stop.is_set():

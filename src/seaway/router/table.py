@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seaway.model import WEB, App, Check, Instance, InstanceState, Release, Route, RouterPolicy
+from seaway.model import WEB, App, Check, Instance, InstanceState, NodeState, Release, Route, RouterPolicy
 
 DRAINABLE = frozenset({InstanceState.STARTING, InstanceState.RUNNING, InstanceState.STOPPING})
 """States in which a drained instance may still hold requests; in all others nothing listens any more."""
@@ -20,12 +20,16 @@ PREFERRED_CHECKS = ("readiness", "startup")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One web instance that routers know. A draining one gets no new requests, those in flight go on."""
+    """One web instance that routers know. A draining one gets no new requests, those in flight go on.
+
+    A degraded one, on a suspect node, gets requests only while no other is healthy.
+    """
 
     instance: str
     address: str
     port: int
     draining: bool = False
+    degraded: bool = False
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -148,10 +152,11 @@ def _build_backend(app: App, number: int, release: Release | None, web: Sequence
 
 def _find_endpoint(app: App, instance: Instance) -> Endpoint | None:
     draining = instance.id in app.status.drains
-    present = instance.serving or (draining and instance.state in DRAINABLE)
+    present = instance.serving or (draining and instance.state in DRAINABLE and not instance.unreachable)
     if not present or instance.address is None or instance.port is None:
         return None
-    return Endpoint(instance.id, instance.address, instance.port, draining)
+    degraded = instance.node_state is NodeState.SUSPECT
+    return Endpoint(instance.id, instance.address, instance.port, draining, degraded)
 
 
 def build_hosts(tables: Iterable[AppTable], hosts: Iterable[str] | None = None) -> dict[str, tuple[Rule, ...]]:

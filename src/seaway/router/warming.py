@@ -58,9 +58,13 @@ class Warming:
 
 
 def _takes_requests(body: bytes) -> bool:
-    unknown = 0
+    unknown, degraded = 0, 5
     assignment = ClusterLoadAssignment.FromString(body)
-    return any(endpoint.health_status == unknown for group in assignment.endpoints for endpoint in group.lb_endpoints)
+    return any(
+        endpoint.health_status in (unknown, degraded)
+        for group in assignment.endpoints
+        for endpoint in group.lb_endpoints
+    )
 
 
 def find_clusters(body: bytes) -> Iterator[str]:

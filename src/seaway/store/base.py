@@ -35,6 +35,16 @@ class Unavailable(StoreError):
     """The store does not answer now; nothing is known to have changed."""
 
 
+class Unreadable(StoreError):
+    """A stored document does not fit the model, as one of a newer Seaway; it stays as it is."""
+
+    def __init__(self, kind: str, name: str, problem: str) -> None:
+        """`problem` names the fields and what to do."""
+        super().__init__(problem)
+        self.kind = kind
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Change:
     """One change seen by a watch: `document` is the new version, or the last one for "deleted"."""
@@ -46,17 +56,27 @@ class Change:
 
 @dataclass(frozen=True)
 class Listing(Generic[D]):
-    """Documents as of `revision`; watching from it misses nothing and repeats nothing."""
+    """Documents as of `revision`; watching from it misses nothing and repeats nothing.
+
+    `unreadable` are left out, so that one document that does not fit stops nobody else.
+    """
 
     revision: int
     documents: tuple[D, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def whole(self) -> tuple[D, ...]:
+        """Return the documents or raise Unreadable: for whoever would act on one's not being there."""
+        if self.unreadable:
+            raise self.unreadable[0]
+        return self.documents
 
 
 class Store(Protocol):
     """Versioned documents. Every method may raise Unavailable."""
 
     async def get(self, kind: type[D], name: str) -> D:
-        """Return the document or raise NotFound."""
+        """Return the document or raise NotFound (Unreadable if it does not fit the model)."""
         ...
 
     async def list(self, kind: type[D], labels: Mapping[str, str] | None = None) -> Listing[D]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import uuid
@@ -13,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from seaway.model import KINDS, SCHEMA_VERSION, Document
-from seaway.store.base import AlreadyExists, Change, Conflict, Expired, NotFound, StoreError
+from seaway.store.base import AlreadyExists, Change, Conflict, Expired, Listing, NotFound, StoreError, Unreadable
 
 D = TypeVar("D", bound=Document)
 
@@ -118,16 +119,22 @@ class Database:
         row = self._connection.execute(query, (kind.kind, name)).fetchone()
         if row is None:
             raise NotFound(f"there is no {kind.kind} {name!r}")
-        return _decode(kind, row[0])
+        return _decode(kind, name, row[0])
 
-    def list(self, kind: type[D], labels: Mapping[str, str]) -> tuple[D, ...]:
+    def list(self, kind: type[D], labels: Mapping[str, str]) -> Listing[D]:
         """Return the documents of a kind that carry all labels, by name."""
-        query, values = "SELECT data FROM documents WHERE kind = ?", [kind.kind]
+        query, values = "SELECT name, data FROM documents WHERE kind = ?", [kind.kind]
         for key, value in labels.items():
             query += " AND name IN (SELECT name FROM labels WHERE kind = ? AND key = ? AND value = ?)"
             values += [kind.kind, key, value]
-        rows = self._connection.execute(query + " ORDER BY name", values)
-        return tuple(_decode(kind, data) for (data,) in rows)
+        found: list[D] = []
+        unreadable: list[Unreadable] = []
+        for name, data in self._connection.execute(query + " ORDER BY name", values):
+            try:
+                found.append(_decode(kind, name, data))
+            except Unreadable as error:
+                unreadable.append(error)
+        return Listing(self.revision(), tuple(found), tuple(unreadable))
 
     def create(self, document: D, now: datetime) -> D:
         """Store a new document or raise AlreadyExists."""
@@ -165,23 +172,30 @@ class Database:
         stored = self.get(kind, name)
         if revision is not None:
             _check_revision(stored, revision)
-        self._delete(stored)
+        self._delete(kind.kind, name, stored.model_dump_json())
 
     def trim(self, kind: type[Document], keep: int) -> int:
         """Delete all but the `keep` most recently written documents of a kind; return how many went."""
-        query = "SELECT data FROM documents WHERE kind = ? ORDER BY revision DESC LIMIT -1 OFFSET ?"
+        query = "SELECT name, data FROM documents WHERE kind = ? ORDER BY revision DESC LIMIT -1 OFFSET ?"
         rows = self._connection.execute(query, (kind.kind, keep)).fetchall()
-        for (data,) in reversed(rows):
-            self._delete(_decode(kind, data))
+        for name, data in reversed(rows):
+            self._delete(kind.kind, name, data)
         return len(rows)
 
-    def changes(self, kinds: Sequence[type[Document]], since: int, limit: int) -> Sequence[Change]:
-        """Return up to `limit` changes of the kinds after `since`, oldest first; raise Expired if some are gone."""
+    def changes(self, kinds: Sequence[type[Document]], since: int, limit: int) -> tuple[Sequence[Change], int]:
+        """Return up to `limit` changes of the kinds after `since`, oldest first, and the revision they reach to.
+
+        Raise Expired if some are gone. What cannot be read is left out, as from a list.
+        """
         names = json.dumps([kind.kind for kind in kinds])
         if since > self.revision() or self._connection.execute(LOST, (names, since)).fetchone():
             raise Expired(f"changes after revision {since} are not all there any more: list again and watch from there")
         rows = self._connection.execute(CHANGES, (since, names, limit)).fetchall()
-        return [Change(type_, revision, _decode(KINDS[kind], data)) for type_, revision, kind, data in rows]
+        found: list[Change] = []
+        for type_, revision, kind, data in rows:
+            with contextlib.suppress(Unreadable):
+                found.append(Change(type_, revision, _decode(KINDS[kind], "", data)))
+        return found, rows[-1][1] if rows else since
 
     def _put(self, document: Document) -> None:
         data, name = document.model_dump_json(), document.name
@@ -195,10 +209,10 @@ class Database:
         self._connection.executemany("INSERT INTO labels (kind, key, value, name) VALUES (?, ?, ?, ?)", rows)
         self._record("put", document.meta.revision, document.kind, data)
 
-    def _delete(self, stored: Document) -> None:
-        self._connection.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (stored.kind, stored.name))
-        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ?", (stored.kind, stored.name))
-        self._record("deleted", self._next_revision(), stored.kind, stored.model_dump_json())
+    def _delete(self, kind: str, name: str, data: str) -> None:
+        self._connection.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
+        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ?", (kind, name))
+        self._record("deleted", self._next_revision(), kind, data)
 
     def _next_revision(self) -> int:
         (revision,) = self._connection.execute("UPDATE state SET revision = revision + 1 RETURNING revision").fetchone()
@@ -227,13 +241,22 @@ def _check_revision(stored: Document, revision: int) -> None:
         )
 
 
-def _decode(kind: type[D], data: str) -> D:
+def _decode(kind: type[D], name: str, data: str) -> D:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        version = json.loads(data)["meta"]["schema_version"]
         fields = "; ".join(".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors(include_input=False))
-        raise StoreError(
-            f"a stored {kind.kind} (schema version {version}, this Seaway knows {SCHEMA_VERSION}) "
-            f"does not fit the model: {fields}"
+        raise Unreadable(
+            kind.kind,
+            name,
+            f"the stored {kind.kind} {name!r} (schema version {_find_version(data)}, this Seaway knows "
+            f"{SCHEMA_VERSION}) does not fit the model: {fields.removeprefix(': ')}; run the Seaway that wrote it, or "
+            f"a later one, or put it right in the database",
         ) from error
+
+
+def _find_version(data: str) -> object:
+    try:
+        return json.loads(data)["meta"]["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        return "unknown"

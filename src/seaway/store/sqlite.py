@@ -79,7 +79,7 @@ class SqliteStore:
     async def list(self, kind: type[D], labels: Mapping[str, str] | None = None) -> Listing[D]:
         """Return all documents of the kind that carry the labels, by name, and the store's revision."""
         wanted = dict(labels or {})
-        return await self._do(lambda: Listing(self._database.revision(), self._database.list(kind, wanted)))
+        return await self._do(lambda: self._database.list(kind, wanted))
 
     async def create(self, document: D) -> D:
         """Store a new document; set uid, revision and times; or raise AlreadyExists."""
@@ -105,11 +105,12 @@ class SqliteStore:
         try:
             while not self._closed:
                 watcher.changed.clear()
-                changes = await self._do(partial(self._database.changes, kinds, position, WATCH_BATCH))
+                changes, reached = await self._do(partial(self._database.changes, kinds, position, WATCH_BATCH))
                 for change in changes:
                     yield change
-                    position = change.revision
-                if not changes and not self._closed:
+                if reached > position:
+                    position = reached
+                elif not self._closed:
                     await watcher.changed.wait()
         except Unavailable:
             if not self._closed:

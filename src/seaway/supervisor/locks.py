@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from seaway.home import Home
 
 SUFFIX = ".part"
+LOOKING_LIMIT = 5.0  # seconds for all who look to be elsewhere at the same time
 
 
 class Held(Exception):
@@ -37,14 +39,22 @@ def lock_path(home: Home, part: str) -> Path:
 
 
 def acquire(home: Home, part: str) -> int:
-    """Become the one who runs `part`; return the descriptor to keep open. Raises Held."""
+    """Become the one who runs `part`; return the descriptor to keep open. Raises Held.
+
+    Whoever looks for the holder has the lock for an instant too; that is waited out.
+    """
     fd = os.open(lock_path(home, part), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        holder = find_holder(home, part)
-        raise Held(part, holder.pid if holder else 0) from None
+    deadline = time.monotonic() + LOOKING_LIMIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = find_holder(home, part)
+            if holder or time.monotonic() > deadline:
+                os.close(fd)
+                raise Held(part, holder.pid if holder else 0) from None
+            time.sleep(0.001)
     content = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
     os.ftruncate(fd, 0)
     os.pwrite(fd, content, 0)
@@ -66,8 +76,10 @@ def find_holder(home: Home, part: str) -> Holder | None:
                 content = os.pread(fd, 4096, 0)
             try:
                 found = json.loads(content)
+                with suppress(PermissionError):  # somebody else's process is one, too
+                    os.kill(int(found["pid"]), 0)
                 return Holder(part, int(found["pid"]), float(found["since"]))
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, ProcessLookupError):  # nothing yet, or the name of the one before
                 time.sleep(0.01)
         return None
     finally:

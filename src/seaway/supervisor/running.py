@@ -152,6 +152,7 @@ def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -
             _stop_ourselves(home, stop_apps)
         if time.monotonic() > deadline:
             raise PlatformError(f"not everything has stopped after {timeout:g} s; `seaway status` shows what runs")
+    home.remove_sockets()
     return True
 
 

@@ -111,16 +111,20 @@ class Supervisor:
 
 
 async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> None:
-    """Stop all: routers first (they finish their requests), then the apps, the node agent, the control plane."""
+    """Stop all: routers (they finish their requests), the control plane, the apps, the node agent.
+
+    The control plane goes before the apps: it would take their end for a fault of theirs and roll back.
+    """
     routers = [part for part in _known_parts(home) if part.startswith("router-")]
     await asyncio.gather(*(_stop(home, part, ROUTER_STOP_LIMIT) for part in routers))
+    await _stop(home, "control", PART_STOP_LIMIT)
     if find_holder(home, "node") is None:
         node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
         log.info("started to stop the apps", pid=node)
     try:
         await stop_apps()
     finally:
-        await asyncio.gather(*(_stop(home, part, PART_STOP_LIMIT) for part in ("node", "control")))
+        await _stop(home, "node", PART_STOP_LIMIT)
 
 
 def _known_parts(home: Home) -> list[str]:

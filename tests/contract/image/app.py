@@ -26,7 +26,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serve(port: int) -> None:
     """Serve for ever."""
     os.write(1, b"serving\n")  # print writes the newline apart, and another thread may come between
-    http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    http.server.ThreadingHTTPServer((os.environ.get("HOST", "127.0.0.1"), port), Handler).serve_forever()
 
 
 def count() -> None:

@@ -1,12 +1,16 @@
-"""`make kube-up` and `make kube-down`: `python -m tests.kube.lab up | down | build`."""
+"""`make kube-up` and `make kube-down`: `python -m tests.kube.lab up | down | build | prepare`."""
 
 from __future__ import annotations
 
 import sys
 
+from tests.kube.api_server import PACKAGES as API_PACKAGES
+from tests.kube.fixture import why_not
 from tests.kube.lab.binaries import ensure_binaries
-from tests.kube.lab.cluster import describe, down, up
+from tests.kube.lab.cluster import PACKAGES, describe, down, up
 from tests.kube.lab.errors import LabError
+from tests.kube.lab.images import ensure_base
+from tests.kube.lab.packages import ensure_packages
 
 
 def main(words: list[str]) -> int:
@@ -20,8 +24,15 @@ def main(words: list[str]) -> int:
                 print("the test cluster is gone" if down() else "there is no test cluster")
             case ["build"]:
                 print(ensure_binaries())
+            case ["prepare"]:  # what takes minutes the first time, so that tests side by side find it done
+                if reason := why_not():
+                    print(reason)
+                else:
+                    ensure_packages([*PACKAGES, *API_PACKAGES])
+                    ensure_binaries()
+                    ensure_base()
             case _:
-                print("usage: python -m tests.kube.lab up | down | build", file=sys.stderr)
+                print("usage: python -m tests.kube.lab up | down | build | prepare", file=sys.stderr)
                 return 2
     except LabError as error:
         print(f"\nkube: {error}", file=sys.stderr)

@@ -22,6 +22,7 @@ from tests.kube.lab.packages import ensure_packages
 
 OCI = "application/vnd.oci.image."
 MANIFEST = f"{OCI}manifest.v1+json"
+BUILD_PACKAGES = ("buildah", "ca-certificates")
 BASE_PACKAGES = ("python3-minimal", "libpython3-stdlib", "ca-certificates", "tzdata", "media-types")
 
 
@@ -74,27 +75,32 @@ def make_small(name: str, files: dict[str, Path | str], entrypoint: Sequence[str
 
 
 def ensure_base() -> Image:
-    """Return a Debian 12 with Python 3.11 (about 35 MB), made by mmdebstrap once and then taken from the cache."""
-    name = hashlib.sha256(" ".join(BASE_PACKAGES).encode()).hexdigest()[:12]
+    """Return a Debian 12 with Python 3.11 (about 35 MB)."""
+    return ensure_debian("base", BASE_PACKAGES)
+
+
+def ensure_debian(kind: str, packages: Sequence[str]) -> Image:
+    """Return a Debian 12 with these packages, made by mmdebstrap once and then taken from the cache."""
+    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     folder = cache_home() / "images"
-    layer, about = folder / f"base-{name}.tar.gz", folder / f"base-{name}.json"
+    layer, about = folder / f"{kind}-{name}.tar.gz", folder / f"{kind}-{name}.json"
     with hold(folder / "base.lock"):
         if not about.exists() or not layer.exists():
             ensure_packages(["mmdebstrap"])
-            print("makes the base image: about 20 s, once", flush=True)
-            about.write_text(json.dumps({"diff_id": pack_layer(bootstrap(folder / "base.tar"), layer)}))
+            print(f"makes the image {kind}: about 20 s, once", flush=True)
+            about.write_text(json.dumps({"diff_id": pack_layer(bootstrap(folder / f"{kind}.tar", packages), layer)}))
     config = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"], "Cmd": ["python3"]}
     return Image(layer, json.loads(about.read_text())["diff_id"], config)
 
 
-def bootstrap(target: Path) -> bytes:
+def bootstrap(target: Path, packages: Sequence[str]) -> bytes:
     """Return the tar of a minimal Debian, without documentation and package lists."""
     drop = [
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
     ]
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", *drop]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *drop]
     clean = "--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/* $1/var/log/*"
     subprocess.run([*command, clean, "bookworm", str(target)], check=True, cwd="/")
     content = target.read_bytes()
@@ -109,6 +115,7 @@ def push(client: httpx.Client, image: Image, name: str, tag: str) -> str:
         "os": "linux",
         "config": image.config,
         "rootfs": {"type": "layers", "diff_ids": [image.diff_id]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "the lab"}],  # buildah wants one for each layer
     }
     blobs = [json.dumps(config).encode(), image.layer.read_bytes()]
     for blob in blobs:
@@ -137,14 +144,19 @@ def push_blob(client: httpx.Client, name: str, blob: bytes) -> None:
 def push_all(registry: str, programs: Path, folder: Path) -> None:
     """Push the lab's images: pause:1, busybox:1 (httpd, sh, sleep and the rest) and base:1."""
     folder.mkdir(parents=True, exist_ok=True)
+    with httpx.Client(base_url=f"http://{registry}", timeout=60, trust_env=False) as client:
+        push(client, make_small("pause", {"pause": pause_program(programs)}, ["/pause"], folder), "pause", "1")
+        push(client, make_busybox(folder), "busybox", "1")
+        push(client, ensure_base(), "base", "1")
+
+
+def make_busybox(folder: Path) -> Image:
+    """Return an image of the machine's static busybox with all its names."""
     busybox = Path(shutil.which("busybox") or "/bin/busybox")
     shown: dict[str, Path | str] = {"bin/": "", "bin/busybox": busybox, "tmp/": "", "www/": ""}
     names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     shown |= {f"bin/{name}": "busybox" for name in names if name != "busybox"}
-    with httpx.Client(base_url=f"http://{registry}", timeout=60, trust_env=False) as client:
-        push(client, make_small("pause", {"pause": pause_program(programs)}, ["/pause"], folder), "pause", "1")
-        push(client, make_small("busybox", shown, ["/bin/sh"], folder), "busybox", "1")
-        push(client, ensure_base(), "base", "1")
+    return make_small("busybox", shown, ["/bin/sh"], folder)
 
 
 def pause_program(programs: Path) -> Path:

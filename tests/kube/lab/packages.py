@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +37,14 @@ def ensure_packages(names: Iterable[str]) -> None:
         done = install(command, env)
     if done.returncode:
         raise LabError(f"apt-get could not install {' '.join(lacking)}:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def provide(program: str, package: str) -> str:
+    """Return a program's path, installing Debian's package where that can be done; "" if it is not to be had."""
+    places = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin"
+    if not shutil.which(program, path=places) and os.geteuid() == 0 and Path("/etc/debian_version").exists():
+        ensure_packages([package])
+    return shutil.which(program, path=places) or ""
 
 
 def install(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from seaway.api.changing import change
-from seaway.api.claims import find_route_owner
+from seaway.api.claims import check_team, find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
 from seaway.api.errors import ApiError
 from seaway.api.inputs import NewApp, Scale
@@ -34,6 +34,7 @@ async def create_app(body: NewApp, deps: Deps, caller: Developer) -> AppView:
     if not caller.sees(team):
         message = f"the token {caller.name!r} belongs to the team {caller.team!r}, not {team!r}"
         raise ApiError(403, "other-team", message, field="team", hint="leave team out")
+    await check_team(deps, team)
     async with deps.claiming:
         address = default_route(body.name, deps.settings.domain)
         owner = await find_route_owner(deps, address, body.name)

@@ -17,9 +17,10 @@ from seaway.api.changing import change, make_build
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
+from seaway.api.forwarding import pass_on
 from seaway.api.inputs import NewBuild
 from seaway.api.streams import STREAM, Stream, event, lines, server_sent
-from seaway.api.tailing import tail_build
+from seaway.api.tailing import BuildLog, tail_build
 from seaway.api.views import Digest, view_build
 from seaway.model import App, Build, BuildSpec, BuildState, Role, build_name
 from seaway.store.base import NotFound
@@ -40,7 +41,7 @@ async def put_source(request: Request, deps: Deps, _: Developer) -> Digest:
     temporary = deps.home.sources / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
     try:
         digest = await _receive(request, temporary)
-        temporary.replace(deps.home.sources / f"{digest}.tar.gz")
+        await deps.sources.put(temporary, digest)
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete", "the upload broke off") from error
     finally:
@@ -79,11 +80,9 @@ async def _receive(request: Request, target: Path) -> str:
 async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: Developer) -> Build:
     """The build is queued; follow it with its log or the app's watch."""
     source = body.source.plain()
-    if source.archive and not (deps.home.sources / f"{source.archive}.tar.gz").exists():
+    if source.archive and not await deps.sources.use(source.archive):  # pruning spares what was used of late
         message = f"there is no uploaded source {source.archive[:12]}"
         raise ApiError(422, "no-such-source", message, field="source.archive", hint="upload it with PUT /v1/sources")
-    if source.archive:
-        os.utime(deps.home.sources / f"{source.archive}.tar.gz")  # pruning spares what was used of late
     if source.git and source.git.startswith("file:"):
         require_role(caller, Role.ADMIN, "building from a path on the platform's own disk")
     build = await make_build(
@@ -128,24 +127,36 @@ async def read_build_log(
 ) -> Stream:
     """One {"line": "..."} a line; with `follow` as server-sent events, and `end` with the state once it is over."""
     build = await _find_build(deps, app, number)
-    path = deps.home.builds / f"{build.name}.log"
+    if not is_over(build) and (answer := await pass_on(request, deps.leader)) is not None:
+        return answer
+    log = BuildLog(deps.home, build, deps.build_logs)
     if not follow:
-        return lines({"line": line} async for line in tail_build(path, None))
-    return server_sent(request, _follow_log(deps, build, path))
+        await log.refresh()
+        return lines({"line": line} async for line in tail_build(log, None))
+    return server_sent(request, _follow_log(deps, build, log))
 
 
-async def _follow_log(deps: ApiDeps, build: Build, path: Path) -> AsyncGenerator[bytes, None]:
-    ended = asyncio.Event()
+async def _follow_log(deps: ApiDeps, build: Build, log: BuildLog) -> AsyncGenerator[bytes, None]:
+    ended, complete = asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(_wait_for_end(deps, build, ended))
+    copying = asyncio.create_task(_copy_log(log, ended, complete))
     try:
-        async with aclosing(tail_build(path, ended)) as output:
+        async with aclosing(tail_build(log, complete)) as output:
             async for line in output:
                 yield event({"line": line})
         state = await watching
         yield event({"state": state.status.state, "reason": state.status.reason}, "end")
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        copying.cancel()
+        await asyncio.gather(watching, copying, return_exceptions=True)
+
+
+async def _copy_log(log: BuildLog, ended: asyncio.Event, complete: asyncio.Event) -> None:
+    try:
+        await log.follow(ended)
+    finally:
+        complete.set()
 
 
 async def _wait_for_end(deps: ApiDeps, build: Build, ended: asyncio.Event) -> Build:

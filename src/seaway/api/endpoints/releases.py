@@ -11,14 +11,13 @@ from seaway.api.changing import make_release
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, Viewer, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
+from seaway.api.images import find_image
 from seaway.api.inputs import ConfigPatch, NewRelease, RollbackInput
 from seaway.api.views import ConfigView, ReleaseDiff, diff_releases, mask, view_release
-from seaway.control.pruning import list_needed_images
-from seaway.model import App, Build, BuildManifest, Release, Role, Rollout, release_name
+from seaway.model import App, Release, Role, Rollout, release_name
 from seaway.rollout.releases import (
     Change,
     ConfigChange,
-    ImageChange,
     ReleaseRefused,
     Restart,
     Rollback,
@@ -40,30 +39,8 @@ async def list_releases(app: VisibleApp, deps: Deps) -> list[Release]:
 
 @router.post("/apps/{app}/releases", status_code=201, summary="Release an image that is there, and roll it out")
 async def create_release(app: ChangeableApp, body: NewRelease, deps: Deps, caller: Developer) -> Release:
-    """Its processes come from the newest build of that image, or from another release of it."""
-    manifest, build = await _find_manifest(deps.store, caller, body.image)
-    if body.image not in await list_needed_images(deps.store):
-        message = f"the image {body.image[:19]} is no longer kept"
-        raise ApiError(409, "image-gone", message, field="image", hint="deploy its source again")
-    wanted = ImageChange(image=body.image, manifest=manifest, build=build, strategy=body.strategy)
-    return await _release(deps, caller, app, wanted)
-
-
-async def _find_manifest(store: Store, caller: Caller, image: str) -> tuple[BuildManifest, str | None]:
-    """Return what the image's app files said, and the build's name, from any app that the caller sees."""
-    seen = {app.name for app in (await store.list(App)).documents if caller.sees(app.spec.team)}
-    builds = [b for b in (await store.list(Build)).documents if b.spec.app in seen and b.status.image == image]
-    for build in sorted(builds, key=lambda build: build.meta.created_at, reverse=True):
-        if build.status.manifest is not None:
-            return build.status.manifest, build.name
-    releases = [r for r in (await store.list(Release)).documents if r.spec.app in seen and r.spec.image == image]
-    if releases:
-        spec = max(releases, key=lambda release: release.meta.created_at).spec
-        fields = {field: getattr(spec, field) for field in BuildManifest.model_fields}
-        return BuildManifest(**fields), spec.build
-    message = f"no build or release that you may see has the image {image[:19]}"
-    hint = "its processes are not known; build it first (POST /v1/apps/{app}/builds)"
-    raise ApiError(422, "unknown-image", message, field="image", hint=hint)
+    """A build's image by its digest, with what its files say; in a cluster also HOST/PATH:TAG, kept by digest."""
+    return await _release(deps, caller, app, await find_image(deps, caller, body))
 
 
 @router.get("/apps/{app}/releases/{number}", summary="A release")

@@ -65,7 +65,7 @@ async def resume(app: VisibleApp, number: Number, deps: Deps, caller: Developer)
 
 @router.post("/apps/{app}/rollouts/{number}/promote", status_code=202, summary="Skip the rest of the waiting")
 async def promote(app: VisibleApp, number: Number, deps: Deps, caller: Developer) -> Rollout:
-    """The old release is let go at once."""
+    """The old release is let go at once; one that waits for what may still run on a lost node goes on."""
     return await _steer(deps, caller, app, number, Steer.PROMOTE)
 
 

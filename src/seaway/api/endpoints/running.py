@@ -43,9 +43,13 @@ async def read_logs(
     n: Annotated[int, Query(ge=0, le=MOST_LINES, description="how many lines from the end")] = 100,
     follow: Annotated[bool, Query(description="answer with server-sent events, and go on")] = False,
 ) -> Stream:
-    """One JSON object a line, in the shape of docs/logs.md; with `follow` each is an event's data."""
+    """One JSON object a line, in the shape of docs/logs.md; with `follow` each is an event's data.
+
+    What another app of the same name wrote before this one was created is not shown.
+    """
     query = LogQuery(
-        app=app.name, process=process, release=release, instance=instance, tail=n, follow=follow
+        app=app.name, process=process, release=release, instance=instance, tail=n, follow=follow,
+        since=app.meta.created_at,
     )  # fmt: skip
     source = _read(deps, query)
     if not follow:
@@ -68,7 +72,8 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
         raise ApiError(409, "nothing-deployed", f"{release.name} has no image", hint="deploy it first")
     task = Task(
         id=f"{app.name}-run-{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
-        image=release.spec.image, command=body.command, env=release.spec.config, timeout=body.timeout,
+        image=release.spec.image, command=body.command, stdin=body.stdin, env=release.spec.config,
+        timeout=body.timeout,
     )  # fmt: skip
     await deps.engine.start_task(task)
     await note(

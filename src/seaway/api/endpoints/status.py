@@ -11,7 +11,7 @@ from seaway.api.context import Deps, Viewer
 from seaway.api.deps import ApiDeps
 from seaway.api.views import EngineView, Health, RouterInfo, StatusView
 from seaway.engine.base import EngineError
-from seaway.model import App
+from seaway.model import App, InstanceState
 from seaway.router.base import RouterView
 
 public = APIRouter(tags=["platform"])
@@ -51,4 +51,5 @@ async def _look_at_engine(deps: ApiDeps, apps: set[str]) -> EngineView:
         seen = await deps.engine.observe()
     except EngineError as error:
         return EngineView(available=False, reason=str(error))
-    return EngineView(available=True, nodes=seen.nodes, instances=sum(i.key.app in apps for i in seen.instances))
+    there = [i for i in seen.instances if i.key.app in apps and i.state is not InstanceState.STOPPED]
+    return EngineView(available=True, nodes=seen.nodes, instances=len(there))

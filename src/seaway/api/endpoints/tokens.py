@@ -7,6 +7,7 @@ from datetime import timedelta
 from fastapi import APIRouter
 
 from seaway.api.auth import is_platform_admin, make_secret, new_token
+from seaway.api.claims import check_team
 from seaway.api.context import Admin, Deps
 from seaway.api.errors import ApiError
 from seaway.api.inputs import TokenInput
@@ -35,6 +36,8 @@ async def create_token(body: TokenInput, deps: Deps, caller: Admin) -> NewToken:
         raise ApiError(403, "other-team", message, field="team", hint="leave team out")
     if body.expires_at is not None and body.expires_at <= now:
         raise ApiError(422, "invalid", "expires_at: is in the past", field="expires_at")
+    if team:
+        await check_team(deps, team)
     expires = now + timedelta(seconds=body.expires_in) if body.expires_in else body.expires_at
     secret = make_secret()
     try:

@@ -42,6 +42,11 @@ from seaway.cli.target import LINK_FILE, find_app, link_folder
 from seaway.cli.waiting import Waiter, limit, read_build_log
 from seaway.model import Strategy
 
+APP_FILES = {"procfile": "Procfile", "seaway_toml": "seaway.toml"}
+
+ImageOption = Annotated[
+    str | None, typer.Option("--image", metavar="REF", help="Deploy this image: HOST/PATH:TAG or a digest.")
+]
 BuildArgument = Annotated[str | None, typer.Argument(metavar="BUILD", help="b7 or 7; by default the newest.")]
 
 
@@ -71,7 +76,7 @@ async def deploy(
     path: Annotated[Path | None, typer.Argument(metavar="PATH", help="The app's folder; by default this one.")] = None,
     *,
     app: AppOption = None,
-    image: Annotated[str | None, typer.Option("--image", metavar="REF", help="Deploy this image, build none.")] = None,
+    image: ImageOption = None,
     git: Annotated[str | None, typer.Option("--git", metavar="URL", help="Build from this git repository.")] = None,
     ref: Annotated[str | None, typer.Option("--ref", metavar="REF", help="Branch, tag or commit of --git.")] = None,
     strategy: Annotated[Strategy | None, typer.Option("--strategy", help="How traffic moves, this time.")] = None,
@@ -80,6 +85,8 @@ async def deploy(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Build an app's folder (or a git ref, or take an image), release it and move the traffic to it.
+
+    An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
     Waits until all traffic is on the new release. If it fails, what served before still serves.
     """
@@ -143,7 +150,10 @@ async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome 
     api, app = waiter.api, waiter.app
     choice = {"strategy": wanted.strategy} if wanted.strategy else {}
     if wanted.image:
-        body = {"image": wanted.image, **choice}
+        files = {} if wanted.image.startswith("sha256:") else _read_app_files(Path.cwd())
+        if files:
+            waiter.progress.say(f"how to run it is read from {' and '.join(APP_FILES[key] for key in files)} here")
+        body = {"image": wanted.image, **files, **choice}
         release: Doc = await waiter.patience.send(lambda: api.post(f"/apps/{app}/releases", body))
         return {"release": release} if no_wait else await _bring(waiter, release)
     source = await _find_source(waiter, wanted)
@@ -156,7 +166,25 @@ async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome 
     build = await waiter.follow_build(number)
     waiter.progress.settle()
     waiter.progress.say(f"built image {short_image(dig(build, 'status.image'))}")
+    if not dig(build, "status.release"):
+        why, hint = dig(build, "status.reason", ""), "correct it and deploy again; what served before still serves"
+        raise CliError(f"build b{number} of {app} made no release: {why}", hint=hint, code="no-release")
     return await _bring(waiter, await waiter.get(f"/releases/{dig(build, 'status.release')}"))
+
+
+def _read_app_files(folder: Path) -> dict[str, str]:
+    """Return what the folder's app files say, for an image that was built without Seaway."""
+    files = {}
+    for key, name in APP_FILES.items():
+        try:
+            files[key] = (folder / name).read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise CliError(
+                f"{name}: cannot be read: {error}", hint="correct it, or deploy from another folder"
+            ) from error
+    return files
 
 
 async def _bring(waiter: Waiter, release: Doc) -> Outcome:
@@ -209,7 +237,7 @@ async def list_builds(*, app: AppOption = None, output: OutputOption = Output.TE
         print_json(builds)
         return
     rows = [
-        (f"b{dig(b, 'spec.number')}", coloured(dig(b, "status.state", "")), version(dig(b, "status.release")),
+        (f"b{dig(b, 'spec.number')}", coloured(dig(b, "status.state", "")), version(dig(b, "status.release") or None),
          age(dig(b, "meta.created_at")), dig(b, "spec.by", ""), dig(b, "status.reason", ""))
         for b in sorted(builds, key=lambda b: -int(dig(b, "spec.number", 0)))
     ]  # fmt: skip

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shlex
+import stat
+import struct
 import sys
+import termios
+import time
+from base64 import b64encode
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -12,7 +19,7 @@ import typer
 
 from seaway.cli.client import Api, Doc, Patience, cancelling
 from seaway.cli.commands.watching import read_stream
-from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable
+from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
 from seaway.cli.logline import is_partial, own_text
 from seaway.cli.session import AppOption, OutputOption, TimeoutOption, command, connect
 from seaway.cli.show import Output, dig, print_json_line, print_note
@@ -20,6 +27,8 @@ from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
 
 ALL_LINES = 100_000
+PATIENT = 5.0  # seconds for which nobody is told why a command has not started yet
+LONGEST_STDIN = 512 * 1024  # bytes; the API's own limit
 SIGNAL_BASE = 128  # a command ended by signal N exits with 128 + N, as in a shell
 
 
@@ -34,6 +43,9 @@ async def run(
     words: Annotated[list[str], typer.Argument(metavar="CMD...", help="A command, or one quoted shell line.")],
     *,
     app: AppOption = None,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", "-i", help="Read standard input to its end, at most 512 KiB, and pass it on.")
+    ] = False,
     timeout: TimeoutOption = 600.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -43,8 +55,13 @@ async def run(
     """
     app = find_app(app)
     line = words[0] if len(words) == 1 else shlex.join(words)
+    body: Doc = {"command": line, "timeout": timeout}
+    if stdin:
+        body["stdin"] = b64encode(_read_stdin()).decode()
+    elif _has_input():
+        print_note("seaway: standard input is not passed on to the command; with -i it is")
     async with connect() as api:
-        task: Doc = await api.post(f"/apps/{app}/run", {"command": line, "timeout": timeout})
+        task: Doc = await api.post(f"/apps/{app}/run", body)
         runner = _Run(api, app, str(task["id"]), output)
         try:
             state = await runner.follow()
@@ -52,6 +69,25 @@ async def run(
             await runner.kill()
             raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
     _finish(state, output)
+
+
+def _read_stdin() -> bytes:
+    data = sys.stdin.buffer.read(LONGEST_STDIN + 1)
+    if len(data) > LONGEST_STDIN:
+        hint = "put it where the command can fetch it, or send it in parts"
+        raise UsageError(f"standard input is larger than {LONGEST_STDIN // 1024} KiB", hint=hint, field="stdin")
+    return data
+
+
+def _has_input() -> bool:
+    """Whether somebody has piped something in that would be lost; a terminal and an idle pipe have nothing."""
+    try:
+        found = os.fstat(0)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size > os.lseek(0, 0, os.SEEK_CUR)
+        return stat.S_ISFIFO(found.st_mode) and struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, b"\0" * 4))[0] > 0
+    except OSError:
+        return False
 
 
 class _Run:
@@ -65,6 +101,8 @@ class _Run:
         self.query: dict[str, Any] = {"instance": task}
         self.printed = 0
         self.patience = Patience(print_note)
+        self.began = time.monotonic()
+        self.told = ""  # why it has not started yet
 
     async def follow(self) -> Doc:
         """Return the task's last state, when it is done and all its output is printed."""
@@ -73,9 +111,17 @@ class _Run:
                 state: Doc = await self.patience.ask(lambda: self.api.get(self.path))
                 if dig(state, "done", False):
                     break
+                self._tell_waiting(state)
                 await asyncio.sleep(POLL)
         await self.patience.ask(self._print_rest)
         return state
+
+    def _tell_waiting(self, state: Doc) -> None:
+        """Say once why a command that should have started by now has not, and again when that changes."""
+        why = dig(state, "reason", "") if dig(state, "started_at") is None else ""
+        if why and why != self.told and time.monotonic() - self.began >= PATIENT:
+            self.told = why
+            print_note(f"seaway: it has not started yet: {why}")
 
     async def kill(self) -> None:
         """Kill the command; one that has ended meanwhile is fine."""

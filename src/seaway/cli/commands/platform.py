@@ -12,9 +12,9 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from seaway.cli.client import Doc
+from seaway.cli.client import Api, Doc
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
-from seaway.cli.session import OutputOption, connect, parse_seconds
+from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_target
@@ -49,7 +49,7 @@ class PlatformCommands:
     """
 
     up: Callable[[Settings, bool], int]  # settings, detach
-    down: Callable[[float], int]  # seconds to wait for everything to stop
+    down: Callable[[float], int]  # seconds to wait for everything to stop; not 0: something ran
     status_local: Callable[[], Sequence[Part]]
     control: Callable[[], int | None]
     node: Callable[[], int | None]
@@ -75,15 +75,29 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         api_port: Annotated[int | None, typer.Option("--api-port", help="Where the API is. [8700]")] = None,
         domain: Annotated[str | None, typer.Option("--domain", help="Apps are at APP.DOMAIN. [localhost]")] = None,
         routers: Annotated[int | None, typer.Option("--routers", metavar="N", help="How many routers. [1]")] = None,
+        output: OutputOption = Output.TEXT,
     ) -> None:
         """Start the platform on this machine, with all apps as they were.
 
         Options that are not given are as in the last `seaway up`.
         """
         given = {"http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers}
-        raise typer.Exit(platform.up(merge_settings(given), detach))
+        settings = merge_settings(given)
+        code = platform.up(settings, detach)
+        if detach and code == ExitCode.DONE:
+            _print_up(settings, output)
+        raise typer.Exit(code)
 
     return up
+
+
+def _print_up(settings: Settings, output: Output) -> None:
+    apps, api = f"http://APP.{settings.domain}:{settings.http_port}/", f"http://{settings.bind}:{settings.api_port}/"
+    home = Home.find().root
+    if output is Output.JSON:
+        print_json({"result": "up", "apps": apps, "api": api, "home": str(home), "routers": settings.routers})
+    else:
+        print_text(f"Seaway is up: apps at {apps}, API at {api}, home {home}")
 
 
 def merge_settings(given: dict[str, Any]) -> Settings:
@@ -109,9 +123,14 @@ def _make_down(platform: PlatformCommands) -> Callable[..., None]:
         timeout: Annotated[
             float, typer.Option("--timeout", parser=parse_seconds, metavar="TIME", help="How long it may take.")
         ] = 60.0,
+        output: OutputOption = Output.TEXT,
     ) -> None:
         """Stop the platform and all apps; `seaway up` brings everything back as it was."""
-        raise typer.Exit(platform.down(timeout))
+        stopped, home = platform.down(timeout), Home.find().root
+        if output is Output.JSON:
+            print_json({"result": "down" if stopped else "not-running", "home": str(home)})
+        else:
+            print_text("Seaway is down; `seaway up` brings every app back" if stopped else f"nothing runs on {home}")
 
     return down
 
@@ -136,9 +155,9 @@ def _make_status(platform: PlatformCommands) -> Callable[..., None]:
 
 
 async def _ask_api() -> Doc:
-    """Return {"url", "reachable", "error"?} and what the API says of the platform."""
+    """Return {"url", "reachable", "error"?} and what the API says of the platform, at once: that it is away is news."""
     url = find_target().url
-    async with connect() as api:
+    async with Api(find_target(), patience=0) as api:
         try:
             answer: Doc = await api.get("/status")
         except (Unreachable, ApiError) as error:
@@ -154,9 +173,10 @@ def _print_status(parts: Sequence[Part], api: Doc) -> None:
     ]  # fmt: skip
     if rows:
         print_table(("part", "state", "pid", "up", "url", "why"), rows, empty="")
-    else:
+        print_text()
+    elif find_target().local:
         print_text("no part of Seaway runs on this machine: start it with `seaway up -d`")
-    print_text()
+        print_text()
     print_fields(_describe_api(api))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,12 +14,13 @@ from seaway.cli.outcome import bring_release
 from seaway.cli.progress import Progress, show_progress
 from seaway.cli.releasing import release_and_wait
 from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
-from seaway.cli.show import Output, age, dig, print_json, print_table, print_text, size, version
+from seaway.cli.show import Output, age, dig, print_json, print_note, print_table, print_text, size, version
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
 from seaway.cli.waiting import Waiter, limit
 
 MOST = 1000  # instances of a process; the API's own limit
+LACKING = frozenset({"deploying", "degraded", "down"})  # states of an app whose reason says what is missing
 
 
 def add(root: typer.Typer) -> None:
@@ -32,17 +34,18 @@ def add(root: typer.Typer) -> None:
 
 @command
 async def list_instances(*, app: AppOption = None, output: OutputOption = Output.TEXT) -> None:
-    """List an app's instances: state, age, restarts, CPU and memory, and why."""
+    """List an app's instances: state, age, restarts, CPU and memory, and why; below, what the app still lacks."""
     app = find_app(app)
     async with connect() as api:
         instances: list[Doc] = await api.get(f"/apps/{app}/instances")
+        status = {} if output is Output.JSON else dig(await api.get(f"/apps/{app}"), "status", {})
     if output is Output.JSON:
         print_json(instances)
         return
     rows = [
         (dig(i, "key.process", ""), version(dig(i, "key.release")), short_id(dig(i, "id", "")), coloured(_state(i)),
-         age(dig(i, "started_at")), str(dig(i, "restarts", 0)), f"{dig(i, 'cpu', 0.0):.2f}",
-         size(dig(i, "memory", 0)), dig(i, "node", ""), dig(i, "drain_reason", "") or dig(i, "reason", ""))
+         age(dig(i, "started_at")), str(dig(i, "restarts", 0)), measured(dig(i, "cpu"), "{:.2f}".format),
+         measured(dig(i, "memory"), size), dig(i, "node", ""), dig(i, "drain_reason", "") or dig(i, "reason", ""))
         for i in sorted(instances, key=_order)
     ]  # fmt: skip
     print_table(
@@ -50,6 +53,13 @@ async def list_instances(*, app: AppOption = None, output: OutputOption = Output
         rows,
         empty=f"{app} has no instances: `seaway deploy` starts some, `seaway ps scale web=1 -a {app}` sets how many",
     )
+    if status.get("state") in LACKING:
+        print_note(f"{app} is {status['state']}: {status.get('reason', '')}")
+
+
+def measured(amount: float | None, write: Callable[[float], str]) -> str:
+    """Return the amount as `write` has it, "-" where nobody measures it."""
+    return "-" if amount is None else write(amount)
 
 
 def short_id(instance: str) -> str:

@@ -33,7 +33,8 @@ class Changes:
         try:
             while not self._closed:
                 try:
-                    await asyncio.wait_for(event.wait(), heartbeat)
+                    async with asyncio.timeout(heartbeat):  # wait_for of 3.11 may swallow a cancellation
+                        await event.wait()
                 except TimeoutError:
                     yield []
                     continue

@@ -55,6 +55,7 @@ class Stat:
 
     pid: int
     state: str
+    parent: int
     group: int
     session: int
     cpu: int
@@ -70,7 +71,7 @@ def read_stat(pid: int) -> Stat | None:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
     return Stat(
-        pid=pid, state=fields[0].decode(), group=int(fields[2]), session=int(fields[3]),
+        pid=pid, state=fields[0].decode(), parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]),
         cpu=int(fields[11]) + int(fields[12]), birth=int(fields[19]), resident=int(fields[21]),
     )  # fmt: skip
 
@@ -114,14 +115,16 @@ def exec_plain(command: str) -> str:
     return f"exec {command}" if plain else command
 
 
-def launch(folder: Path, run: int, command: str, workdir: Path, env: Mapping[str, str]) -> Launched:
-    """Start the command in a session of its own; output is appended to `folder`/stdout and stderr.
+def launch(
+    folder: Path, run: int, command: str, workdir: Path, env: Mapping[str, str], *, stdin: str = os.devnull
+) -> Launched:
+    """Start the command in a session of its own; it reads the file `stdin` and appends to `folder`/stdout and stderr.
 
     posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work folder
     and the exit file is in argv.
     """
     marks = {stream: _size(folder / stream) for stream in STREAMS}
-    actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]
     argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance", exec_plain(command), str(workdir), str(exit_file(folder, run))]
     pid = os.posix_spawn(
@@ -144,6 +147,12 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _read_leader(pid: int) -> list[bytes]:
+    """Return the argv of a leader (or of its fork that has not yet become the command); [] for any other process."""
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return argv if len(argv) > 6 and argv[3] == b"seaway-instance" else []
+
+
 class LeaderIndex:
     """Leaders that run now by their exit file: finds one whose pid a killed agent had no time to write down."""
 
@@ -151,8 +160,8 @@ class LeaderIndex:
         self._pids: dict[str, int] = {}
         for stat in list_stats():
             with suppress(OSError):
-                argv = Path(f"/proc/{stat.pid}/cmdline").read_bytes().split(b"\0")
-                if len(argv) > 6 and argv[3] == b"seaway-instance":
+                argv = _read_leader(stat.pid)
+                if argv:
                     self._pids[os.fsdecode(argv[6])] = stat.pid
 
     def adopt(self, folder: Path, launched: Launched) -> Group | None:
@@ -211,6 +220,15 @@ class Group:
         code = read_exit_code(self.folder, self.launched.run)
         return code if code is not None else self._status if self._status and self._status < 0 else None
 
+    async def _await_command(self) -> None:
+        """Return once the leader has started the command (or is gone): a signal before that is lost in its traps."""
+        while not self.ended:
+            for stat in list_stats():
+                with suppress(OSError):
+                    if stat.parent == self.pid and not _read_leader(stat.pid):
+                        return
+            await asyncio.sleep(POLL)
+
     def send(self, number: int) -> None:
         """Send a signal to the group, if it is still there."""
         with suppress(ProcessLookupError, PermissionError):
@@ -219,14 +237,18 @@ class Group:
     async def stop(self, grace: float, instance_id: str) -> bool:
         """SIGTERM, wait up to `grace` seconds, then SIGKILL what is left; return whether it ended by itself.
 
-        The grace is for every process: a shell in between may die of SIGTERM before the app has finished.
+        Without a grace, SIGKILL alone: how the command ends is then no race between the two. The grace is for every
+        process: a shell in between may die of SIGTERM before the app has finished.
         """
         gentle = True
         if not self.ended:
-            self.send(signal.SIGTERM)
-            _send(signal.SIGTERM, (m for m in find_members(self.pid, instance_id) if m.group != self.pid))
             try:
                 async with asyncio.timeout(grace):
+                    if grace <= 0:
+                        raise TimeoutError
+                    await self._await_command()
+                    self.send(signal.SIGTERM)
+                    _send(signal.SIGTERM, (m for m in find_members(self.pid, instance_id) if m.group != self.pid))
                     await self.wait()
                     while find_members(self.pid, instance_id):
                         await asyncio.sleep(GRACE_POLL)

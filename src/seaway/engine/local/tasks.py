@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from base64 import b64decode
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +19,8 @@ from seaway.engine.local.state import Launched, TaskRecord, remove_folder
 from seaway.model import Task
 
 log = structlog.get_logger(__name__)
+
+STDIN = "stdin"
 
 
 class TaskRunner:
@@ -86,18 +90,27 @@ class TaskRunner:
             code, reason = None, f"could not be started: {error.strerror or error}"
         await sweep(self._group.pid if self._group else None, self.id)
         await self.machine.collector.finish(self.id)
-        self._update(done=True, exit_code=code, reason=reason, ended_at=utc_now())
+        self._forget_secrets()
+        ended = self.record.state.ended_at or utc_now()
+        self._update(exit_code=code, reason=reason, ended_at=ended)  # an agent that is killed here still knows the end
         await asyncio.to_thread(self._discard_files)
+        self._update(done=True)
         self.machine.collector.forget(self.id)
+
+    def _forget_secrets(self) -> None:
+        task = self.record.task.model_copy(update={"env": {}, "stdin": None})
+        self.record = self.record.model_copy(update={"task": task})
 
     def _discard_files(self) -> None:
         discard_files(self.folder)
-        for name in ("stdout", "stderr", exit_file(self.folder, 1).name):
+        for name in (STDIN, "stdout", "stderr", exit_file(self.folder, 1).name):
             (self.folder / name).unlink(missing_ok=True)
 
     async def _run(self) -> tuple[int | None, str]:
         """Start or adopt it and wait for its end; return exit code and reason."""
-        launched = self.record.launched
+        launched, state = self.record.launched, self.record.state
+        if state.ended_at is not None:  # what it would run with is forgotten
+            return state.exit_code, state.reason
         if launched.run:
             self._group = self.machine.leaders.adopt(self.folder, launched)
         if self._group is None and launched.run:
@@ -115,10 +128,19 @@ class TaskRunner:
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )
         self._update(Launched(run=1))
-        launched = launch(self.folder, 1, task.command, root.workdir, env)
+        launched = launch(self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task))
         group = Group(self.folder, launched)
         self._update(launched, started_at=utc_now(), reason="running")
         return group
+
+    def _keep_input(self, task: Task) -> str:
+        """Put what the task is to read into a file, which outlives the agent; return its path."""
+        if task.stdin is None:
+            return os.devnull
+        path = self.folder / STDIN
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(b64decode(task.stdin))
+        return str(path)
 
     async def _await_end(self, group: Group) -> tuple[int | None, str]:
         limit = self.record.task.timeout

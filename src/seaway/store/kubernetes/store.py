@@ -22,7 +22,17 @@ from seaway.kube.kinds import FINALIZER, KUBE_KINDS
 from seaway.kube.listing import Resource as Collection
 from seaway.kube.listing import list_objects
 from seaway.model import App, Document, Release
-from seaway.store.base import AlreadyExists, Change, Conflict, Expired, Listing, NotFound, StoreError, Unavailable
+from seaway.store.base import (
+    AlreadyExists,
+    Change,
+    Conflict,
+    Expired,
+    Listing,
+    NotFound,
+    StoreError,
+    Unavailable,
+    Unreadable,
+)
 from seaway.store.kubernetes.configs import Configs
 from seaway.store.kubernetes.documents import (
     CONDITIONS,
@@ -82,6 +92,7 @@ class KubernetesStore:
             listed = await list_objects(self.client, self.collection(kind, selector))
             configs = await self.configs.read_many(listed.items, selector) if kind is Release else {}
             documents: list[D] = []
+            unreadable: list[Unreadable] = []
             for number, resource in enumerate(listed.items):
                 if number % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
@@ -91,13 +102,14 @@ class KubernetesStore:
                     documents.append(await self._decode(kind, resource, configs))
                 except Unfit as error:
                     log.warning("left out of a list", error=str(error))
+                    unreadable.append(Unreadable(kind.kind, decode_name(resource.metadata), str(error)))
                 except LostConfig as error:  # a release deleted since it was listed takes its Secret with it
                     if await self._is_there(kind, resource):
                         if selector:
                             raise
                         log.error("left out of a list", error=str(error))  # one app's loss stops no other
         documents.sort(key=lambda document: document.name)
-        return Listing(int(listed.revision), tuple(documents))
+        return Listing(int(listed.revision), tuple(documents), tuple(unreadable))
 
     async def create(self, document: D) -> D:
         """Store a new document; set uid, revision and times; or raise AlreadyExists."""

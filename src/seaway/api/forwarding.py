@@ -1,0 +1,45 @@
+"""Passing a request on to the replica that leads: for what is on its disk alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import httpx
+import structlog
+from fastapi import Request
+
+from seaway.api.deps import LeaderLink
+from seaway.api.streams import Stream
+
+log = structlog.get_logger()
+
+FORWARDED = "seaway-forwarded"
+PASSED = ("accept", "authorization", "last-event-id")  # headers of the request that matter
+
+
+async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
+    """Return the leader's answer; None if this replica is to answer: it leads, or nobody that can be reached does."""
+    base = leader.find() if leader is not None and FORWARDED not in request.headers else None
+    if leader is None or not base:
+        return None
+    headers = {name: request.headers[name] for name in PASSED if name in request.headers} | {FORWARDED: "1"}
+    url = httpx.URL(base).copy_with(path=request.url.path, query=request.url.query.encode())
+    timeout = httpx.Timeout(10.0, read=None)
+    try:
+        answer = await leader.http.send(
+            leader.http.build_request(request.method, url, headers=headers, timeout=timeout), stream=True
+        )
+    except httpx.TransportError as error:
+        log.info("the replica that leads does not answer", error=type(error).__name__)
+        return None
+    return Stream(_read(answer), answer.headers.get("content-type", "application/json"), answer.status_code)
+
+
+async def _read(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    except httpx.TransportError:
+        return  # the leader died: the stream ends, and the client asks again
+    finally:
+        await answer.aclose()

@@ -1,0 +1,19 @@
+"""Labels and annotations of what runs in the cluster; engine and logs read the same ones."""
+
+from __future__ import annotations
+
+from seaway.kube.kinds import GROUP
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "seaway"
+SELECTOR = f"{MANAGED_BY}={MANAGER}"
+"""Label selector of all that the engine makes."""
+
+APP, RELEASE, PROCESS, TEAM = (f"{GROUP}/{word}" for word in ("app", "release", "process", "team"))
+KIND = f"{GROUP}/kind"  # label: what an object is of
+INSTANCE, TASK, FENCE, INPUT = "instance", "task", "team", "input"
+TASK_ID = f"{GROUP}/task"  # annotation: a one-off's id
+TASK_INPUT = f"{GROUP}/input"  # annotation of a Job: the Secret with what its command reads, if it reads anything
+
+CONTAINER = "app"
+"""The name of the one container of a pod."""

@@ -1,0 +1,259 @@
+"""NodeKeeper with the in-memory engine: what it tells engine, loop and users, and what it never does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest_asyncio
+
+from seaway.control.nodes import NodeKeeper
+from seaway.control.observer import JudgedEngine, Observer
+from seaway.control.probing import connect_tcp
+from seaway.engine.base import Engine, EngineUnavailable
+from seaway.engine.memory import MemoryEngine
+from seaway.health.facts import NodePolicy
+from seaway.model import Event, EventSpec, InstanceState, NodeState
+from seaway.router.base import RouterView
+from seaway.store.events import record_event
+from seaway.store.memory import MemoryStore
+from tests.contract.engine_kit import make_workload
+
+FAST = NodePolicy(
+    interval=0.2,
+    hurry_after=0.05,
+    hurry_interval=0.02,
+    suspect_patience=0.1,
+    lost_patience=0.2,
+    back_after=0.5,
+    renewal_margin=0.4,
+    router_memory=1.5,
+)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Lab:
+    """Three nodes; `down` ones answer no probe. A new keeper is a restart of the control plane."""
+
+    def __init__(self) -> None:
+        self.engine = MemoryEngine(auto=True, nodes=("n1", "n2", "n3"))
+        self.store = MemoryStore()
+        self.down: set[str] = set()
+        self.healthy: dict[str, set[str]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.policy = FAST
+        for name, node in self.engine.nodes.items():
+            self.engine.nodes[name] = node.model_copy(update={"address": name})
+
+    def views(self) -> tuple[RouterView, ...]:
+        return (RouterView("router-0", connected=True, seen_at=utc_now(), healthy=self.healthy),)
+
+    def blind_time(self, cluster: str) -> float:
+        return 0.5
+
+    async def connect(self, address: str, port: int, timeout: float) -> bool:
+        if address in self.down:
+            await asyncio.sleep(timeout)
+        return address not in self.down
+
+    async def tell(self, event: EventSpec, team: str) -> None:
+        await record_event(self.store, about=event.about, reason=event.reason, message=event.message, at=event.at)
+
+    async def start(self) -> None:
+        self.keeper = NodeKeeper(
+            self.engine, self, self.store, clock=utc_now, tell=self.tell, connect=self.connect, policy=self.policy
+        )
+        self._task = asyncio.create_task(self.keeper.run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], object], seconds: float = 10) -> float:
+        begun = asyncio.get_running_loop().time()
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.02)
+        return asyncio.get_running_loop().time() - begun
+
+    def state(self, name: str) -> NodeState | None:
+        verdict = self.keeper.verdicts.nodes.get(name)
+        return verdict.state if verdict else None
+
+    async def events(self) -> list[str]:
+        return [e.spec.reason for e in sorted((await self.store.list(Event)).documents, key=lambda e: e.name)]
+
+
+@pytest_asyncio.fixture
+async def lab() -> AsyncIterator[Lab]:
+    lab = Lab()
+    await lab.start()
+    await lab.until(lambda: len(lab.keeper.verdicts.nodes) == 3)
+    yield lab
+    await lab.stop()
+
+
+async def test_a_lost_node_is_held_told_and_laid_over_what_is_observed(lab: Lab) -> None:
+    """Nothing new lands there, its instances are LOST, the loop hears of the app; all is undone when it is back."""
+    await lab.engine.apply(make_workload("serve", count=3))
+    observer = Observer(lab.engine, lab.keeper.overlay)
+    shown: Engine = JudgedEngine(lab.engine, lab.keeper.overlay)
+    for _ in range(4):
+        await observer.observe()
+    changes = lab.keeper.watch()
+    heard = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    lab.down.add("n2")
+    await lab.until(lambda: lab.state("n2") is NodeState.SUSPECT)
+    assert await asyncio.wait_for(heard, 1) == "shop"
+    seen = next(i for i in (await observer.observe()).instances if i.node == "n2")
+    assert (seen.state, seen.serving, seen.node_state) == (InstanceState.RUNNING, True, NodeState.SUSPECT)
+    await lab.until(lambda: lab.state("n2") is NodeState.LOST)
+    seen = next(i for i in (await observer.observe()).instances if i.node == "n2")
+    assert (seen.state, seen.serving) == (InstanceState.LOST, False)
+    assert "does not answer since" in seen.reason
+    assert [node.ready for node in (await shown.observe()).nodes] == [True, False, True]
+    assert lab.engine.nodes["n2"].held == seen.reason
+    lab.down.clear()
+    await lab.until(lambda: not lab.engine.nodes["n2"].held, 15)
+    assert all(i.serving for i in (await observer.observe()).instances)
+    assert await lab.events() == ["NodeLost", "NodeBack"]
+    await changes.aclose()  # type: ignore[attr-defined]
+
+
+async def test_the_times_that_are_promised(lab: Lab) -> None:
+    """With the policy as shipped, by the real clock: suspect within 2 s, lost within 5 s of the cut."""
+    await lab.stop()
+    lab.policy = NodePolicy()
+    await lab.start()
+    await asyncio.sleep(1)
+    lab.down.add("n2")
+    suspect = await lab.until(lambda: lab.state("n2") is NodeState.SUSPECT)
+    assert suspect < 2
+    assert suspect + await lab.until(lambda: lab.state("n2") is NodeState.LOST) < 5
+
+
+async def test_no_orders_no_verdict(lab: Lab) -> None:
+    """While the engine takes no orders nobody is lost; once it does again, the silent node is."""
+    lab.down.add("n1")
+    lab.engine.available = False
+    await lab.until(lambda: lab.state("n1") is NodeState.SUSPECT)
+    await asyncio.sleep(2)
+    assert lab.state("n1") is NodeState.SUSPECT
+    lab.engine.available = True
+    await lab.until(lambda: lab.state("n1") is NodeState.LOST)
+
+
+async def test_an_order_that_fails_makes_no_verdict(lab: Lab) -> None:
+    """What the engine shows may come from its memory; that it takes an order cannot."""
+    tried = 0
+
+    async def refuse(name: str, reason: str) -> None:
+        nonlocal tried
+        tried += 1
+        raise EngineUnavailable("stalled")
+
+    lab.engine.hold_node = refuse  # type: ignore[method-assign]
+    lab.down.add("n1")
+    await lab.until(lambda: tried >= 2)
+    assert lab.state("n1") is NodeState.SUSPECT
+    assert await lab.events() == []
+
+
+async def test_a_router_that_sees_an_instance_healthy_vetoes(lab: Lab) -> None:
+    """The control plane reaches the node no more, a router does: suspect, not lost."""
+    await lab.engine.apply(make_workload("serve", count=3))
+    observer = Observer(lab.engine, lab.keeper.overlay)
+    for _ in range(4):
+        seen = await observer.observe()
+    there = next(i for i in seen.instances if i.node == "n1")
+    lab.healthy = {"shop:v1": {f"{there.address}:{there.port}"}}
+    lab.down.add("n1")
+    await lab.until(lambda: "a router reaches" in lab.keeper.verdicts.nodes["n1"].why)
+    await asyncio.sleep(1.5)
+    assert lab.state("n1") is NodeState.SUSPECT
+    lab.healthy = {}
+    await lab.until(lambda: lab.state("n1") is NodeState.LOST)
+
+
+async def test_a_node_that_renews_its_lease_is_not_lost(lab: Lab) -> None:
+    """Whatever its own clock says: what counts is that the engine hears of something new."""
+    lab.down.add("n1")
+    for hour in range(14):
+        renewed = datetime(2000, 1, 1, hour, tzinfo=UTC)
+        lab.engine.nodes["n1"] = lab.engine.nodes["n1"].model_copy(update={"renewed_at": renewed})
+        await asyncio.sleep(0.2)
+    assert lab.state("n1") is NodeState.SUSPECT
+    assert "still renews its lease" in lab.keeper.verdicts.nodes["n1"].why
+
+
+async def test_a_restart_tells_nothing_twice_and_believes_nothing_unseen(lab: Lab) -> None:
+    """A node that was lost before stays held until this process has seen it answer; its loss is told once."""
+    lab.down.add("n3")
+    await lab.until(lambda: lab.state("n3") is NodeState.LOST)
+    await lab.stop()
+    await lab.start()
+    await lab.until(lambda: len(lab.keeper.verdicts.nodes) == 3)
+    assert lab.state("n3") is NodeState.WELL
+    await asyncio.sleep(0.3)
+    assert lab.engine.nodes["n3"].held
+    assert await lab.until(lambda: lab.state("n3") is NodeState.LOST) > 0.8
+    assert lab.engine.nodes["n3"].held
+    lab.down.clear()
+    await lab.until(lambda: not lab.engine.nodes["n3"].held, 15)
+    assert await lab.events() == ["NodeLost", "NodeBack"]
+
+
+async def test_an_outage_is_told_once_and_when_it_is_over(lab: Lab) -> None:
+    """Also across a restart in the middle: it is not over because the new process has seen nothing yet."""
+    lab.down |= {"n1", "n2"}
+    await lab.until(lambda: lab.keeper.verdicts.outage)
+    await lab.stop()
+    await lab.start()
+    await lab.until(lambda: lab.state("n1") is NodeState.LOST)
+    assert lab.keeper.verdicts.outage
+    lab.down.clear()
+    await lab.until(lambda: not lab.keeper.verdicts.outage)
+    told = await lab.events()
+    assert [reason for reason in told if reason.startswith("Replacements")] == [
+        "ReplacementsStopped",
+        "ReplacementsResumed",
+    ]
+
+
+async def test_a_flapping_node_is_held_and_told(lab: Lab) -> None:
+    """Its third loss within an hour, as events tell: it stays held after its return."""
+    for ago in (600, 300):
+        for reason, later in (("NodeLost", 0), ("NodeBack", 60)):
+            at = utc_now() - timedelta(seconds=ago - later)
+            await record_event(lab.store, about="node n1", reason=reason, message="before", at=at)
+    await lab.stop()
+    await lab.start()
+    lab.down.add("n1")
+    await lab.until(lambda: lab.state("n1") is NodeState.LOST)
+    lab.down.clear()
+    await lab.until(lambda: lab.state("n1") is NodeState.HELD)
+    await lab.until(lambda: "too often" in lab.engine.nodes["n1"].held)
+    assert (await lab.events())[4:] == ["NodeLost", "NodeBack", "NodeHeld"]
+
+
+async def test_a_refusal_is_an_answer_and_silence_is_none() -> None:
+    """By real sockets: a listening port, a closed one, and one whose queue is full, so that SYNs get no answer."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        assert await connect_tcp("127.0.0.1", port, 1.0)
+        server.accept()[0].close()
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        assert not await connect_tcp("127.0.0.1", port, 0.3)
+        server.close()
+        assert await connect_tcp("127.0.0.1", port, 1.0)

@@ -1,0 +1,73 @@
+"""What a team's users see of the cluster's limits, with the real command line before the real control plane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pytest
+
+from tests.e2e.harness import wait_until
+from tests.kube.fixture import Cluster
+from tests.kube.platform import KubePlatform
+from tests.kube.test_platform import Shop
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """One app with one instance that serves, on a small platform."""
+    platform = KubePlatform(cluster, tmp_path_factory.mktemp("limits"), controls=1, routers=1)
+    try:
+        platform.up()
+        made = Shop(platform)
+        (made.folder / "seaway.toml").write_text('[rollout]\nstart_timeout = "45s"\n')
+        made.create()
+        yield made
+    finally:
+        platform.down()
+
+
+def test_run_passes_input_and_ps_shows_a_dash(shop: Shop) -> None:
+    """Through API and cluster and back; what no metrics API measures is not shown as 0."""
+    (given := shop.platform.folder / "given.bin").write_bytes(content := bytes(range(256)) * 2048)
+    with given.open("rb") as file:
+        done = shop.platform.run("run", "-i", "-a", shop.name, "--", "sha256sum", stdin=file)
+    assert done.stdout.split()[0] == sha256(content).hexdigest()
+    (line,) = [w.split() for w in shop.platform.run("ps", "-a", shop.name).stdout.splitlines() if w.startswith("web")]
+    (instance,) = shop.platform.read("ps", "-a", shop.name)
+    if shop.platform.cluster.lab:  # it has no metrics API
+        assert (instance["cpu"], instance["memory"]) == (None, None)
+        assert line.count("-") == 2
+
+
+def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:
+    """The rollout ends, the old release serves; while it waits, the app and `ps` name what is lacking, too."""
+    platform, namespace = shop.platform, f"{shop.platform.prefix}{shop.platform.team}"
+    ended = ("Succeeded", "Failed")  # what a one-off leaves; a quota does not count it
+    pods = [p for p in platform.cluster.get("-n", namespace, "pods") if p["status"]["phase"] not in ended]
+    quota = {
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"},
+        "spec": {"hard": {"pods": str(len(pods))}},
+    }  # fmt: skip
+    platform.cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(quota))
+    wait_until(
+        lambda: platform.cluster.get("-n", namespace, "resourcequota", "small").get("status", {}).get("used"),
+        "the quota is counted",
+    )
+    lacks = f"quota small lacks pods: 1 asked for, {len(pods)} of {len(pods)} used"
+    why = f"v2: 0 of 1 web ready (the cluster refuses its instances: {lacks})"
+    platform.run("config", "set", "COUNT=1", "-a", shop.name, "--no-wait")
+    wait_until(lambda: platform.read("rollouts", "show", "v2", "-a", shop.name)["status"]["reason"] == why, "why")
+    wait_until(lambda: why in platform.run("ps", "-a", shop.name).stderr, "`ps` says why")
+    assert platform.read("apps", "info", shop.name)["status"]["reason"].endswith(why)
+    wait_until(
+        lambda: platform.read("rollouts", "show", "v2", "-a", shop.name)["status"]["phase"] == "failed", "over", 90
+    )
+    outcome = platform.read("rollouts", "show", "v2", "-a", shop.name)["status"]
+    assert outcome["reason"] == f"gave up after 45 s of starting: {why}; v1 serves on"
+    assert platform.get(f"{shop.name}.localhost")[0] == 200
+    found = platform.read("apps", "info", shop.name)["status"]
+    assert (found["state"], found["current"], found["traffic"]) == ("serving", 1, {"1": 100})

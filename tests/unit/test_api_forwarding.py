@@ -1,0 +1,79 @@
+"""Requests that only the leader can answer: two real servers, one of them leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.responses import Response, StreamingResponse
+
+from seaway.api.deps import LeaderLink
+from seaway.api.errors import install_handlers
+from seaway.api.forwarding import pass_on
+
+
+def make_replica(name: str, leader: LeaderLink | None) -> FastAPI:
+    """Return an API of one endpoint that only the leader answers by itself, in two pieces."""
+    api = FastAPI()
+    install_handlers(api)
+
+    @api.get("/log")
+    async def log(request: Request) -> Response:
+        if (answer := await pass_on(request, leader)) is not None:
+            return answer
+
+        async def pieces() -> AsyncIterator[str]:
+            yield f"{name} {request.headers.get('authorization')} "
+            await asyncio.sleep(0)
+            yield str(request.url.query)
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    return api
+
+
+@asynccontextmanager
+async def serving(api: FastAPI) -> AsyncIterator[str]:
+    """Serve on a free port; yield the base URL."""
+    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error", lifespan="off"))
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await running
+
+
+async def ask(leader: str | None, token: str = "Bearer x") -> httpx.Response:
+    """Ask a replica that believes `leader` to lead ("" for itself)."""
+    async with httpx.AsyncClient() as http:
+        link = LeaderLink(find=lambda: leader, http=http)
+        async with serving(make_replica("follower", link)) as url:
+            return await http.get(f"{url}/log?follow=true", headers={"authorization": token})
+
+
+async def test_a_follower_passes_the_leaders_answer_on() -> None:
+    """With the caller's token, the query, and the kind of stream it is."""
+    async with serving(make_replica("leader", None)) as leader:
+        answer = await ask(leader)
+    assert answer.text == "leader Bearer x follow=true"
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_the_leader_answers_itself() -> None:
+    """And so does a replica that was passed a request, whatever it believes: no request goes in circles."""
+    assert (await ask("")).text.startswith("follower ")
+    async with httpx.AsyncClient() as http:
+        circle = LeaderLink(find=lambda: "http://127.0.0.1:9", http=http)
+        async with serving(make_replica("second", circle)) as second:
+            assert (await ask(second)).text.startswith("second ")
+
+
+async def test_without_a_leader_the_replica_answers_what_it_can() -> None:
+    """Whether nobody leads, or the leader has just died."""
+    for leader in (None, "http://127.0.0.1:9"):
+        assert (await ask(leader)).text.startswith("follower ")
