@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest_asyncio
 
-from seaway.control.nodes import NodeKeeper
+from seaway.control.nodes import OPEN_INTERVAL, NodeKeeper
 from seaway.control.observer import JudgedEngine, Observer
 from seaway.control.probing import connect_tcp
 from seaway.engine.base import Engine, EngineUnavailable
@@ -17,6 +17,7 @@ from seaway.engine.memory import MemoryEngine
 from seaway.health.facts import NodePolicy
 from seaway.model import Event, EventSpec, InstanceState, NodeState
 from seaway.router.base import RouterView
+from seaway.store.base import Unavailable
 from seaway.store.events import record_event
 from seaway.store.memory import MemoryStore
 from tests.contract.engine_kit import make_workload
@@ -47,6 +48,7 @@ class Lab:
         self.healthy: dict[str, set[str]] = {}
         self._task: asyncio.Task[None] | None = None
         self.policy = FAST
+        self.store_fails, self.leads = False, True
         for name, node in self.engine.nodes.items():
             self.engine.nodes[name] = node.model_copy(update={"address": name})
 
@@ -62,11 +64,21 @@ class Lab:
         return address not in self.down
 
     async def tell(self, event: EventSpec, team: str) -> None:
-        await record_event(self.store, about=event.about, reason=event.reason, message=event.message, at=event.at)
+        if self.store_fails:
+            raise Unavailable("it is away")
+        if self.leads:
+            await record_event(self.store, about=event.about, reason=event.reason, message=event.message, at=event.at)
 
     async def start(self) -> None:
         self.keeper = NodeKeeper(
-            self.engine, self, self.store, clock=utc_now, tell=self.tell, connect=self.connect, policy=self.policy
+            self.engine,
+            self,
+            self.store,
+            clock=utc_now,
+            tell=self.tell,
+            connect=self.connect,
+            policy=self.policy,
+            may_act=lambda: self.leads,
         )
         self._task = asyncio.create_task(self.keeper.run())
 
@@ -81,6 +93,14 @@ class Lab:
             while not condition():
                 await asyncio.sleep(0.02)
         return asyncio.get_running_loop().time() - begun
+
+    async def until_told(self, reasons: list[str]) -> None:
+        """Wait for these events, and for no other a little longer."""
+        async with asyncio.timeout(10):
+            while await self.events() != reasons:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(2 * OPEN_INTERVAL)
+        assert await self.events() == reasons
 
     def state(self, name: str) -> NodeState | None:
         verdict = self.keeper.verdicts.nodes.get(name)
@@ -208,6 +228,42 @@ async def test_a_restart_tells_nothing_twice_and_believes_nothing_unseen(lab: La
     lab.down.clear()
     await lab.until(lambda: not lab.engine.nodes["n3"].held, 15)
     assert await lab.events() == ["NodeLost", "NodeBack"]
+
+
+async def test_a_node_that_is_back_by_its_lease_is_told_too(lab: Lab) -> None:
+    """It is well by that before its own answers are enough to call it back; those come without another verdict."""
+    lab.down.add("n3")
+    await lab.until(lambda: lab.state("n3") is NodeState.LOST)
+    lab.engine.nodes["n3"] = lab.engine.nodes["n3"].model_copy(update={"renewed_at": utc_now()})
+    await lab.until(lambda: lab.state("n3") is NodeState.SUSPECT)
+    lab.down.clear()
+    await lab.until(lambda: lab.state("n3") is NodeState.WELL)
+    await lab.until_told(["NodeLost", "NodeBack"])
+
+
+async def test_what_was_not_told_in_time_is_told_later(lab: Lab) -> None:
+    """The store is away when a node is lost; the control plane is, when it returns."""
+    lab.store_fails = True
+    lab.down.add("n3")
+    await lab.until(lambda: lab.state("n3") is NodeState.LOST)
+    assert await lab.events() == []
+    lab.store_fails = False
+    await lab.until_told(["NodeLost"])
+    await lab.stop()
+    lab.down.clear()
+    await lab.start()
+    await lab.until_told(["NodeLost", "NodeBack"])
+
+
+async def test_who_takes_over_tells_what_the_leader_did_not_come_to(lab: Lab) -> None:
+    """A replica sees the same as the leader and tells nothing; what is missing when it leads, it tells."""
+    lab.leads = False
+    lab.down.add("n3")
+    await lab.until(lambda: lab.state("n3") is NodeState.LOST)
+    await asyncio.sleep(2 * OPEN_INTERVAL)
+    assert await lab.events() == []
+    lab.leads = True
+    await lab.until_told(["NodeLost"])
 
 
 async def test_an_outage_is_told_once_and_when_it_is_over(lab: Lab) -> None:

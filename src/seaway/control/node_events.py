@@ -63,6 +63,11 @@ class NodeEvents:
                 outage = event.spec.message if event.spec.reason == "ReplacementsStopped" else ""
         self._nodes, self.outage = nodes, outage
 
+    @property
+    def is_anyone_away(self) -> bool:
+        """Whether a node was lost of which it is not told that it is back."""
+        return any(history.lost_since is not None for history in self._nodes.values())
+
     def of(self, name: str) -> NodeHistory:
         """Return the history of a node."""
         return self._nodes.setdefault(name, NodeHistory())

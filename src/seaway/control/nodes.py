@@ -75,6 +75,8 @@ class NodeKeeper:
         self._policy = policy
         self._prober = Prober(policy, clock, connect)
         self._events = NodeEvents(store, tell)
+        self._telling = asyncio.Lock()
+        self._led = False  # whether the events were read since this replica gives the orders
         self._nodes: dict[str, Node] = {}
         self._instances: dict[str, list[Instance]] = {}
         self._renewed: dict[str, datetime] = {}  # when a node's renewal was heard of
@@ -129,7 +131,12 @@ class NodeKeeper:
                 await self._settle_holds()
             except (EngineError, TimeoutError) as error:
                 log.debug("the engine does not answer", error=str(error))
-            is_open = self._prober.overdue or any(v.state is not NodeState.WELL for v in self.verdicts.nodes.values())
+            await self._tell_news()
+            is_open = (
+                self._prober.overdue
+                or self._events.is_anyone_away
+                or any(v.state is not NodeState.WELL for v in self.verdicts.nodes.values())
+            )
             self._hurry.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), OPEN_INTERVAL if is_open else OBSERVE_INTERVAL)
@@ -172,8 +179,21 @@ class NodeKeeper:
         self.verdicts = verdicts
         self._prober.hurried = {name for name, v in verdicts.nodes.items() if v.state is NodeState.SUSPECT}
         self._wake(before)
-        with suppress(StoreError):
-            await self._events.note(verdicts, self._list_known(), now)
+        await self._tell_news()
+
+    async def _tell_news(self) -> None:
+        """Tell what is not told yet. Not only with a verdict: the store may be away then, a leader may die before it
+        has told, and a node that is well again by another's word is known only later.
+        """
+        async with self._telling:
+            leads = self._may_act()
+            try:
+                if leads and not self._led:
+                    await self._events.load()
+                self._led = leads
+                await self._events.note(self.verdicts, self._list_known(), self._clock())
+            except StoreError as error:
+                log.debug("the store does not answer: events of nodes wait", error=str(error))
 
     def _is_alive(self, now: datetime) -> bool:
         return self._answered_at is not None and now - self._answered_at < ALIVE_FOR
