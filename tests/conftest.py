@@ -7,10 +7,12 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.told import LINES, LOGS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +34,26 @@ def is_listened_to(path: Path) -> bool:
     """Return whether a process still accepts connections at a socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(os.fsencode(path)) == 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_below_tmp_path(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the logs of every home and server in a temporary folder of pytest's shown when a test fails."""
+    LOGS.folders[tmp_path_factory.getbasetemp()] = LINES
+
+
+def pytest_runtest_logstart() -> None:
+    """Note when a test begins: older logs are none of its business."""
+    LOGS.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of the logs to the report of a failure, so that it need not happen again to be understood."""
+    report = yield
+    if report.failed and (told := LOGS.read()):
+        report.sections.append(("Logs", told))
+    return report
 
 
 def pytest_configure() -> None:

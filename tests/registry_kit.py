@@ -32,7 +32,7 @@ from seaway.registry.images import Registries
 from seaway.registry.reference import Place
 from seaway.registry.transport import Access
 from tests.kube.lab.images import Image, ensure_base, make_busybox, push
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import ensure_packages
 
 USER, PASSWORD = "bob", "hunter2-of-the-registry"
 
@@ -78,7 +78,7 @@ def run_registry(
     root: Path, *, auth: Mapping[str, Any] | None = None, tls: tuple[Path, Path] | None = None, access: Access
 ) -> Iterator[Registry]:
     """Run a registry until the block ends; `auth` as in its configuration, `tls` is certificate and key."""
-    ensure_packages(["docker-registry"])
+    ensure_packages("images")
     root.mkdir(parents=True, exist_ok=True)
     port = find_port()
     serving: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "of-the-test"}
@@ -126,7 +126,7 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path, scheme: str) -
 
 def make_htpasswd(file: Path) -> dict[str, Any]:
     """Write a password file; return the registry's `auth`."""
-    ensure_packages(["apache2-utils"])
+    ensure_packages("images")
     made = subprocess.run(["htpasswd", "-nbB", USER, PASSWORD], check=True, capture_output=True, text=True).stdout
     file.write_text(made)
     return {"htpasswd": {"realm": "test", "path": str(file)}}
@@ -140,7 +140,7 @@ def push_base(registry: Registry, name: str = "base", tag: str = "1", **config: 
 
 def push_busybox(registry: Registry, folder: Path, name: str = "busybox", tag: str = "1", **config: Any) -> str:
     """Push an image of 2 MB with a shell; return HOST/NAME:TAG."""
-    ensure_packages(["busybox-static"])
+    ensure_packages("processes")
     small = make_busybox(folder)
     return push_one(registry, replace(small, config=small.config | config), name, tag)
 

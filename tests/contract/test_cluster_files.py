@@ -14,7 +14,7 @@ from seaway.cluster.issuing import Issuer
 from seaway.cluster.render import render
 from seaway.cluster.writing import write_files
 from tests.cluster_kit import make_cluster
-from tests.kube.lab.packages import provide
+from tests.packages import find_program
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def write(folder: Path, cluster: Cluster) -> Path:
     return folder
 
 
-def need(program: str, package: str) -> str:
-    """Return a program's path, or skip saying which package has it."""
-    found = provide(program, package)
+def need(program: str) -> str:
+    """Return a program's path, or skip saying that it is not there."""
+    found = find_program(program)
     if not found:
-        pytest.skip(f"{program} is not installed (Debian's package {package})")
+        pytest.skip(f"{program} is not installed (scripts/packages.toml says by which package it comes)")
     return found
 
 
@@ -49,12 +49,12 @@ def run(*words: str) -> tuple[int, str]:
 def test_haproxy_takes_its_file(rendered: Path, master: str) -> None:
     """`haproxy -c` reads the certificates too."""
     config = rendered / f"machines/{master}/etc/haproxy/haproxy.cfg"
-    code, said = run(need("haproxy", "haproxy"), "-c", "-f", str(config))
+    code, said = run(need("haproxy"), "-c", "-f", str(config))
     assert code == 0, said
     assert "WARNING" not in said
     broken = config.with_name("broken.cfg")
     broken.write_text(config.read_text().replace("balance leastconn", "balance mostconn"))
-    assert run(need("haproxy", "haproxy"), "-c", "-f", str(broken))[0] != 0
+    assert run(need("haproxy"), "-c", "-f", str(broken))[0] != 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives keepalived an interface of its own, which needs root")
@@ -64,7 +64,7 @@ def test_keepalived_takes_its_file(rendered: Path, master: str) -> None:
 
     It insists on an interface that is there.
     """
-    program = need("keepalived", "keepalived")
+    program = need("keepalived")
     script = 'ip link add ens3 type veth peer name ens4 && exec "$1" -t -f "$2"'
     words = ("unshare", "--net", "sh", "-ec", script, "sh", program)
     config = rendered / f"machines/{master}/etc/keepalived/keepalived.conf"
@@ -78,7 +78,7 @@ def test_keepalived_takes_its_file(rendered: Path, master: str) -> None:
 
 def test_systemd_takes_every_unit(rendered: Path, tmp_path: Path) -> None:
     """`systemd-analyze verify`, with stand-ins where a program is not on this machine (only its path is looked at)."""
-    program = need("systemd-analyze", "systemd")
+    program = need("systemd-analyze")
     units = sorted(rendered.glob("machines/*/etc/systemd/system/*.service"))
     assert len(units) == 6 + 6 + 2 + 2  # full masters, one for etcd alone, a node
     for unit in units:
@@ -100,13 +100,13 @@ def test_systemd_takes_every_unit(rendered: Path, tmp_path: Path) -> None:
 def test_nft_takes_the_rules(rendered: Path) -> None:
     """Also on top of themselves: a second load replaces the first."""
     rules = rendered / "machines/m1/etc/nftables.d/seaway-masters.nft"
-    code, said = run(need("nft", "nftables"), "-c", "-f", str(rules))
+    code, said = run(need("nft"), "-c", "-f", str(rules))
     assert (code, said) == (0, "")
 
 
 def test_openssl_verifies_every_chain(rendered: Path) -> None:
     """With the purpose that each is for, strictly."""
-    program = need("openssl", "openssl")
+    program = need("openssl")
     cluster = make_cluster()
     specs = list(list_certificates(cluster))
     assert len(specs) > 20

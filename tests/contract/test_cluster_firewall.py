@@ -13,7 +13,7 @@ import pytest
 
 from seaway.cluster.firewall import make_rules
 from tests.cluster_kit import make_cluster
-from tests.kube.lab.packages import provide
+from tests.packages import find_program
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 MASTER = "10.0.0.11"
@@ -78,8 +78,8 @@ def connect(master: int, callers: int) -> None:
 
 def test_only_masters_nodes_and_operators_come_in(tmp_path: Path) -> None:
     """Every caller reaches exactly the ports meant for it; before the rules, all of them."""
-    if not provide("nft", "nftables"):
-        pytest.skip("nft is not installed (Debian's package nftables)")
+    if not find_program("nft"):
+        pytest.skip("nft is not installed")
     rules = tmp_path / "rules.nft"
     rules.write_text(make_rules(make_cluster()))
     idle = "import signal; print('there', flush=True); signal.pause()"

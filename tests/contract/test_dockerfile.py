@@ -20,7 +20,7 @@ from seaway.registry.transport import Access
 from tests.builder_kit import make_dock, write_app
 from tests.contract.test_registry_builder import Replica, make_replica
 from tests.image_kit import can_enter, run, unpack
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import ensure_packages
 from tests.registry_kit import Registry, make_htpasswd, push_busybox, run_registry, write_credentials
 
 pytestmark = [
@@ -42,7 +42,7 @@ HANGING = "FROM busybox:1\nRUN sleep 4711\n"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    ensure_packages(["buildah", "ca-certificates"])
+    ensure_packages("images")
     root = tmp_path_factory.mktemp("registry")
     auth = make_htpasswd(root / "htpasswd")
     with run_registry(root, auth=auth, access=Access(insecure=True)) as running:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.e2e.harness import Platform
+from tests.told import LOGS
 
 FAILED = pytest.StashKey[bool]()
 
@@ -27,8 +28,9 @@ def pytest_runtest_makereport(
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     platform = Platform(routers=2)
     try:
-        platform.up()
-        yield platform
+        with LOGS.shown(platform.home):
+            platform.up()
+            yield platform
     finally:
         try:
             if request.node.stash.get(FAILED, False):

@@ -17,7 +17,7 @@ from tests.builder_kit import write_app
 from tests.ci_kit import PIPELINES, Secrets, make_runner, read_pipeline, run_all, run_step
 from tests.e2e.harness import Platform
 from tests.image_kit import can_enter
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import ensure_packages
 from tests.registry_kit import (
     PASSWORD,
     USER,
@@ -37,7 +37,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    ensure_packages(["buildah", "ca-certificates"])
+    ensure_packages("images")
     root = tmp_path_factory.mktemp("registry")
     ca, certificate, key = make_certificates(root)
     auth = make_htpasswd(root / "htpasswd")

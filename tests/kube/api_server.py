@@ -24,10 +24,9 @@ import yaml
 
 from tests.kube.fixture import why_not
 from tests.kube.lab.binaries import ensure_binaries
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import ensure_packages
 
 USER = "seaway-tests"
-PACKAGES = ("etcd-server", "etcd-client", "openssl")
 
 
 @contextmanager
@@ -54,7 +53,7 @@ class ApiServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ensure_packages(PACKAGES)
+        ensure_packages("cluster", "cluster-files")
         self.binaries = ensure_binaries()
         self.kubeconfig = folder / "kubeconfig"
         self.port = free_port()

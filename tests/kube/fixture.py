@@ -15,6 +15,8 @@ from typing import Any
 from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.cluster import down, running, up
 from tests.kube.lab.settings import KUBECONFIG, REGISTRY
+from tests.kube.lab.settings import LOGS as CLUSTER_LOGS
+from tests.told import LOGS
 
 ENVIRONMENT = "SEAWAY_TEST_KUBECONFIG"
 
@@ -82,8 +84,9 @@ def own_cluster() -> Iterator[Cluster]:
     """Yield the test cluster: one that runs already stays, one that is started here is removed, whatever happens."""
     there = running()
     try:
-        kubeconfig = up()
-        yield Cluster(kubeconfig, str(ensure_binaries() / "kubectl"), REGISTRY, lab=True)
+        with LOGS.shown(CLUSTER_LOGS, lines=5):
+            kubeconfig = up()
+            yield Cluster(kubeconfig, str(ensure_binaries() / "kubectl"), REGISTRY, lab=True)
     finally:
         if not there:
             down()

@@ -14,8 +14,8 @@ from tests.ci_kit import PIPELINES, Secrets, make_runner, read_pipeline, run_all
 from tests.e2e.harness import wait_until
 from tests.image_kit import can_enter
 from tests.kube.fixture import Cluster
-from tests.kube.lab.packages import ensure_packages
 from tests.kube.platform import KubePlatform
+from tests.packages import ensure_packages
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -33,7 +33,7 @@ CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]
 def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubePlatform]:
     if not cluster.registry:
         pytest.skip("no registry is known for this cluster: set SEAWAY_TEST_REGISTRY")
-    ensure_packages(["buildah", "ca-certificates"])
+    ensure_packages("images")
     platform = KubePlatform(cluster, tmp_path_factory.mktemp("ci"), controls=1, routers=1)
     try:
         platform.up()

@@ -90,7 +90,11 @@ def see_tls(host: str, port: int, access: Access) -> Tls | None:
         problem = error.verify_message
     except OSError as error:
         problem = str(error)
-    return Tls(certificate.not_valid_after_utc, problem, tuple(old_protocols(host, port)))
+    old = tuple(old_protocols(host, port))
+    if old and certificate_of(host, port, access.context(verify=False)) is None:
+        # What it fails with then is a matter of the OpenSSL here: the protocol, its signatures, an alert.
+        problem = f"it speaks {' and '.join(old)} and nothing newer"
+    return Tls(certificate.not_valid_after_utc, problem, old)
 
 
 def why_refused(host: str, port: int, access: Access) -> str:

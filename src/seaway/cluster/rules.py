@@ -107,7 +107,7 @@ def check_tls(facts: Facts) -> Iterator[Finding]:
         if server.tls is None:
             continue
         if server.tls.problem:
-            yield Finding("tls", where, f"its certificate is refused: {server.tls.problem}", RERENDER)
+            yield Finding("tls", where, f"a client refuses it: {server.tls.problem}", RERENDER)
         if server.tls.old_protocols:
             old = ", ".join(server.tls.old_protocols)
             yield Finding(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from tests.kube.api_server import PACKAGES as API_PACKAGES
 from tests.kube.fixture import why_not
 from tests.kube.lab.binaries import ensure_binaries
-from tests.kube.lab.cluster import PACKAGES, describe, down, up
+from tests.kube.lab.cluster import describe, down, up
 from tests.kube.lab.errors import LabError
 from tests.kube.lab.images import ensure_base
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import PackagesError, ensure_packages
 
 
 def main(words: list[str]) -> int:
@@ -28,13 +27,13 @@ def main(words: list[str]) -> int:
                 if reason := why_not():
                     print(reason)
                 else:
-                    ensure_packages([*PACKAGES, *API_PACKAGES])
+                    ensure_packages()
                     ensure_binaries()
                     ensure_base()
             case _:
                 print("usage: python -m tests.kube.lab up | down | build | prepare", file=sys.stderr)
                 return 2
-    except LabError as error:
+    except (LabError, PackagesError) as error:
         print(f"\nkube: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,14 +11,13 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kube.lab.errors import LabError
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import SOURCE, ensure_packages
 
 VERSION = "v1.20.2"
 PROGRAMS = (
@@ -34,7 +33,6 @@ REVISION = "2"  # of this way to build: another one makes the cache stale
 REFLECT = "golang-github-modern-go-reflect2-dev"
 """The copy that the source carries cannot walk maps under Debian's Go: a server that is asked for indented JSON, by
 curl for example, would die. Debian's own package can."""
-BUILD_PACKAGES = ("golang-go", "make", "rsync", "jq", "gcc", "libc6-dev", "git", "dpkg-dev", "dpkg")
 VERSION_VARIABLES = (
     "k8s.io/component-base/version",
     "k8s.io/kubernetes/vendor/k8s.io/component-base/version",
@@ -107,7 +105,7 @@ def ensure_built(names: Iterable[str], target: Path) -> None:
 
 def build(cache: Path, names: list[str]) -> None:
     """Download the source, build the programs named and move each into place; leaves no source behind."""
-    ensure_packages(BUILD_PACKAGES)
+    ensure_packages(SOURCE)
     work = cache / "src"
     shutil.rmtree(work, ignore_errors=True)
     began = time.monotonic()
@@ -160,8 +158,7 @@ def unpack(archive: Path, work: Path) -> Path:
     """Unpack the source where Go without modules looks for it; return the folder."""
     home = work / "go" / "src" / "k8s.io"
     home.mkdir(parents=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(home, filter="tar")
+    run(["tar", "-xf", str(archive), "-C", str(home)], work)
     tree = home / "kubernetes"
     next(home.glob("kubernetes-*")).rename(tree)
     run(["git", "init", "-q", "."], tree)  # the makefiles ask git where they are

@@ -18,7 +18,6 @@ from seaway.cluster.render import render
 from seaway.cluster.writing import write_files
 from tests.kube.lab import cgroups, images, machine, nodes, record
 from tests.kube.lab.binaries import VERSION, ensure_binaries
-from tests.kube.lab.packages import ensure_packages
 from tests.kube.lab.processes import PIDS, alive, start, start_unit, wait
 from tests.kube.lab.settings import (
     API,
@@ -32,22 +31,10 @@ from tests.kube.lab.settings import (
     STATE,
     make_cluster_toml,
 )
+from tests.packages import ensure_packages
 
 READY = STATE / "ready"
-PACKAGES = (
-    "etcd-server",
-    "containerd",
-    "runc",
-    "containernetworking-plugins",
-    "iptables",
-    "iproute2",
-    "conntrack",
-    "curl",
-    "haproxy",
-    "docker-registry",
-    "busybox-static",
-    "mmdebstrap",
-)
+PACKAGES = ("processes", "cluster-files", "networks", "images", "cluster")
 
 
 @contextmanager
@@ -66,7 +53,7 @@ def up(env: Mapping[str, str] = os.environ) -> Path:
     started, and only the first time.
     """
     record.require_root()
-    ensure_packages(PACKAGES)
+    ensure_packages(*PACKAGES)
     programs = ensure_binaries(env)
     images.ensure_base()
     with record.alone():

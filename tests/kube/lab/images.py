@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from tests.kube.lab.binaries import cache_home, hold
-from tests.kube.lab.packages import ensure_packages
+from tests.packages import ensure_packages
 
 OCI = "application/vnd.oci.image."
 MANIFEST = f"{OCI}manifest.v1+json"
@@ -86,7 +86,7 @@ def ensure_debian(kind: str, packages: Sequence[str]) -> Image:
     layer, about = folder / f"{kind}-{name}.tar.gz", folder / f"{kind}-{name}.json"
     with hold(folder / "base.lock"):
         if not about.exists() or not layer.exists():
-            ensure_packages(["mmdebstrap"])
+            ensure_packages("images")
             print(f"makes the image {kind}: about 20 s, once", flush=True)
             about.write_text(json.dumps({"diff_id": pack_layer(bootstrap(folder / f"{kind}.tar", packages), layer)}))
     config = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"], "Cmd": ["python3"]}
@@ -166,7 +166,7 @@ def pause_program(programs: Path) -> Path:
         return built
     made = cache_home() / "pause"
     if not made.exists():
-        ensure_packages(["gcc", "libc6-dev"])
+        ensure_packages("kubernetes-source")
         source = "#include <signal.h>\n#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
         compiler = ["gcc", "-Os", "-static", "-x", "c", "-o", str(made), "-"]
         subprocess.run(compiler, input=source, text=True, check=True)

@@ -17,9 +17,9 @@ from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.cluster import PACKAGES, down, running, up
 from tests.kube.lab.errors import LabError
 from tests.kube.lab.images import ensure_base
-from tests.kube.lab.packages import ensure_packages
 from tests.kube.lab.processes import PIDS
 from tests.kube.lab.settings import KUBECONFIG, RECORD, REGISTRY, STATE
+from tests.packages import ensure_packages
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
@@ -31,7 +31,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def before() -> Iterator[trace.Trace]:
     """What this machine looks like without the cluster; the caches are warm."""
-    ensure_packages(PACKAGES)
+    ensure_packages(*PACKAGES)
     ensure_binaries()
     ensure_base()
     down()
