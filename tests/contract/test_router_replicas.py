@@ -17,7 +17,8 @@ from seaway.install.pki import Pair, issue, make_ca
 from seaway.router.plane import XdsPlane
 from seaway.router.serving import REPORT_METHOD, REPORT_SERVICE
 from seaway.router.tls import ROUTER_NAME, SERVER_NAME, connect_tls
-from tests.contract.router_lab import Lab, free_port, make_app, make_instance
+from tests.contract.router_lab import Lab, make_app, make_instance
+from tests.ports import free_port
 
 ROUTER = """
 import asyncio, json, pathlib, sys

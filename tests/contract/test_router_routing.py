@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from seaway.model import InstanceState, Meta, Release, ReleaseSpec, Route, RouterPolicy
-from tests.contract.router_lab import Lab, free_port, make_app, make_instance
+from tests.contract.router_lab import Lab, make_app, make_instance
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

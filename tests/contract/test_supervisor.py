@@ -20,7 +20,7 @@ from seaway.supervisor import guard, processes, supervise
 from seaway.supervisor.guard import is_stopping, mark_stopping, start_guard
 from seaway.supervisor.locks import Held, acquire, find_holder
 from seaway.supervisor.running import PlatformError, check_startable
-from tests.e2e.harness import free_port
+from tests.ports import free_port
 
 PARTS = ("node", "control", "router-0")
 PART = """\

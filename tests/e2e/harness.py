@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 
 from tests.load.report import Kill
+from tests.ports import free_port
 
 SEAWAY = Path(sys.executable).parent / "seaway"
 
@@ -30,12 +30,6 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 30) -> 
             raise AssertionError(f"{what}: not within {timeout} s")
         time.sleep(0.05)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def kill_router(name: str, relay: int, envoy: psutil.Process, port: int) -> Kill:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import SEAWAY, Platform, free_port, wait_until
+from tests.e2e.harness import SEAWAY, Platform, wait_until
+from tests.ports import free_port
 
 PLAIN = Path(__file__).parent / "apps" / "plain"
 SHORT = "[processes.web.health]\nstart_timeout = 2\n[rollout]\nstart_timeout = 20\n"

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -25,6 +24,7 @@ import yaml
 from tests.kube.fixture import why_not
 from tests.kube.lab.binaries import ensure_binaries
 from tests.packages import ensure_packages
+from tests.ports import free_port
 
 USER = "seaway-tests"
 
@@ -40,12 +40,6 @@ def run_api_server(folder: Path) -> Iterator[ApiServer]:
         yield server
     finally:
         server.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ApiServer:

@@ -23,9 +23,10 @@ from seaway.kube.config import load_config
 from seaway.kube.installing import install_crds
 from seaway.router.tls import ROUTER_NAME, SERVER_NAME
 from seaway.store.kubernetes.store import KubernetesStore
-from tests.e2e.harness import SEAWAY, ask, free_port, kill_router, wait_until
+from tests.e2e.harness import SEAWAY, ask, kill_router, wait_until
 from tests.kube.fixture import Cluster
 from tests.load.report import Kill
+from tests.ports import free_port
 
 LEASE = "lease/seaway-control"
 

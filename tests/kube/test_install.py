@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.harness import SEAWAY, free_port, wait_until
+from tests.e2e.harness import SEAWAY, wait_until
 from tests.kube.build_images import push_build_images
 from tests.kube.fixture import Cluster
 from tests.load.mix import Mix
 from tests.load.process import LoadProcess
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 
