@@ -1,39 +1,53 @@
-"""`make test`: every tier, quickest first, stopping at the first broken one; says what was skipped and why."""
+"""`make test`, `make check` and `make soak`: every tier, and all that is to be told of it in one run.
+
+A broken tier hides none after it, lint and types aside. A failed test is run once more, alone, at the end of its tier:
+if it passes then, it is named as flaky in the last lines and breaks nothing; what both runs said lies in `.test-logs`.
+When all of `make test` is green, the tree that was tested is written to `.test-passed`.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the list of packages is the tests' own
+
+from tests.packages import main as provide_packages  # noqa: E402
+
 BIN = Path(sys.executable).parent
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-ra"]
+OUTPUTS, PASSED = ROOT / ".test-logs", ROOT / ".test-passed"
 WORDS = ("passed", "failed", "skipped", "error")
+MOST_AGAIN = 6  # failed tests of a tier that are run again: more are no accident
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-ra"]
 QUICK = [*PYTEST, "-p", "no:schemathesis"]  # its plugin takes a second to load, and only the contract tests need it
-
-
-INSTALLATION = "tests/kube/test_install.py"
-"""Builds Seaway's image and replaces all its parts under load: minutes of its own, so it has `make test-install`."""
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One step: lanes that run side by side (a core each, more or less), each a row of commands that must succeed.
+    """One step: lanes that run side by side, each a row of commands; `first` comes before all of them.
 
-    `first` comes before all of them.
+    `needed`: what comes after it is not worth running if it is broken.
     """
 
     name: str
     lanes: tuple[tuple[list[str], ...], ...]
     first: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    needed: bool = False
 
 
 UNIT = sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, "tests/unit").glob("test_*.py"))
@@ -44,12 +58,15 @@ STATIC = (
     [str(BIN / "ruff"), "format", "--check", "."],
 )
 PROPERTY = [*QUICK, "tests/property"]
-QUICKEST = tuple((command,) for command in ([*QUICK, *UNIT[::2]], [*QUICK, *UNIT[1::2]], PROPERTY, *STATIC))
+HALVES = ([*QUICK, *UNIT[::2]], [*QUICK, *UNIT[1::2]])
 """Units in two halves: as one they would take longer than all the rest."""
 
-CHECK = Tier("check", QUICKEST)
-"""What `make check` runs: a few schedules of the property tests (SEAWAY_SCHEDULES), and nothing that starts Envoy."""
+CHECK = Tier("check", tuple((command,) for command in (*HALVES, PROPERTY, *STATIC)))
+"""What `make check` runs: a few schedules of the property tests, and nothing that starts Envoy."""
+PACKAGES_OF_CHECK = ("processes",)
 
+INSTALLATION = "tests/kube/test_install.py"
+"""Builds Seaway's image and replaces all its parts under load: minutes of its own, so it has `make test-install`."""
 KUBE = sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, "tests/kube").glob("test_*.py"))
 ALONE = [f"tests/kube/test_{name}.py" for name in (
     "cluster_check", "engine_nodes", "platform", "nodes_die", "masters_die",
@@ -60,89 +77,190 @@ API_ONLY = [f"tests/kube/test_{name}.py" for name in (
 )]  # fmt: skip
 """Tests that need an API server of their own and no cluster."""
 ON_CLUSTER = [path for path in KUBE if path not in {*ALONE, *API_ONLY, INSTALLATION}]
-
-TIERS = (
-    Tier("lint, types, import contracts, unit, property", QUICKEST),
-    Tier("contract", (([*PYTEST, "tests/contract"],),)),
-    Tier("end to end", (([*PYTEST, "tests/e2e"],),)),
-    Tier(
-        "test cluster",  # alone, as it looks for what is left on this machine; skips, saying why, where it cannot be
-        (([*PYTEST, "tests/kube/lab"],),),
-        first=[sys.executable, "-m", "tests.kube.lab", "prepare"],
-    ),
-    Tier(
-        "kubernetes, property in depth",
-        # What runs on a cluster beside what needs a processor and none; that gives way, as the first has times to keep.
-        (([*PYTEST, *ON_CLUSTER, *ALONE],), (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY])),
-        env={"SEAWAY_SCHEDULES": "1500"},
-    ),
+LAB = Tier(
+    "test cluster",  # alone, as it looks for what is left on this machine; skips, saying why, where it cannot be
+    (([*PYTEST, "tests/kube/lab"],),),
+    first=[sys.executable, "-m", "tests.kube.lab", "prepare"],
 )
 
+TIERS = (
+    Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
+    Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
+    Tier("contract", (([*PYTEST, "tests/contract"],),)),
+    Tier("end to end", (([*PYTEST, "tests/e2e"],),)),
+    LAB,
+    # What runs on a cluster beside what needs a processor and none; that gives way, as the first has times to keep.
+    Tier("kubernetes", (([*PYTEST, *ON_CLUSTER, *ALONE],), (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY]))),
+)
 
-def run_tier(tier: Tier) -> tuple[bool, Counter[str]]:
-    """Run one tier, its output passed through; return whether all went well and the tests counted."""
-    if tier.first and not run(tier, tier.first, at_once=True)[0]:
-        return False, Counter()
-    several = len(tier.lanes) > 1
-    with ThreadPoolExecutor(1 + (os.cpu_count() or 1)) as pool:  # one more than cores, as tests wait at times
-        results = list(pool.map(lambda lane: run_lane(tier, lane, at_once=not several), tier.lanes))
-    return all(good for good, _ in results), sum((found for _, found in results), Counter[str]())
-
-
-def run_lane(tier: Tier, lane: tuple[list[str], ...], *, at_once: bool) -> tuple[bool, Counter[str]]:
-    """Run one command after another, to the first that fails."""
-    counts: Counter[str] = Counter()
-    for command in lane:
-        good, found = run(tier, command, at_once=at_once)
-        counts += found
-        if not good:
-            return False, counts
-    return True, counts
+SOAK = (Tier("property in depth", ((PROPERTY,),), env={"SEAWAY_SCHEDULES": "1500"}),)
 
 
-def run(tier: Tier, command: list[str], *, at_once: bool) -> tuple[bool, Counter[str]]:
-    """Run a command; its output comes at once, or all together when it is done."""
-    lines = [f"$ {' '.join(command).replace(str(ROOT) + '/', '')}\n"]
-    if at_once:
-        print(lines[0], end="", flush=True)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | tier.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
+@dataclass
+class Outcome:
+    """What commands came to: tests that failed, with where their output lies, and whether anything else is wrong."""
+
+    broken: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, Path] = field(default_factory=dict)
+    flaky: list[str] = field(default_factory=list)  # tests that passed when run again; a line each
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong; what is flaky is told, and breaks nothing."""
+        return not (self.broken or self.failed)
+
+    def add(self, other: Outcome) -> None:
+        """Take in what something else came to."""
+        self.broken = self.broken or other.broken
+        self.counts += other.counts
+        self.failed |= other.failed
+        self.flaky += other.flaky
+
+
+class Runner:
+    """Runs tiers; everything that is said lies in files below `outputs`, too."""
+
+    def __init__(self, outputs: Path = OUTPUTS, root: Path = ROOT) -> None:
+        self._outputs, self._root = outputs, root
+        self._numbers = itertools.count(1)
+        self._speaking = threading.Lock()
+        shutil.rmtree(outputs, ignore_errors=True)
+        outputs.mkdir()
+
+    def run_tier(self, tier: Tier) -> Outcome:
+        """Run what comes first, then the lanes side by side, then once more what failed."""
+        total = Outcome()
+        if tier.first:
+            total.add(self._run(tier, tier.first, at_once=True))
+            if not total.good:
+                return total
+        at_once = len(tier.lanes) == 1
+        with ThreadPoolExecutor(len(tier.lanes)) as pool:
+            for outcomes in pool.map(lambda lane: [self._run(tier, c, at_once=at_once) for c in lane], tier.lanes):
+                for outcome in outcomes:
+                    total.add(outcome)
+        if 0 < len(total.failed) <= MOST_AGAIN:
+            self._run_failed_again(tier, total)
+        return total
+
+    def _run_failed_again(self, tier: Tier, total: Outcome) -> None:
+        """Run each test that failed, alone; it is flaky if it passes now."""
+        print(f"== {tier.name}: what failed is run once more, alone", flush=True)
+        for test, first in list(total.failed.items()):
+            output = self._choose_output()
+            again = self._run(tier, [*PYTEST, test], at_once=True, output=output)
+            if again.good and again.counts["passed"]:
+                del total.failed[test]
+                total.counts["failed" if total.counts["failed"] else "error"] -= 1
+                total.counts["passed"] += 1
+                total.flaky.append(f"{test} (failed: {shorten(first)}, passed: {shorten(output)})")
+
+    def _choose_output(self) -> Path:
+        return self._outputs / f"{next(self._numbers):02d}.txt"
+
+    def _run(self, tier: Tier, command: list[str], *, at_once: bool, output: Path | None = None) -> Outcome:
+        """Run a command; its output comes at once, or all together when it is done."""
+        output = output or self._choose_output()
+        cache = output.with_suffix(".cache")
+        words = [*command, "-o", f"cache_dir={cache}"] if "pytest" in command else command
+        said = [f"$ {' '.join(command).replace(f'{ROOT}/', '')}\n"]
         if at_once:
-            print(line, end="", flush=True)
-    if not at_once:
-        print("".join(lines), end="", flush=True)
-    last = next((line for line in reversed(lines[1:]) if re.search(rf"\d+ ({'|'.join(WORDS)})", line)), "")
-    counts = Counter({word: int(number) for number, word in re.findall(rf"(\d+) ({'|'.join(WORDS)})", last)})
-    return process.wait() == 0, counts
+            print(said[0], end="", flush=True)
+        with (
+            output.open("w", buffering=1) as file,
+            subprocess.Popen(
+                words, cwd=self._root, env=os.environ | tier.env,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            ) as process,
+        ):  # fmt: skip
+            file.write(said[0])
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                file.write(line)
+                if at_once:
+                    print(line, end="", flush=True)
+        if not at_once:
+            with self._speaking:
+                print("".join(said), end="", flush=True)
+        code, failed = process.returncode, dict.fromkeys(read_failed(cache), output)
+        broken = code != 0 and not (code == 1 and failed)  # pytest's 1: tests failed, and nothing else is wrong
+        return Outcome(broken, count_tests(said), failed)
+
+
+def read_failed(cache: Path) -> list[str]:
+    """Return the tests that failed, as pytest keeps them for its --last-failed."""
+    file = cache / "v/cache/lastfailed"
+    return list(json.loads(file.read_text())) if file.exists() else []
+
+
+def count_tests(lines: list[str]) -> Counter[str]:
+    """Return what pytest's closing line counts."""
+    found = rf"(\d+) ({'|'.join(WORDS)})"
+    last = next((line for line in reversed(lines[1:]) if re.search(found, line)), "")
+    return Counter({word: int(number) for number, word in re.findall(found, last)})
+
+
+def shorten(path: Path) -> str:
+    """Return a path as it is seen from the checkout."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def run_tiers(tiers: Sequence[Tier], runner: Runner) -> Outcome:
+    """Run tiers one after another; a broken one hides only what is not worth running without it."""
+    total = Outcome()
+    for tier in tiers:
+        print(f"== {tier.name}", flush=True)
+        began = time.monotonic()
+        outcome = runner.run_tier(tier)
+        total.add(outcome)
+        word = "ok" if outcome.good else "BROKEN"
+        print(f"== {tier.name}: {word} in {time.monotonic() - began:.0f} s\n", flush=True)
+        if not outcome.good and tier.needed:
+            print("the tiers after it were not run")
+            break
+    return total
+
+
+def tell(total: Outcome, seconds: float, *, whole: bool) -> None:
+    """Print the last lines: what is flaky, what failed, how much there was."""
+    if whole and total.good and not total.counts["skipped"]:
+        print(f"nothing was skipped; {INSTALLATION} is `make test-install`")
+    for line in total.flaky:
+        print(f"flaky: {line}")
+    for test, output in total.failed.items():
+        print(f"failed: {test} ({shorten(output)})")
+    print(f"took {seconds:.0f} s")
+    failed = max(total.counts["failed"] + total.counts["error"], 0 if total.good else 1)
+    print(f"{total.counts['passed']} passed, {failed} failed, {total.counts['skipped']} skipped")
+
+
+def note_passed() -> None:
+    """Write down which tree passed, if it is one that is committed."""
+    ask = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    if ask(["git", "status", "--porcelain"]).stdout:
+        print("not noted in .test-passed, as what was tested is not committed: git status")
+        return
+    PASSED.write_text(ask(["git", "rev-parse", "HEAD^{tree}"]).stdout)
 
 
 def main() -> int:
-    """Run the tiers; the names given on the command line only, if any; `check` is `make check`."""
+    """Run all tiers, those with one of the words given in their name, or what `check` or `soak` stands for."""
     wanted = sys.argv[1:]
-    tiers = (CHECK,) if wanted == [CHECK.name] else TIERS
-    total: Counter[str] = Counter()
-    began = time.monotonic()
-    good = True
-    for tier in tiers:
-        if wanted and not any(word in tier.name for word in wanted):
-            continue
-        print(f"== {tier.name}", flush=True)
-        tier_began = time.monotonic()
-        good, counts = run_tier(tier)
-        total += counts
-        print(f"== {tier.name}: {'ok' if good else 'BROKEN'} in {time.monotonic() - tier_began:.0f} s\n", flush=True)
-        if not good:
-            break
-    if not total["skipped"] and tiers is TIERS:
-        print(f"nothing was skipped; {INSTALLATION} is `make test-install`")
-    print(f"took {time.monotonic() - began:.0f} s")
-    failed = total["failed"] + total["error"] + (0 if good or total["failed"] + total["error"] else 1)
-    print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped")
-    return 0 if good else 1
+    tiers: Sequence[Tier] = {"check": (CHECK,), "soak": SOAK}.get(" ".join(wanted), TIERS)
+    if tiers is TIERS:
+        tiers = [tier for tier in TIERS if not wanted or any(word in tier.name for word in wanted)]
+    if provide_packages(list(PACKAGES_OF_CHECK) if wanted == ["check"] else []):
+        return 1
+    whole, began = not wanted, time.monotonic()
+    if whole:
+        PASSED.unlink(missing_ok=True)
+    total = run_tiers(tiers, Runner())
+    tell(total, time.monotonic() - began, whole=whole)
+    if whole and total.good:
+        note_passed()
+    return 0 if total.good else 1
 
 
 if __name__ == "__main__":
