@@ -1,4 +1,4 @@
-.PHONY: test-install kube-up kube-down install demo check test lint types imports unit property format clean
+.PHONY: soak test-install kube-up kube-down install demo check test lint types imports unit property format clean
 PY = .venv/bin/python
 
 install:
@@ -31,6 +31,9 @@ format: install
 
 test: install
 	@$(PY) scripts/test.py
+
+soak: install
+	@$(PY) scripts/test.py soak
 
 test-install: install
 	@$(PY) -m pytest -q -ra tests/kube/test_install.py

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.depth import choose
 from tests.e2e.harness import Platform, wait_until
 from tests.load.mix import Mix
 from tests.load.process import LoadProcess
@@ -30,7 +31,7 @@ APPS = {
 KEEP = "\n[rollout]\nkeep = 600\n"
 """No rollout ends by itself before it is promoted, cancelled or followed by the next."""
 
-LEAST_SECONDS = 120
+LEAST_SECONDS = choose(30, 120)  # every step is taken once in any case
 
 
 class Team:
@@ -124,7 +125,7 @@ def team(platform: Platform) -> Iterator[Team]:
 
 
 @pytest.mark.timeout(600)
-def test_two_minutes_of_changes_and_kills_drop_nothing(platform: Platform, team: Team) -> None:
+def test_changes_and_kills_drop_nothing(platform: Platform, team: Team) -> None:
     """One-instance apps (keep-alive, idle-closing, WebSockets, 5 s requests), two routers; everything is counted."""
     team.prepare()
     kills: list[Kill] = []

@@ -37,9 +37,10 @@ from seaway.rollout.releases import (
     compose_release,
 )
 from seaway.store.base import AlreadyExists, Conflict, NotFound
+from tests.depth import choose
 from tests.property.world import Crash, CrashingStore, World
 
-SCHEDULES = int(os.environ.get("SEAWAY_SCHEDULES", "120"))
+SCHEDULES = int(os.environ.get("SEAWAY_SCHEDULES", choose("120", "3000")))
 STEPS = 60
 NAME = "shop"
 
