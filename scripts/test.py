@@ -34,11 +34,13 @@ WORDS = ("passed", "failed", "skipped", "error")
 MOST_AGAIN = 6  # failed tests of a tier that are run again: more are no accident
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-ra"]
 QUICK = [*PYTEST, "-p", "no:schemathesis"]  # its plugin takes a second to load, and only the contract tests need it
+BY_FILE = ["-n", "3", "--dist", "loadfile"]  # one more than cores, as tests wait at times
+BY_TEST = ["-n", "3", "--dist", "worksteal"]
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One step: lanes that run side by side, each a row of commands; `first` comes before all of them.
+    """One step: lanes that run side by side, each a row of commands, between what comes first and what comes last.
 
     `needed`: what comes after it is not worth running if it is broken.
     """
@@ -46,11 +48,17 @@ class Tier:
     name: str
     lanes: tuple[tuple[list[str], ...], ...]
     first: list[str] = field(default_factory=list)
+    last: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     needed: bool = False
 
 
-UNIT = sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, "tests/unit").glob("test_*.py"))
+def list_tests(folder: str) -> list[str]:
+    """Return the test files of a folder, in order."""
+    return sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, folder).glob("test_*.py"))
+
+
+UNIT = list_tests("tests/unit")
 STATIC = (
     [str(BIN / "mypy")],
     [str(BIN / "lint-imports")],
@@ -67,7 +75,9 @@ PACKAGES_OF_CHECK = ("processes",)
 
 INSTALLATION = "tests/kube/test_install.py"
 """Builds Seaway's image and replaces all its parts under load: minutes of its own, so it has `make test-install`."""
-KUBE = sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, "tests/kube").glob("test_*.py"))
+ZERO_DROP = "tests/e2e/test_zero_drop.py"
+E2E = [ZERO_DROP, *(path for path in list_tests("tests/e2e") if path != ZERO_DROP)]
+"""The longest begins first."""
 ALONE = [f"tests/kube/test_{name}.py" for name in (
     "cluster_check", "engine_nodes", "platform", "nodes_die", "masters_die",
 )]  # fmt: skip
@@ -76,24 +86,40 @@ API_ONLY = [f"tests/kube/test_{name}.py" for name in (
     "applying", "engine_writes", "install_objects", "kubeadm", "lease", "outages", "store_kubernetes", "store_more",
 )]  # fmt: skip
 """Tests that need an API server of their own and no cluster."""
-ON_CLUSTER = [path for path in KUBE if path not in {*ALONE, *API_ONLY, INSTALLATION}]
-LAB = Tier(
-    "test cluster",  # alone, as it looks for what is left on this machine; skips, saying why, where it cannot be
-    (([*PYTEST, "tests/kube/lab"],),),
-    first=[sys.executable, "-m", "tests.kube.lab", "prepare"],
-)
+ON_CLUSTER = [path for path in list_tests("tests/kube") if path not in {*ALONE, *API_ONLY, INSTALLATION}]
+KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
+"""Where no cluster can be, it says so and does nothing, and the tests are skipped."""
 
 TIERS = (
     Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
     Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
-    Tier("contract", (([*PYTEST, "tests/contract"],),)),
-    Tier("end to end", (([*PYTEST, "tests/e2e"],),)),
-    LAB,
-    # What runs on a cluster beside what needs a processor and none; that gives way, as the first has times to keep.
-    Tier("kubernetes", (([*PYTEST, *ON_CLUSTER, *ALONE],), (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY]))),
+    Tier("contract", (([*PYTEST, *BY_FILE, "tests/contract"],),)),
+    Tier("end to end", (([*PYTEST, *BY_TEST, *E2E],),)),
+    Tier(  # alone, as it looks for what is left on this machine
+        "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]
+    ),
+    Tier(  # what keeps times and counts requests beside what only needs a processor; that gives way
+        "kubernetes",
+        (([*PYTEST, *BY_FILE, *ON_CLUSTER], [*PYTEST, *ALONE]), (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY])),
+        first=[*KUBE_LAB, "begin"],
+        last=[*KUBE_LAB, "end"],
+        env={"SEAWAY_SCHEDULES": "300"},
+    ),
 )
 
-SOAK = (Tier("property in depth", ((PROPERTY,),), env={"SEAWAY_SCHEDULES": "1500"}),)
+LONG = {"SEAWAY_SOAK": "1"}
+SOAK = (
+    Tier("property in depth", ((PROPERTY,),), env=LONG),
+    Tier("end to end, long", (([*PYTEST, ZERO_DROP],),), env=LONG),
+    Tier("test cluster, long", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"], env=LONG),
+    Tier(
+        "kubernetes, long",
+        (([*PYTEST, *ALONE, INSTALLATION],),),
+        first=[*KUBE_LAB, "begin"],
+        last=[*KUBE_LAB, "end"],
+        env=LONG,
+    ),
+)
 
 
 @dataclass
@@ -142,6 +168,8 @@ class Runner:
                     total.add(outcome)
         if 0 < len(total.failed) <= MOST_AGAIN:
             self._run_failed_again(tier, total)
+        if tier.last:
+            total.add(self._run(tier, tier.last, at_once=True))
         return total
 
     def _run_failed_again(self, tier: Tier, total: Outcome) -> None:

@@ -1,15 +1,35 @@
-"""`make kube-up` and `make kube-down`: `python -m tests.kube.lab up | down | build | prepare`."""
+"""`make kube-up` and `make kube-down`: `python -m tests.kube.lab up | down | begin | end | build | prepare`."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.kube.fixture import why_not
+from tests.kube.fixture import ENVIRONMENT, given_cluster, why_not
 from tests.kube.lab.binaries import ensure_binaries
-from tests.kube.lab.cluster import describe, down, up
+from tests.kube.lab.cluster import describe, down, running, up
 from tests.kube.lab.errors import LabError
 from tests.kube.lab.images import ensure_base
+from tests.kube.lab.settings import STATE
 from tests.packages import PackagesError, ensure_packages
+
+
+OF_A_RUN = STATE / "of-a-test-run"
+
+
+def begin() -> None:
+    """Start the cluster for a run of tests, unless one is there or given, or there can be none."""
+    reason = why_not() or (given_cluster() and f"{ENVIRONMENT} names a cluster")
+    if reason:
+        print(reason)
+    elif not running():
+        up()
+        OF_A_RUN.touch()
+
+
+def end() -> None:
+    """Remove the cluster that `begin` started."""
+    if OF_A_RUN.exists():
+        down()
 
 
 def main(words: list[str]) -> int:
@@ -21,6 +41,8 @@ def main(words: list[str]) -> int:
                 print(describe())
             case ["down"]:
                 print("the test cluster is gone" if down() else "there is no test cluster")
+            case ["begin" | "end" as word]:  # what `make test` does: a cluster that was there before is left alone
+                begin() if word == "begin" else end()
             case ["build"]:
                 print(ensure_binaries())
             case ["prepare"]:  # what takes minutes the first time, so that tests side by side find it done
@@ -31,7 +53,7 @@ def main(words: list[str]) -> int:
                     ensure_binaries()
                     ensure_base()
             case _:
-                print("usage: python -m tests.kube.lab up | down | build | prepare", file=sys.stderr)
+                print("usage: python -m tests.kube.lab up | down | begin | end | build | prepare", file=sys.stderr)
                 return 2
     except (LabError, PackagesError) as error:
         print(f"\nkube: {error}", file=sys.stderr)
