@@ -12,7 +12,6 @@ from tests.kube.lab.images import ensure_base
 from tests.kube.lab.settings import STATE
 from tests.packages import PackagesError, ensure_packages
 
-
 OF_A_RUN = STATE / "of-a-test-run"
 
 
