@@ -21,6 +21,7 @@ from seaway.store.base import Unavailable
 from seaway.store.events import record_event
 from seaway.store.memory import MemoryStore
 from tests.contract.engine_kit import make_workload
+from tests.pace import Stopwatch
 
 FAST = NodePolicy(
     interval=0.2,
@@ -88,11 +89,11 @@ class Lab:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], object], seconds: float = 10) -> float:
-        begun = asyncio.get_running_loop().time()
+        begun = Stopwatch()
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.02)
-        return asyncio.get_running_loop().time() - begun
+        return begun.took()
 
     async def until_told(self, reasons: list[str]) -> None:
         """Wait for these events, and for no other a little longer."""
