@@ -56,10 +56,10 @@ def up(env: Mapping[str, str] = os.environ) -> Path:
     ensure_packages(*PACKAGES)
     programs = ensure_binaries(env)
     images.ensure_base()
+    if running(env):  # several may find that at the same time
+        print("  the test cluster runs already", flush=True)
+        return KUBECONFIG
     with record.alone():
-        if running(env):
-            print("  the test cluster runs already", flush=True)
-            return KUBECONFIG
         if record.clean():
             print("  removed an earlier test cluster", flush=True)
         began = time.monotonic()
