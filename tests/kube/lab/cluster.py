@@ -56,18 +56,24 @@ def up(env: Mapping[str, str] = os.environ) -> Path:
     ensure_packages(*PACKAGES)
     programs = ensure_binaries(env)
     images.ensure_base()
-    if running(env):  # several may find that at the same time
-        print("  the test cluster runs already", flush=True)
-        return KUBECONFIG
-    with record.alone():
-        if record.clean():
-            print("  removed an earlier test cluster", flush=True)
-        began = time.monotonic()
-        record.begin()
-        start_all(programs)
-        READY.write_text(fingerprint(programs))
-        print(f"  the cluster is ready after {time.monotonic() - began:.0f} s", flush=True)
+    if not running(env):  # several may find at the same time that it does
+        with record.alone():
+            if not running(env):
+                start_anew(programs)
+                return KUBECONFIG
+    print("  the test cluster runs already", flush=True)
     return KUBECONFIG
+
+
+def start_anew(programs: Path) -> None:
+    """Remove what an earlier cluster left, and start one."""
+    if record.clean():
+        print("  removed an earlier test cluster", flush=True)
+    began = time.monotonic()
+    record.begin()
+    start_all(programs)
+    READY.write_text(fingerprint(programs))
+    print(f"  the cluster is ready after {time.monotonic() - began:.0f} s", flush=True)
 
 
 def fingerprint(programs: Path) -> str:
