@@ -264,8 +264,9 @@ def test_the_process_marks_spans_and_reports_all(plain: tuple[subprocess.Popen[s
     assert [span.label for span in report.spans] == ["start", "second"]
     assert sum(span.stats.sent for span in report.spans) == report.total.sent
     first, second = report.spans
-    assert first.stats.sent >= 0.9 * report.rate * (second.start - first.start) - 1
-    assert second.stats.sent > 0
+    for span in (first, second):  # what was late, as the machine was busy, may have come with the next span or never
+        in_time = span.end - span.start - report.largest_lag
+        assert span.stats.sent >= 0.9 * report.rate * in_time - 1
     assert "second" in report.describe()
 
 
@@ -273,7 +274,7 @@ def test_the_process_ends_with_its_parent(plain: tuple[subprocess.Popen[str], st
     """Closing its standard input stops the generator: a dead parent leaves nothing behind."""
     command = [sys.executable, "-m", "tests.load", "--json", "--url", plain[1], "--rate", "20", "--mix", "get=1"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        out, _ = process.communicate("", timeout=10)
+        out, _ = process.communicate("", timeout=60)
     assert process.returncode == 0
     assert "report" in json.loads(out.splitlines()[-1])
 

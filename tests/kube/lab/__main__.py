@@ -8,7 +8,7 @@ from tests.kube.fixture import ENVIRONMENT, given_cluster, why_not
 from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.cluster import describe, down, running, up
 from tests.kube.lab.errors import LabError
-from tests.kube.lab.images import ensure_base
+from tests.kube.lab.images import ensure_base, ensure_builder
 from tests.kube.lab.settings import STATE
 from tests.packages import PackagesError, ensure_packages
 
@@ -51,6 +51,7 @@ def main(words: list[str]) -> int:
                     ensure_packages()
                     ensure_binaries()
                     ensure_base()
+                    ensure_builder()
             case _:
                 print("usage: python -m tests.kube.lab up | down | begin | end | build | prepare", file=sys.stderr)
                 return 2

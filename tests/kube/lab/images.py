@@ -79,6 +79,11 @@ def ensure_base() -> Image:
     return ensure_debian("base", BASE_PACKAGES)
 
 
+def ensure_builder() -> Image:
+    """Return a Debian 12 with buildah, which builds Dockerfiles in a cluster."""
+    return ensure_debian("buildah", BUILD_PACKAGES)
+
+
 def ensure_debian(kind: str, packages: Sequence[str]) -> Image:
     """Return a Debian 12 with these packages, made by mmdebstrap once and then taken from the cache."""
     name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
