@@ -10,6 +10,7 @@ from seaway.router.base import ResourceKey
 from seaway.router.catalog import Resource
 from seaway.router.draining import RouteCatalog
 from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER, SCOPE, translate_app, translate_host
+from seaway.router.following import HealthEvent
 from seaway.router.reports import Reporter
 from seaway.router.table import build_app_table, build_hosts
 from seaway.router.warming import WARM_LIMIT, Warming
@@ -132,4 +133,24 @@ async def test_route_waits_for_health_and_not_for_ever() -> None:
     poked.clear()
     async with asyncio.timeout(2 * WARM_LIMIT):
         await poked.wait()
+    assert client.take() == [(SCOPE, "shop.x")]
+
+
+async def test_instance_that_drains_is_no_healthy_one() -> None:
+    """Of two endpoints of a cluster the healthy one takes no requests any more: the route waits for the other."""
+    catalog, reporter = RouteCatalog(), Reporter()
+    warming = Warming(catalog, reporter, lambda: None)
+    session = Session(catalog, warming.hear, may_send=warming.allows)
+    warming.begin(session)
+    client = Client(session)
+    client.take()
+    client.answer()
+    catalog.listeners.add(session.invalidate)
+    publish(catalog, "shop", 1, drained=1)
+    reporter.set_endpoints("shop:v1", frozenset({"127.0.0.1:8001", "127.0.0.1:8002"}))
+    reporter.note(HealthEvent("shop:v1", "127.0.0.1:8001", healthy=True))
+    client.take()
+    client.answer()
+    assert client.take() == []
+    reporter.note(HealthEvent("shop:v1", "127.0.0.1:8002", healthy=True))
     assert client.take() == [(SCOPE, "shop.x")]

@@ -41,7 +41,10 @@ class RouteCatalog(Catalog):
         """Return whether a resource may be sent now; `session` is asked again after each of its client's answers."""
         resource = self.get(key)
         return (
-            resource is None or key[0] != ENDPOINTS or takes_requests(resource.body) or self._is_left(session, key[1])
+            resource is None
+            or key[0] != ENDPOINTS
+            or bool(find_takers(resource.body))
+            or self._is_left(session, key[1])
         )
 
     def _is_left(self, session: Session, cluster: str) -> bool:
@@ -53,14 +56,14 @@ class RouteCatalog(Catalog):
 
 
 @lru_cache(maxsize=1024)
-def takes_requests(body: bytes) -> bool:
-    """Return whether any endpoint in a serialised ClusterLoadAssignment takes new requests."""
+def find_takers(body: bytes) -> frozenset[str]:
+    """Return the addresses ("ip:port") in a serialised ClusterLoadAssignment that take new requests if healthy."""
     unknown, degraded = 0, 5
-    assignment = ClusterLoadAssignment.FromString(body)
-    return any(
-        endpoint.health_status in (unknown, degraded)
-        for group in assignment.endpoints
+    return frozenset(
+        f"{endpoint.endpoint.address.socket_address.address}:{endpoint.endpoint.address.socket_address.port_value}"
+        for group in ClusterLoadAssignment.FromString(body).endpoints
         for endpoint in group.lb_endpoints
+        if endpoint.health_status in (unknown, degraded)
     )
 
 

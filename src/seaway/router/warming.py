@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from seaway.router.base import ResourceKey
-from seaway.router.draining import RouteCatalog, find_clusters, takes_requests
+from seaway.router.draining import RouteCatalog, find_clusters, find_takers
 from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE
 from seaway.router.reports import Reporter
 from seaway.router.xds import Session
@@ -52,14 +52,14 @@ class Warming:
         self._poke()
 
     def _begin_waiting(self, cluster: str) -> None:
-        new = cluster not in self._reporter.healthy and cluster not in self._since
+        new = cluster not in self._since and not self._is_healthy(cluster)
         if new and self._has(CLUSTER, cluster) and self._has(ENDPOINTS, cluster):
             loop = asyncio.get_running_loop()
             self._since[cluster] = loop.time()
             loop.call_later(WARM_LIMIT, self._poke)
 
     def _hear_health(self, cluster: str) -> None:
-        if cluster in self._reporter.healthy:
+        if self._is_healthy(cluster):
             self._since.pop(cluster, None)
             self._poke()
 
@@ -76,11 +76,16 @@ class Warming:
         if not self._has(CLUSTER, cluster):
             return (CLUSTER, cluster) in self._session.ledger.rejected
         endpoints = self._catalog.get((ENDPOINTS, cluster))
-        if cluster in self._reporter.healthy or endpoints is None or not takes_requests(endpoints.body):
+        if endpoints is None or not find_takers(endpoints.body) or self._is_healthy(cluster):
             return True
         if not self._has(ENDPOINTS, cluster):
             return (ENDPOINTS, cluster) in self._session.ledger.rejected
         return asyncio.get_running_loop().time() >= self._since.get(cluster, -WARM_LIMIT) + WARM_LIMIT
+
+    def _is_healthy(self, cluster: str) -> bool:
+        """Return whether Envoy sees an endpoint healthy that takes requests; draining ones do not count."""
+        healthy, endpoints = self._reporter.healthy.get(cluster), self._catalog.get((ENDPOINTS, cluster))
+        return bool(healthy and endpoints and not healthy.isdisjoint(find_takers(endpoints.body)))
 
     def _has(self, kind: str, name: str) -> bool:
         """Return whether Envoy has acknowledged a cluster, of any version, or the present endpoints of one."""
