@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from seaway.home import Home, Settings
 from seaway.model import App, AppSpec, AppStatus, Drain, Instance, InstanceState, Meta, Release, Route, WorkloadKey
+from seaway.router.envoy import HEALTH_LOG
 from seaway.router.plane import XdsPlane, read_secret
 from seaway.router.process import BOOTSTRAP_FILE, find_envoys
 from seaway.router.table import build_app_table
@@ -67,9 +69,9 @@ class Backend:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app)
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -111,9 +113,9 @@ class Lab:
     async def start_plane(self) -> None:
         await self.plane.start(self.home.socket("xds"), read_secret(self.home.root))
 
-    async def start_backend(self, label: str) -> Backend:
+    async def start_backend(self, label: str, port: int = 0) -> Backend:
         backend = Backend(label)
-        await backend.start()
+        await backend.start(port)
         self.backends.append(backend)
         return backend
 
@@ -165,6 +167,16 @@ class Lab:
                 return response.status, response.headers["x-seaway-reason"]
             return response.status, (await response.json())["label"]
 
+    async def until_check_failed(self, name: str, cluster: str) -> None:
+        """Wait until a router's Envoy has found an endpoint of the cluster not to answer its first check."""
+        path = self.home.router(name) / HEALTH_LOG
+        async with asyncio.timeout(15):
+            while not any(
+                event["cluster_name"] == cluster and event.get("health_check_failure_event", {}).get("first_check")
+                for event in map(json.loads, path.read_text().rpartition("\n")[0].splitlines())
+            ):
+                await asyncio.sleep(0.01)  # a file: nobody is told
+
     def envoys(self, name: str) -> list[int]:
         return find_envoys(self.home.router(name) / BOOTSTRAP_FILE)
 
@@ -188,3 +200,36 @@ class Lab:
         await self.plane.stop()
         for backend in self.backends:
             await backend.stop()
+
+
+class Traffic:
+    """Asks again and again over several connections, as fast as answers come, and keeps every failure."""
+
+    def __init__(self, lab: Lab, connections: int = 4) -> None:
+        self._lab = lab
+        self._stop = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(connections)]
+        self.good = 0
+        self.bad: list[object] = []
+
+    async def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = await self._lab.get("shop.localhost")
+            except aiohttp.ClientError as error:
+                self.bad.append(error)
+                continue
+            if answer[0] == 200:
+                self.good += 1
+            else:
+                self.bad.append(answer)
+            await asyncio.sleep(0.005)
+
+    @property
+    def asked(self) -> int:
+        """How many answers there were, of any kind."""
+        return self.good + len(self.bad)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)

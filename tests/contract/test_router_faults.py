@@ -16,7 +16,7 @@ from seaway.model import InstanceState
 from seaway.rollout.instances import COUNT_MARGIN
 from seaway.router.envoy import CLUSTER, SCOPE
 from seaway.router.plane import XdsPlane
-from tests.contract.router_lab import Backend, Lab, make_app, make_instance
+from tests.contract.router_lab import Backend, Lab, Traffic, make_app, make_instance
 from tests.pace import Stopwatch
 from tests.ports import free_port
 
@@ -40,34 +40,6 @@ async def start(lab: Lab, *names: str) -> Backend:
     await lab.until_acked("shop")
     await lab.until_healthy("shop:v1")
     return lab.backends[0]
-
-
-class Traffic:
-    """Asks again and again over several connections, as fast as answers come, and keeps every failure."""
-
-    def __init__(self, lab: Lab, connections: int = 4) -> None:
-        self._lab = lab
-        self._stop = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._ask()) for _ in range(connections)]
-        self.good = 0
-        self.bad: list[object] = []
-
-    async def _ask(self) -> None:
-        while not self._stop.is_set():
-            try:
-                answer = await self._lab.get("shop.localhost")
-            except aiohttp.ClientError as error:
-                self.bad.append(error)
-                continue
-            if answer[0] == 200:
-                self.good += 1
-            else:
-                self.bad.append(answer)
-            await asyncio.sleep(0.005)
-
-    async def stop(self) -> None:
-        self._stop.set()
-        await asyncio.gather(*self._tasks)
 
 
 def list_pids(lab: Lab) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from seaway.router.base import ResourceKey
-from seaway.router.xds import Resource
+from seaway.router.catalog import Resource
 
 log = structlog.get_logger("seaway.router")
 

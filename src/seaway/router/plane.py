@@ -18,12 +18,14 @@ import grpc
 import structlog
 
 from seaway.router.base import RequestTotals, ResourceKey, RouterView
+from seaway.router.catalog import Resource
+from seaway.router.draining import RouteCatalog
 from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, find_blind_time, translate_app, translate_host
 from seaway.router.links import ROUTER_HEADER
 from seaway.router.serving import GRPC_OPTIONS, Context, SessionStream, ads_handler, report_handler
 from seaway.router.table import AppTable, build_hosts
 from seaway.router.tls import is_router, make_server_credentials
-from seaway.router.xds import Catalog, Resource, Session
+from seaway.router.xds import Session
 
 log = structlog.get_logger("seaway.router")
 
@@ -88,7 +90,7 @@ class XdsPlane:
     """
 
     def __init__(self) -> None:
-        self._catalog = Catalog(is_open=False, holds=self._holds)
+        self._catalog = RouteCatalog(is_open=False, holds=self._holds)
         self._held: set[str] = set()  # apps that are there, but could not be published yet
         self._gone: set[ResourceKey] = set()  # hosts taken back while something is held: these are to go
         self._owned: dict[str, dict[ResourceKey, str]] = {}  # owner -> its keys and their versions
@@ -294,7 +296,8 @@ class XdsPlane:
         """Send resources; what becomes of them comes with the router's reports, wherever it gets them from."""
         name = await self._authenticate(context)
         log.info("router takes its routes here", router=name)
-        await SessionStream(Session(self._catalog), self._catalog).run(requests, context)
+        session = Session(self._catalog, may_send=self._catalog.allows)
+        await SessionStream(session, self._catalog).run(requests, context)
 
     async def _serve_reports(self, requests: AsyncIterator[Any], context: Context) -> None:
         name = await self._authenticate(context)

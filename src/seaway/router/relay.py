@@ -21,7 +21,9 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsResponse
 
 from seaway.router.base import ResourceKey
+from seaway.router.catalog import Resource
 from seaway.router.disk import LastGood
+from seaway.router.draining import RouteCatalog
 from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER
 from seaway.router.links import Connector, ControlLinks, StreamEnded
 from seaway.router.reports import Reporter
@@ -35,7 +37,7 @@ from seaway.router.serving import (
     lrs_handler,
 )
 from seaway.router.warming import Warming
-from seaway.router.xds import Catalog, Resource, Session
+from seaway.router.xds import Session
 
 log = structlog.get_logger("seaway.router")
 
@@ -59,14 +61,14 @@ class Relay:
         self._name = name
         self._disk = last_good
         self._reporter = reporter
-        self._catalog = Catalog()
+        self._catalog = RouteCatalog()
         self._catalog.apply(last_good.load())
         self._last_good: dict[ResourceKey, Resource | None] = {}  # of what is on trial
         self._refused: dict[ResourceKey, tuple[str, str]] = {}  # version and message of what Envoy rejected
         self._stream: SessionStream | None = None
         self._answered = asyncio.Event()
         self._server: grpc.aio.Server | None = None
-        self._warming = Warming(reporter, self._poke)
+        self._warming = Warming(self._catalog, reporter, self._poke)
         self._missing = set(() if self._catalog.of_type(CLUSTER) else MAKE_ORDER)  # types nobody has told of yet
         self._complete = False
         for cluster in self._catalog.of_type(ENDPOINTS):
@@ -97,6 +99,7 @@ class Relay:
 
     async def _serve_envoy(self, requests: AsyncIterator[Any], context: Context) -> None:
         session = Session(self._catalog, self._hear_envoy, may_send=self._warming.allows)
+        self._warming.begin(session)
         stream = self._stream = SessionStream(session, self._catalog)
         log.info("Envoy connected")
         try:
@@ -109,9 +112,7 @@ class Relay:
     def _hear_envoy(self, keys: Collection[ResourceKey]) -> None:
         self._answered.set()
         self._answered = asyncio.Event()
-        for kind, name in keys:
-            if kind == CLUSTER:  # Envoy answers when the cluster is warm
-                self._warming.finish(name)
+        self._warming.hear(keys)
         if self._stream and self._stream.session.settled:
             self._set_settled(True)
 
@@ -209,8 +210,6 @@ class Relay:
     def _apply(self, puts: Mapping[ResourceKey, Resource], removals: Iterable[ResourceKey]) -> None:
         removals = tuple(removals)
         self._disk.apply(puts, removals)
-        for key, resource in puts.items():
-            self._warming.note(key, resource.body, is_new=self._catalog.get(key) is None)
         self._catalog.apply(puts, removals)
         for key in (*puts, *removals):
             if key[0] == ENDPOINTS:

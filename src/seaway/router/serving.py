@@ -10,7 +10,8 @@ import grpc
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 
 from seaway.router.base import ResourceKey
-from seaway.router.xds import Catalog, Session, parse_request
+from seaway.router.catalog import Catalog
+from seaway.router.xds import Session, parse_request
 
 ADS_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 ADS_METHOD = "DeltaAggregatedResources"

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from envoy.service.discovery.v3.discovery_pb2 import Resource as ResourceMessage
 
 from seaway.router.base import ResourceKey
-from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER, version_of
+from seaway.router.catalog import Catalog, Resource
+from seaway.router.envoy import CLUSTER, ENDPOINTS, MAKE_ORDER
 
 BATCH = 500
 """Resources in one response, except in the first of a type, which has to be complete."""
@@ -31,83 +31,6 @@ UNDER_WAY = 16
 WILDCARD = "*"
 REFRESHED_WITH: Mapping[str, str] = {CLUSTER: ENDPOINTS}
 """A type sent anew needs the resource of the same name of the other type again (Envoy warms a changed cluster)."""
-
-_RESOURCES_TAG = b"\x12"  # field 2, length-delimited, of DeltaDiscoveryResponse
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """One version of a resource. `wire` is its entry of a response, packed once for all clients."""
-
-    version: str
-    body: bytes
-    wire: bytes
-
-    @classmethod
-    def pack(cls, key: ResourceKey, body: bytes, version: str | None = None) -> Resource:
-        """Pack a serialised message; its version is its hash unless given."""
-        version = version or version_of(body)
-        message = ResourceMessage(name=key[1], version=version, resource={"type_url": key[0], "value": body})
-        packed: bytes = message.SerializeToString()
-        return cls(version, body, _RESOURCES_TAG + _varint(len(packed)) + packed)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-class Catalog:
-    """The resources there are now; tells its listeners which keys changed. Serves nobody until it is open.
-
-    `holds` says which resources that are not here are not known to be gone: clients keep those they have.
-    """
-
-    def __init__(self, is_open: bool = True, holds: Callable[[ResourceKey], bool] = lambda _: False) -> None:
-        self.is_open = is_open
-        self.holds = holds
-        self.listeners: set[Callable[[Collection[ResourceKey]], None]] = set()
-        self._resources: dict[str, dict[str, Resource]] = {}
-
-    def get(self, key: ResourceKey) -> Resource | None:
-        """Return the resource, or None."""
-        return self._resources.get(key[0], {}).get(key[1])
-
-    def of_type(self, type_url: str) -> Mapping[str, Resource]:
-        """Return all resources of a type by name."""
-        return self._resources.get(type_url, {})
-
-    def apply(self, puts: Mapping[ResourceKey, Resource], removals: Iterable[ResourceKey] = ()) -> None:
-        """Put and remove resources in one step."""
-        changed = []
-        for key, resource in puts.items():
-            known = self._resources.setdefault(key[0], {})
-            if key[1] not in known or known[key[1]].version != resource.version:
-                known[key[1]] = resource
-                changed.append(key)
-        for key in removals:
-            if self._resources.get(key[0], {}).pop(key[1], None) is not None:
-                changed.append(key)  # noqa: PERF401  # the condition removes it
-        if changed:
-            self._notify(changed)
-
-    def open(self) -> None:
-        """Begin to serve: from now on what is not here is gone."""
-        if not self.is_open:
-            self.is_open = True
-            self._notify(())
-
-    def poke(self) -> None:
-        """Have every client looked at again: what is held has changed."""
-        self._notify(())
-
-    def _notify(self, keys: Collection[ResourceKey]) -> None:
-        for listener in tuple(self.listeners):
-            listener(keys)
 
 
 @dataclass
@@ -133,6 +56,7 @@ class _TypeState:
     asked: set[str] = field(default_factory=set)  # to answer even if there is nothing to tell
     parts: deque[tuple[str, ...]] = field(default_factory=deque)  # halves of rejected batches
     held: set[str] = field(default_factory=set)  # what the client has, and nobody knows whether it is to stay
+    inherited: set[str] = field(default_factory=set)  # names known at first, in versions that are not there now
     greeted: bool = False  # the first response is out
     under_way: dict[str, _Sent] = field(default_factory=dict)  # responses without an answer, by nonce
 
@@ -152,7 +76,7 @@ class Session:
         catalog: Catalog,
         changed: Callable[[Collection[ResourceKey]], None] = lambda _: None,
         make_order: Sequence[str] = MAKE_ORDER,
-        may_send: Callable[[ResourceKey], bool] = lambda _: True,
+        may_send: Callable[[Session, ResourceKey], bool] = lambda _, __: True,
     ) -> None:
         """`changed` hears of keys whose ledger entry changed; `may_send` can hold puts back for a while
         (not from a client that has nothing yet)."""
@@ -179,6 +103,24 @@ class Session:
         """Whether the client is subscribed to this resource."""
         state = self._types.get(key[0])
         return state is not None and state.wants(key[1])
+
+    def has_met(self, type_url: str) -> bool:
+        """Whether the client has said what it has of this type."""
+        return type_url in self._types
+
+    def find_inherited(self, type_url: str) -> Collection[str]:
+        """Return what of a type the client came with in other versions, of which nothing is known, and still has."""
+        state = self._types.get(type_url)
+        return state.inherited if state else ()
+
+    def is_behind(self, key: ResourceKey) -> bool:
+        """Whether the client has, or may have, another version of a resource than there is now."""
+        state = self._types.get(key[0])
+        if state and any(key[1] in sent.puts or key[1] in sent.removals for sent in state.under_way.values()):
+            return True
+        now, acked = self._catalog.get(key), self.ledger.acked.get(key)
+        version = now.version if now else None
+        return acked not in (None, version) and self.ledger.rejected.get(key, (None,))[0] != version
 
     def invalidate(self, keys: Iterable[ResourceKey]) -> None:
         """Look at these again: they changed in the catalog."""
@@ -212,6 +154,8 @@ class Session:
             if self.ledger.acked.get(key) != version:
                 self.ledger.acked[key] = version
                 acked.append(key)
+            if (now := self._catalog.get(key)) is None or now.version != version:
+                state.inherited.add(name)
         present = self._catalog.of_type(request.type_url) if state.wildcard else ()
         state.dirty = dict.fromkeys((*present, *state.known, *state.names))
         if acked:
@@ -247,6 +191,7 @@ class Session:
         names = (*sent.puts, *sent.removals)
         keys = [(request.type_url, name) for name in names]
         if not request.HasField("error_detail"):
+            state.inherited.difference_update(names)
             for name, version in sent.puts.items():
                 self.ledger.acked[request.type_url, name] = version
                 self.ledger.rejected.pop((request.type_url, name), None)
@@ -314,7 +259,7 @@ class Session:
             if len(puts) >= limit:
                 break
             new, absent = self._sort(type_url, state, (name,))
-            if new and not fresh and not self._may_send((type_url, name)):
+            if new and not fresh and not self._may_send(self, (type_url, name)):
                 continue
             if absent and type_url != self._order[-1] and name not in state.asked:
                 continue  # removed later, in the opposite order
@@ -328,7 +273,11 @@ class Session:
     def _has_unsent_puts(self, type_url: str) -> bool:
         state = self._types.get(type_url)
         return state is not None and (
-            bool(state.parts) or any(self._sort(type_url, state, (name,))[0] for name in state.dirty)
+            bool(state.parts)
+            or any(
+                self._sort(type_url, state, (name,))[0] and self._may_send(self, (type_url, name))
+                for name in state.dirty
+            )
         )
 
     def _break(self, type_url: str, state: _TypeState) -> bytes | None:
