@@ -19,7 +19,8 @@ from seaway.router.disk import LastGood
 from seaway.router.envoy import CLUSTER, SCOPE, translate_app
 from seaway.router.running import RESOURCES_FILE
 from seaway.router.table import build_app_table
-from tests.contract.router_lab import Lab, Traffic, free_port, make_app, make_instance
+from tests.contract.router_lab import Lab, Traffic, make_app, make_instance
+from tests.ports import free_port
 
 SHOP = (SCOPE, "shop.localhost")
 
