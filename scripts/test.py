@@ -77,6 +77,9 @@ PACKAGES_OF_CHECK = ("processes",)
 
 INSTALLATION = "tests/kube/test_install.py"
 """Builds Seaway's image and replaces all its parts under load: minutes of its own, so it has `make test-install`."""
+SCHEMATHESIS = "tests/contract/test_api_schemathesis.py"
+"""Its tests share one name, of which pytest-xdist would run one."""
+CONTRACT = [path for path in list_tests("tests/contract") if path != SCHEMATHESIS]
 ZERO_DROP = "tests/e2e/test_zero_drop.py"
 E2E = [ZERO_DROP, *(path for path in list_tests("tests/e2e") if path != ZERO_DROP)]
 """The longest begins first."""
@@ -95,7 +98,7 @@ KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 TIERS = (
     Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
     Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
-    Tier("contract", (([*PYTEST, *BY_FILE, "tests/contract"],),)),
+    Tier("contract", (([*PYTEST, *BY_FILE, *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
     Tier("end to end", (([*PYTEST, *BY_TEST, *E2E],),)),
     Tier(  # alone, as it looks for what is left on this machine
         "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def is_listened_to(path: Path) -> bool:
 def logs_below_tmp_path(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Have the logs of every home and server in a temporary folder of pytest's shown when a test fails."""
     LOGS.folders[tmp_path_factory.getbasetemp()] = LINES
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Lose no test: of several with the same name (schemathesis makes such), pytest-xdist runs one and says nothing."""
+    same = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if same and hasattr(config, "workerinput"):
+        raise pytest.UsageError(f"several tests have this name, so they can't be spread over workers: {same}")
 
 
 def pytest_runtest_logstart() -> None:
