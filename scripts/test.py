@@ -34,10 +34,13 @@ BIN = Path(sys.executable).parent
 OUTPUTS, PASSED = ROOT / ".test-logs", ROOT / ".test-passed"
 WORDS = ("passed", "failed", "skipped", "error")
 MOST_AGAIN = 6  # failed tests of a tier that are run again: more are no accident
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-ra"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-ra", "--durations=5", "--durations-min=20"]
 QUICK = [*PYTEST, "-p", "no:schemathesis"]  # its plugin takes a second to load, and only the contract tests need it
-BY_FILE = ["-n", "3", "--dist", "loadfile"]  # one more than cores, as tests wait at times
-BY_TEST = ["-n", "3", "--dist", "worksteal"]
+
+
+def spread(by: str, workers: int) -> list[str]:
+    """Return pytest's options to run files ("loadfile") or single tests ("worksteal") side by side."""
+    return ["--dist", by, "-n", str(workers)]
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,17 @@ KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 TIERS = (
     Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
     Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
-    Tier("contract", (([*PYTEST, *BY_FILE, *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
-    Tier("end to end", (([*PYTEST, *BY_TEST, *E2E],),)),
+    Tier("contract", (([*PYTEST, *spread("loadfile", 3), *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
+    Tier("end to end", (([*PYTEST, *spread("worksteal", 3), *E2E],),)),
     Tier(  # alone, as it looks for what is left on this machine
         "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]
     ),
     Tier(  # what keeps times and counts requests beside what only needs a processor; that gives way
         "kubernetes",
-        (([*PYTEST, *BY_FILE, *ON_CLUSTER], [*PYTEST, *ALONE]), (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY])),
+        (
+            ([*PYTEST, *spread("loadfile", 2), *ON_CLUSTER], [*PYTEST, *ALONE]),
+            (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY]),
+        ),
         first=[*KUBE_LAB, "begin"],
         last=[*KUBE_LAB, "end"],
         env={"SEAWAY_SCHEDULES": "300"},

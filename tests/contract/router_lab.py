@@ -126,7 +126,7 @@ class Lab:
     def set_app(self, app: App, *instances: Instance) -> None:
         self.plane.set_app(build_app_table(app, self.releases.get(app.name, {}), instances, "localhost"))
 
-    async def until(self, condition: Callable[[], object], seconds: float = 15) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
         """Wait until a condition of the plane's views holds; looked at whenever they change."""
         changes = self.plane.watch()
         try:

@@ -132,7 +132,7 @@ async def test_a_lost_node_is_held_told_and_laid_over_what_is_observed(lab: Lab)
     await asyncio.sleep(0)
     lab.down.add("n2")
     await lab.until(lambda: lab.state("n2") is NodeState.SUSPECT)
-    assert await asyncio.wait_for(heard, 1) == "shop"
+    assert await asyncio.wait_for(heard, 10) == "shop"
     seen = next(i for i in (await observer.observe()).instances if i.node == "n2")
     assert (seen.state, seen.serving, seen.node_state) == (InstanceState.RUNNING, True, NodeState.SUSPECT)
     await lab.until(lambda: lab.state("n2") is NodeState.LOST)
