@@ -148,6 +148,12 @@ class Lab:
 
         await self.until(acked)
 
+    async def until_gone(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Wait until something is gone at a router that belongs to no app any more: the plane tells nobody, so look."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.02)
+
     async def until_healthy(self, cluster: str, count: int = 1) -> None:
         await self.until(lambda: all(len(view.healthy.get(cluster, ())) == count for view in self.plane.views()))
 

@@ -262,11 +262,11 @@ async def test_apps_that_are_held_keep_their_routes_after_a_restart_of_the_contr
     assert await lab.get("cafe.localhost") == (200, "blue")
     assert await lab.get("shop.localhost") == (200, "blue")
     lab.plane.remove_app("kiosk")
-    await lab.until(lambda: (SCOPE, "kiosk.localhost") not in lab.plane.views()[0].acked)
+    await lab.until_gone(lambda: (SCOPE, "kiosk.localhost") not in lab.plane.views()[0].acked)
     assert (await lab.get("kiosk.localhost"))[0] == 404
     assert (SCOPE, "shop.localhost") in lab.plane.views()[0].acked
     lab.set_app(make_app("shop", {2: 100}), make_instance("shop", 2, green.port))
     await lab.until_acked("shop")
     await lab.until_healthy("shop:v2")
-    await lab.until(lambda: (CLUSTER, "shop:v1") not in lab.plane.views()[0].acked)
+    await lab.until_gone(lambda: (CLUSTER, "shop:v1") not in lab.plane.views()[0].acked)
     assert await lab.get("shop.localhost") == (200, "green")

@@ -148,7 +148,7 @@ async def test_failing_instance_is_told_apart(lab: Lab) -> None:
         await lab.until_healthy("slam:v1")
         assert await lab.get("slam.localhost", method="POST", data=b"x") == (502, "instance-failed")
     lab.plane.remove_app("slam")
-    await lab.until(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
+    await lab.until_gone(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
     assert await lab.get("slam.localhost") == (404, "no-such-app")
 
 
@@ -173,7 +173,7 @@ async def test_only_what_changes_nothing_is_tried_again(lab: Lab) -> None:
     for server in servers:
         server.close()
     lab.plane.remove_app("slam")
-    await lab.until(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
+    await lab.until_gone(lambda: not any("slam" in key[1] for key in lab.plane.views()[0].acked))
 
 
 async def test_access_log_is_json_with_ecs_names(lab: Lab) -> None:
