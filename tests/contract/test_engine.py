@@ -88,10 +88,11 @@ async def test_scale_up_and_retire(kit: EngineKit) -> None:
 
 
 async def test_replace(kit: EngineKit) -> None:
-    """Retiring one at an unchanged count starts another in its place."""
+    """Retiring one at an unchanged count starts another in its place; the old one counts no more from then on."""
     await kit.engine.apply(kit.workload("serve", count=1))
     (old,) = await await_ready(kit, 1)
     await kit.engine.apply(kit.workload("serve", count=1, retire=(old.id,)))
+    assert old.id not in {i.id for i in await list_living(kit)}
     (new,) = await await_ready(kit, 1)
     assert new.id != old.id
 

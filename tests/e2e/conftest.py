@@ -1,15 +1,17 @@
-"""The platform fixture: up before the test, down and gone after it; what it looked like is shown if the test fails."""
+"""Platforms for tests: up before them, down and gone after them; what one looked like is shown if a test fails."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.harness import Platform
 from tests.told import LOGS
 
+PLAIN = Path(__file__).parent / "apps" / "plain"
 FAILED = pytest.StashKey[bool]()
 
 
@@ -24,21 +26,50 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture
-def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    platform = Platform(routers=2)
+@contextmanager
+def start(routers: int) -> Iterator[Platform]:
+    """Yield a platform that runs, its logs shown at failures; nothing of it is left afterwards."""
+    platform = Platform(routers)
     try:
         with LOGS.shown(platform.home):
             platform.up()
             yield platform
     finally:
-        try:
-            if request.node.stash.get(FAILED, False):
-                platform.describe()
-        finally:
-            platform.run("down", check=False)
-        left = platform.processes()
-        for process in left:
-            process.kill()
-        shutil.rmtree(platform.home)
-    assert not left, f"left behind: {left}"
+        platform.close()
+
+
+@contextmanager
+def described(platform: Platform, request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """Have a user's first look at it printed if the test fails."""
+    yield platform
+    if request.node.stash.get(FAILED, False):
+        platform.describe()
+
+
+@pytest.fixture
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """A platform of the test's own, to be killed and stopped."""
+    with start(routers=2) as platform, described(platform, request):
+        yield platform
+
+
+@pytest.fixture(scope="session")
+def shared_by_all() -> Iterator[Platform]:
+    """The platform behind `shared`."""
+    with start(routers=1) as platform:
+        yield platform
+
+
+@pytest.fixture
+def shared(shared_by_all: Platform, request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """One platform for all tests that leave it as well as they found it; each has apps of its own."""
+    with described(shared_by_all, request):
+        yield shared_by_all
+
+
+@pytest.fixture(scope="session")
+def shop(shared_by_all: Platform) -> str:
+    """An app on the shared platform that serves, before and after each test."""
+    shared_by_all.run("apps", "create", "shop")
+    shared_by_all.run("deploy", str(PLAIN), "-a", "shop")
+    return "shop"

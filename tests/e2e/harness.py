@@ -1,10 +1,11 @@
-"""A platform of its own per test, driven by the real command as a user drives it."""
+"""A platform, driven by its commands as a user drives it."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from tests.command_line import COMMANDS
 from tests.load.report import Kill
 from tests.ports import free_port
 
@@ -65,29 +67,37 @@ def ask(port: int, host: str, path: str = "/") -> tuple[int, str]:
 
 
 class Platform:
-    """One platform of its own, driven by the real command."""
+    """One platform with a home and ports of its own."""
 
     def __init__(self, routers: int) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sw-", dir="/tmp"))
         self.http_port, self.api_port, self.routers = free_port(), free_port(), routers
 
     def run(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [SEAWAY, *args],
-            env=os.environ | {"SEAWAY_HOME": str(self.home)},
-            cwd=self.home,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
+        done = COMMANDS.run(args, env=os.environ | self.env, cwd=self.home, stdin=stdin)
         assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    @property
+    def env(self) -> dict[str, str]:
+        """What a command needs to speak to it."""
+        return {"SEAWAY_HOME": str(self.home)}
+
     def up(self) -> None:
+        """Start it, by the installed program: the parts are its children's children."""
         ports = ("--http-port", str(self.http_port), "--api-port", str(self.api_port))
-        self.run("up", "-d", *ports, "--routers", str(self.routers))
+        words = [str(SEAWAY), "up", "-d", *ports, "--routers", str(self.routers)]
+        done = subprocess.run(words, env=os.environ | self.env, cwd=self.home, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        """Stop it and remove its home; nothing may be left."""
+        self.run("down", check=False)
+        left = self.processes()
+        for process in left:
+            process.kill()
+        shutil.rmtree(self.home)
+        assert not left, f"left behind: {left}"
 
     def read(self, *args: str) -> Any:
         return json.loads(self.run(*args, "-o", "json").stdout)

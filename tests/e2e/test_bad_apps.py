@@ -37,49 +37,49 @@ BAD = {
 
 
 @pytest.mark.timeout(300)
-def test_bad_apps_fail_with_their_cause_and_the_old_release_serves_on(platform: Platform) -> None:
-    source = platform.home / "source"
+def test_bad_apps_fail_with_their_cause_and_the_old_release_serves_on(shared: Platform) -> None:
+    source = shared.home / "sources-of-the-test" / "spoilt"
     shutil.copytree(PLAIN, source)
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(source), "-a", "shop")
+    shared.run("apps", "create", "spoilt")
+    shared.run("deploy", str(source), "-a", "spoilt")
     for name, (files, word) in BAD.items():
-        folder = platform.home / name.replace(" ", "-")
+        folder = shared.home / name.replace(" ", "-")
         folder.mkdir()
         for file, text in files.items():
             (folder / file).write_text(text)
-        done = platform.run("deploy", str(folder), "-a", "shop", check=False)
+        done = shared.run("deploy", str(folder), "-a", "spoilt", check=False)
         said = done.stdout + done.stderr
         assert done.returncode == 1, f"{name}: {done.returncode}\n{said}"
         assert word in said, f"{name}: {said}"
-        assert platform.get("shop.localhost")[0] == 200, name
-    assert platform.run("deploy", str(source), "-a", "nobody", check=False).returncode == 3
+        assert shared.get("spoilt.localhost")[0] == 200, name
+    assert shared.run("deploy", str(source), "-a", "nobody", check=False).returncode == 3
 
 
 @pytest.mark.timeout(300)
-def test_an_app_that_ignores_sigterm_is_killed_after_its_grace(platform: Platform) -> None:
+def test_an_app_that_ignores_sigterm_is_killed_after_its_grace(shared: Platform) -> None:
     """The update succeeds, the old instance is gone when its grace is over, and the reason says so."""
-    source = platform.home / "source"
+    source = shared.home / "sources-of-the-test" / "stubborn"
     shutil.copytree(PLAIN, source)
     (source / "Procfile").write_text("web: exec python3 app.py --ignore-sigterm\n")
     (source / "seaway.toml").write_text('[processes.web]\nstop_grace = "1s"\n[rollout]\nkeep = "0s"\n')
-    platform.run("apps", "create", "stubborn")
-    platform.run("deploy", str(source), "-a", "stubborn")
-    old = platform.read("ps", "-a", "stubborn")[0]["id"]
-    platform.run("ps", "restart", "-a", "stubborn")
+    shared.run("apps", "create", "stubborn")
+    shared.run("deploy", str(source), "-a", "stubborn")
+    old = shared.read("ps", "-a", "stubborn")[0]["id"]
+    shared.run("ps", "restart", "-a", "stubborn")
 
     def ended() -> str:
-        found = [i for i in platform.read("ps", "-a", "stubborn") if i["id"] == old and i["state"] == "stopped"]
+        found = [i for i in shared.read("ps", "-a", "stubborn") if i["id"] == old and i["state"] == "stopped"]
         return found[0]["reason"] if found else ""
 
     assert "killed: it ignored SIGTERM for 1 s" in wait_until(ended, "the old instance is killed")
-    assert platform.get("stubborn.localhost")[0] == 200
+    assert shared.get("stubborn.localhost")[0] == 200
 
 
-def test_a_port_that_is_taken_is_named_with_its_owner_and_the_option(platform: Platform) -> None:
+def test_a_port_that_is_taken_is_named_with_its_owner_and_the_option(shared: Platform) -> None:
     """`seaway up` of another home on the same ports starts nothing."""
     other = Platform(routers=1)
     try:
-        other.http_port = platform.http_port
+        other.http_port = shared.http_port
         done = other.run(
             "up", "-d", "--http-port", str(other.http_port), "--api-port", str(other.api_port), check=False
         )
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_named_with_its_owner_and_the_option(platform: P
         shutil.rmtree(other.home)
 
 
-def test_a_second_up_says_who_holds_the_home(platform: Platform) -> None:
-    done = platform.run("up", "-d", check=False)
+def test_a_second_up_says_who_holds_the_home(shared: Platform) -> None:
+    done = shared.run("up", "-d", check=False)
     assert done.returncode == 1
-    assert f"pid {platform.find('supervisor')}" in done.stderr
+    assert f"pid {shared.find('supervisor')}" in done.stderr

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,9 @@ PLAIN = Path(__file__).parent / "apps" / "plain"
 SHORT = "[processes.web.health]\nstart_timeout = 2\n[rollout]\nstart_timeout = 20\n"
 
 
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    platform = Platform(routers=1)
-    try:
-        platform.up()
-        yield platform
-    finally:
-        platform.run("down", check=False)
-        left = platform.processes()
-        for process in left:
-            process.kill()
-        shutil.rmtree(platform.home)
-    assert not left, f"left behind: {left}"
+@pytest.fixture
+def platform(shared: Platform) -> Platform:
+    return shared
 
 
 def write_app(folder: Path, procfile: str, **files: str) -> Path:
@@ -47,14 +36,6 @@ def write_app(folder: Path, procfile: str, **files: str) -> Path:
 
 def find_events(platform: Platform, app: str, reason: str) -> list[dict[str, Any]]:
     return [event["spec"] for event in platform.read("events", "-a", app) if event["spec"]["reason"] == reason]
-
-
-@pytest.fixture(scope="module")
-def shop(platform: Platform) -> str:
-    """An app that serves."""
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(PLAIN), "-a", "shop")
-    return "shop"
 
 
 def test_an_app_that_listens_on_another_port_is_told_which(platform: Platform, shop: str, tmp_path: Path) -> None:

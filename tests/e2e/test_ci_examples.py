@@ -48,13 +48,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_pipeline(platform: Platform, registry: Registry, tmp_path: Path, pipeline: str) -> None:
+def test_pipeline(shared: Platform, shop: str, registry: Registry, tmp_path: Path, pipeline: str) -> None:
     """Each step succeeds and shows no secret; the deploy names the image by the digest that the registry has."""
     dockerfile = f'FROM {registry.host}/small:1\nCMD ["httpd", "-f", "-p", "8080"]\n'
     app = write_app(tmp_path / "checkout", {"Dockerfile": dockerfile})
-    platform.run("apps", "create", "shop")
-    token = json.loads(platform.run("tokens", "create", "ci", "--role", "developer", "-o", "json").stdout)["secret"]
-    secrets = Secrets(registry.host, USER, PASSWORD, f"http://127.0.0.1:{platform.api_port}", token)
+    name = "ci-" + Path(pipeline).stem.lower()
+    token = json.loads(shared.run("tokens", "create", name, "--role", "developer", "-o", "json").stdout)["secret"]
+    secrets = Secrets(registry.host, USER, PASSWORD, f"http://127.0.0.1:{shared.api_port}", token)
     assert registry.access.ca is not None
     runner = make_runner(tmp_path, registry.access.ca)
     *building, deploying = read_pipeline(pipeline, secrets)
@@ -63,5 +63,5 @@ def test_pipeline(platform: Platform, registry: Registry, tmp_path: Path, pipeli
     assert registry.find_blob(digest).exists()
     refused = run_step(deploying, runner, app)
     assert refused.returncode != 0
-    assert f"{registry.host}/ci/shop@{digest} is in a registry: such an image needs containers" in refused.stderr
+    assert f"{registry.host}/ci/{shop}@{digest} is in a registry: such an image needs containers" in refused.stderr
     assert token not in refused.stdout + refused.stderr

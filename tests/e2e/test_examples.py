@@ -38,15 +38,15 @@ def echo(platform: Platform, app: str, text: str) -> Any:
 
 
 @pytest.mark.timeout(300)
-def test_every_example_deploys_and_answers(platform: Platform) -> None:
+def test_every_example_deploys_and_answers(shared: Platform) -> None:
     """And does what it is there to show: a release command, a worker that does jobs, a WebSocket."""
-    apps = {name: f"{name}-{platform.http_port}" for name in ("python-web", "web-worker", "websocket")}
+    apps = {name: f"{name}-{shared.http_port}" for name in ("python-web", "web-worker", "websocket")}
     for name, app in apps.items():
-        platform.run("apps", "create", app)
-        platform.run("config", "set", f"JOBS_FILE={platform.home}/jobs.db", "-a", app)  # and not in /tmp, for ever
-        platform.run("deploy", str(EXAMPLES / name), "-a", app)
-        assert platform.get(f"{app}.localhost")[0] == 200, name
-    assert "nothing to migrate" in platform.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
-    check_job(platform, apps["web-worker"])
-    assert echo(platform, apps["websocket"], "two words") == "two words"
-    assert platform.get("nobody.localhost")[0] == 404
+        shared.run("apps", "create", app)
+        shared.run("config", "set", f"JOBS_FILE={shared.home}/jobs.db", "-a", app)  # and not in /tmp, for ever
+        shared.run("deploy", str(EXAMPLES / name), "-a", app)
+        assert shared.get(f"{app}.localhost")[0] == 200, name
+    assert "nothing to migrate" in shared.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
+    check_job(shared, apps["web-worker"])
+    assert echo(shared, apps["websocket"], "two words") == "two words"
+    assert shared.get("nobody.localhost")[0] == 404

@@ -34,12 +34,12 @@ def deploy(platform: Platform, app: str = "shop") -> None:
     platform.run("deploy", str(source), "-a", app)
 
 
-def app_processes(platform: Platform) -> dict[int, float]:
-    """Return the apps' own processes by pid, with their start times."""
+def app_processes(platform: Platform, app: str = "") -> dict[int, float]:
+    """Return the apps' own processes (or one app's) by pid, with their start times."""
     found = {}
     for process in platform.processes():
         with suppress(psutil.Error):  # it may end meanwhile
-            if "SEAWAY_INSTANCE" in process.environ():
+            if "SEAWAY_INSTANCE" in (env := process.environ()) and app in ("", env["SEAWAY_APP"]):
                 found[process.pid] = process.create_time()
     return found
 
@@ -189,26 +189,26 @@ def test_no_log_line_is_lost_or_doubled_while_the_node_agent_dies(platform: Plat
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_instance_leaves_the_rotation_and_comes_back(platform: Platform) -> None:
+def test_a_killed_instance_leaves_the_rotation_and_comes_back(shared: Platform) -> None:
     """Of two instances one is killed: requests go on without one failure, and there are two again."""
-    deploy(platform)
-    platform.run("ps", "scale", "web=2", "-a", "shop")
-    victim = next(iter(app_processes(platform)))
+    deploy(shared, "restored")
+    shared.run("ps", "scale", "web=2", "-a", "restored")
+    victim = next(iter(app_processes(shared, "restored")))
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
     while time.monotonic() - began < 1.0:
-        assert platform.get("shop.localhost", "/release?n=1")[0] == 200
+        assert shared.get("restored.localhost", "/release?n=1")[0] == 200
     wait_until(
-        lambda: [i["restarts"] for i in platform.read("ps", "-a", "shop") if i["ready"]] in ([0, 1], [1, 0]),
+        lambda: [i["restarts"] for i in shared.read("ps", "-a", "restored") if i["ready"]] in ([0, 1], [1, 0]),
         "it is back",
     )
 
 
-def test_commands_wait_while_the_control_plane_comes_back(platform: Platform) -> None:
+def test_commands_wait_while_the_control_plane_comes_back(shared: Platform) -> None:
     """Nobody has to type a command twice because the API is being brought back just then."""
-    for name in ("shop", "cafe"):
-        control = platform.find("control")
+    for name in ("patient", "calm"):
+        control = shared.find("control")
         assert control
         os.kill(control, signal.SIGKILL)
-        platform.run("apps", "create", name)
-    assert {app["meta"]["name"] for app in platform.read("apps", "list")} == {"cafe", "shop"}
+        shared.run("apps", "create", name)
+    assert {app["meta"]["name"] for app in shared.read("apps", "list")} >= {"patient", "calm"}

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,6 +15,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.command_line import COMMANDS
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 
 PLAIN = Path(__file__).parent / "apps" / "plain"
@@ -39,19 +39,9 @@ while True:
 """
 
 
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    platform = Platform(routers=1)
-    try:
-        platform.up()
-        yield platform
-    finally:
-        platform.run("down", check=False)
-        left = platform.processes()
-        for process in left:
-            process.kill()
-        shutil.rmtree(platform.home)
-    assert not left, f"left behind: {left}"
+@pytest.fixture
+def platform(shared: Platform) -> Platform:
+    return shared
 
 
 def deploy(platform: Platform, app: str, files: dict[str, str] | None = None) -> Path:
@@ -161,11 +151,8 @@ def test_tokens_have_roles_and_teams(platform: Platform) -> None:
     }
 
     def act(who: str, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [SEAWAY, *args],
-            env=os.environ | {"SEAWAY_HOME": str(platform.home), "SEAWAY_TOKEN": secrets.get(who, who)},
-            cwd=platform.home, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        env = os.environ | platform.env | {"SEAWAY_TOKEN": secrets.get(who, who)}
+        return COMMANDS.run(args, env=env, cwd=platform.home)
 
     assert act("eve", "apps", "info", "ours").returncode == 0
     assert act("eve", "config", "set", "A=1", "-a", "ours").returncode == 4

@@ -23,6 +23,7 @@ from seaway.kube.config import load_config
 from seaway.kube.installing import install_crds
 from seaway.router.tls import ROUTER_NAME, SERVER_NAME
 from seaway.store.kubernetes.store import KubernetesStore
+from tests.command_line import COMMANDS
 from tests.e2e.harness import SEAWAY, ask, kill_router, wait_until
 from tests.kube.fixture import Cluster
 from tests.load.report import Kill
@@ -129,10 +130,7 @@ class KubePlatform:
             "SEAWAY_HOME": str(self.home.root),
             "SEAWAY_CA": str(self.authority),
         }
-        done = subprocess.run(
-            [SEAWAY, *args], env=os.environ | env, cwd=self.folder, capture_output=True, text=True, timeout=timeout,
-            stdin=stdin,
-        )  # fmt: skip
+        done = COMMANDS.run(args, env=os.environ | env, cwd=self.folder, stdin=stdin, timeout=timeout)
         assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -26,11 +26,11 @@ def read(name: str, **status: Any) -> Pod:
     return msgspec.convert(content, Pod)
 
 
-def judge(pod: Pod, *, clue: Clue = NO_CLUE, lost: str = "", removed: bool = False) -> Instance:
+def judge(pod: Pod, *, clue: Clue = NO_CLUE, lost: str = "", removed: bool = False, **more: Any) -> Instance:
     key = read_key(pod.metadata.labels)
     assert key is not None
     process = Process(command="x", health=HEALTH)
-    workload = Workload(key=key, team="crew", count=1, image="i", process=process, routed=key.process == "web")
+    workload = Workload(key=key, team="crew", count=1, image="i", process=process, routed=key.process == "web", **more)
     return make_instance(pod, key, workload, lost=lost, removed=removed, clue=clue)
 
 
@@ -128,6 +128,15 @@ def test_on_a_lost_node(name: str) -> None:
     assert (found.state, found.ready) == (S.LOST, False)
     assert judge(read("unscheduled"), lost="x").state is S.PENDING
     assert judge(read("deleted"), lost="x").state is S.STOPPING
+
+
+def test_one_that_was_retired_stops_before_the_watch_brings_it() -> None:
+    """Nobody is to route to it, or to count on it, from the moment at which it is written."""
+    name = read("ready").metadata.name
+    found = judge(read("ready"), retire=(name,))
+    assert (found.state, found.ready, found.reason) == (S.STOPPING, False, judge(read("deleted")).reason)
+    assert judge(read("ready", phase="Failed"), retire=(name,)).state is S.STOPPED
+    assert judge(read("ready"), retire=("another",)).state is S.RUNNING
 
 
 def test_removed_and_evicted() -> None:
