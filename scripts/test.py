@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,8 +39,8 @@ QUICK = [*PYTEST, "-p", "no:schemathesis"]  # its plugin takes a second to load,
 
 
 def spread(by: str, workers: int) -> list[str]:
-    """Return pytest's options to run files ("loadfile") or single tests ("worksteal") side by side."""
-    return ["--dist", by, "-n", str(workers)]
+    """Return pytest's options to run files ("loadfile", as they are named) or tests ("worksteal") side by side."""
+    return ["--dist", by, "-n", str(workers), "--no-loadscope-reorder"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def list_tests(folder: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in Path(ROOT, folder).glob("test_*.py"))
 
 
+def begin_with(longest: list[str], tests: list[str]) -> list[str]:
+    """Return tests with the longest in front: last, it would have the processor for itself."""
+    return [*longest, *(path for path in tests if path not in longest)]
+
+
 UNIT = list_tests("tests/unit")
 STATIC = (
     [str(BIN / "mypy")],
@@ -82,19 +87,22 @@ INSTALLATION = "tests/kube/test_install.py"
 """Builds Seaway's image and replaces all its parts under load: minutes of its own, so it has `make test-install`."""
 SCHEMATHESIS = "tests/contract/test_api_schemathesis.py"
 """Its tests share one name, of which pytest-xdist would run one."""
-CONTRACT = [path for path in list_tests("tests/contract") if path != SCHEMATHESIS]
+LONG_CONTRACT = [f"tests/contract/test_{name}.py" for name in ("router_nodes", "node_keeper", "own_image")]
+CONTRACT = begin_with(LONG_CONTRACT, [path for path in list_tests("tests/contract") if path != SCHEMATHESIS])
 ZERO_DROP = "tests/e2e/test_zero_drop.py"
-E2E = [ZERO_DROP, *(path for path in list_tests("tests/e2e") if path != ZERO_DROP)]
-"""The longest begins first."""
+E2E = begin_with([ZERO_DROP], list_tests("tests/e2e"))
 ALONE = [f"tests/kube/test_{name}.py" for name in (
-    "cluster_check", "engine_nodes", "platform", "nodes_die", "masters_die",
+    "cluster_check", "engine_nodes", "nodes_die", "masters_die",
 )]  # fmt: skip
-"""Tests that kill what others need or count each of their requests; they come last, one after another."""
+"""Tests that kill or look at what others need, so they come last, one after another; mostly they wait."""
 API_ONLY = [f"tests/kube/test_{name}.py" for name in (
     "applying", "engine_writes", "install_objects", "kubeadm", "lease", "outages", "store_kubernetes", "store_more",
 )]  # fmt: skip
 """Tests that need an API server of their own and no cluster."""
-ON_CLUSTER = [path for path in list_tests("tests/kube") if path not in {*ALONE, *API_ONLY, INSTALLATION}]
+LONG_ON_CLUSTER = [f"tests/kube/test_{name}.py" for name in ("engine_contract", "engine_reasons", "build_job")]
+ON_CLUSTER = begin_with(
+    LONG_ON_CLUSTER, [path for path in list_tests("tests/kube") if path not in {*ALONE, *API_ONLY, INSTALLATION}]
+)
 KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 """Where no cluster can be, it says so and does nothing, and the tests are skipped."""
 
@@ -106,12 +114,15 @@ TIERS = (
     Tier(  # alone, as it looks for what is left on this machine
         "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]
     ),
-    Tier(  # what keeps times and counts requests beside what only needs a processor; that gives way
-        "kubernetes",
-        (
-            ([*PYTEST, *spread("loadfile", 2), *ON_CLUSTER], [*PYTEST, *ALONE]),
-            (["nice", *PYTEST, *API_ONLY], ["nice", *PROPERTY]),
-        ),
+    Tier(
+        "kubernetes, side by side",
+        (([*PYTEST, *spread("loadfile", 3), *ON_CLUSTER],),),
+        first=[*KUBE_LAB, "begin"],
+        last=[*KUBE_LAB, "end"],
+    ),
+    Tier(  # what waits and keeps times beside what needs a processor; that gives way
+        "kubernetes, alone",
+        (([*PYTEST, *ALONE],), (["nice", *PYTEST, *spread("loadfile", 2), *API_ONLY], ["nice", *PROPERTY])),
         first=[*KUBE_LAB, "begin"],
         last=[*KUBE_LAB, "end"],
         env={"SEAWAY_SCHEDULES": "300"},
@@ -125,7 +136,7 @@ SOAK = (
     Tier("test cluster, long", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"], env=LONG),
     Tier(
         "kubernetes, long",
-        (([*PYTEST, *ALONE, INSTALLATION],),),
+        (([*PYTEST, "tests/kube/test_platform.py", *ALONE, INSTALLATION],),),
         first=[*KUBE_LAB, "begin"],
         last=[*KUBE_LAB, "end"],
         env=LONG,
@@ -264,10 +275,11 @@ def shorten(path: Path) -> str:
 def run_tiers(tiers: Sequence[Tier], runner: Runner) -> Outcome:
     """Run tiers one after another; a broken one hides only what is not worth running without it."""
     total = Outcome()
-    for tier in tiers:
+    for tier, following in zip(tiers, [*tiers[1:], None], strict=True):
+        stays = following is not None and (following.first, following.last) == (tier.first, tier.last)
         print(f"== {tier.name}", flush=True)
         began = time.monotonic()
-        outcome = runner.run_tier(tier)
+        outcome = runner.run_tier(replace(tier, last=[]) if stays else tier)
         total.add(outcome)
         word = "ok" if outcome.good else "BROKEN"
         print(f"== {tier.name}: {word} in {time.monotonic() - began:.0f} s\n", flush=True)

@@ -56,7 +56,7 @@ Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 *
 class Frozen(BaseModel):
     """An immutable value; unknown fields are an error that names them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Meta(Frozen):

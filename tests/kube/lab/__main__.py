@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from tests.kube.fixture import ENVIRONMENT, given_cluster, why_not
+from tests.kube.lab import trace
 from tests.kube.lab.binaries import ensure_binaries
 from tests.kube.lab.cluster import describe, down, running, up
 from tests.kube.lab.errors import LabError
@@ -21,14 +23,20 @@ def begin() -> None:
     if reason:
         print(reason)
     elif not running():
+        down()  # what one that was killed has left would be taken for what was there before
+        before = json.dumps(trace.look())
         up()
-        OF_A_RUN.touch()
+        OF_A_RUN.write_text(before)
 
 
 def end() -> None:
-    """Remove the cluster that `begin` started."""
-    if OF_A_RUN.exists():
-        down()
+    """Remove the cluster that `begin` started; raises LabError if anything of it, or of the tests, is left."""
+    if not OF_A_RUN.exists():
+        return
+    before = json.loads(OF_A_RUN.read_text())
+    down()
+    if left := trace.compare(before, trace.look()):
+        raise LabError("not as it was before the cluster:\n" + "\n".join(left))
 
 
 def main(words: list[str]) -> int:
