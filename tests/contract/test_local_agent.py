@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from seaway.engine.base import EngineUnavailable
+from seaway.engine.local import agent
 from seaway.engine.local.state import TaskRecord
 from seaway.model import InstanceState
 from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task
@@ -167,3 +171,36 @@ async def test_unknown_pid_is_adopted(kit: ProcessKit) -> None:
     after = await kit.await_serving()
     assert after.restarts == 0
     assert find_app(before.id).pid == app.pid
+
+
+DIES_WHILE_IT_STARTS_SOMETHING = """\
+import fcntl, os, subprocess, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.write(fd, str(os.getpid()).encode())
+print(subprocess.Popen(["sleep", sys.argv[2]], pass_fds=[fd], stdout=-3, stderr=-3).pid)  # -3: to nowhere
+"""
+
+
+def leave_lock(lock: Path, seconds: float) -> int:
+    """Have a dead agent's lock held on by a child; return the child's pid."""
+    words = [sys.executable, "-c", DIES_WHILE_IT_STARTS_SOMETHING, str(lock), str(seconds)]
+    return int(subprocess.run(words, check=True, capture_output=True).stdout)
+
+
+def test_the_lock_of_a_dead_agent_is_waited_for(tmp_path: Path) -> None:
+    """A child that it was just starting has it for an instant more."""
+    lock = tmp_path / "node.lock"
+    leave_lock(lock, 0.5)
+    os.close(agent._take_lock(lock))
+
+
+def test_a_lock_that_is_not_let_go_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "STARTING_LIMIT", 0.2)
+    lock = tmp_path / "node.lock"
+    child = leave_lock(lock, 60)
+    try:
+        with pytest.raises(RuntimeError, match="another node agent"):
+            agent._take_lock(lock)
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -19,11 +19,12 @@ from seaway.install import renewing
 from seaway.install import secrets as own_secrets
 from seaway.install.errors import InstallError
 from seaway.install.installing import Installed, Request, install
-from seaway.install.pki import PART_LIFE
+from seaway.install.pki import CA_LIFE, PART_LIFE
 from seaway.install.removing import Removal, uninstall
 from seaway.install.settings import InstallSettings
-from seaway.kube.client import KubeClient
+from seaway.kube.client import KubeClient, Method
 from seaway.kube.config import load_config
+from seaway.kube.errors import NotFound
 from seaway.model import App, Meta, Token
 from seaway.store.kubernetes import KubernetesStore
 from tests.kube.api_server import ApiServer, run_api_server
@@ -198,7 +199,7 @@ async def test_certificates_are_renewed_in_time_and_not_before(place: Place, mon
     authority, control = await place.secret("seaway-ca"), await place.secret("seaway-control-tls")
     later = datetime.now(UTC) + PART_LIFE - timedelta(days=30)
     monkeypatch.setattr(own_secrets, "utc_now", lambda: later)
-    changes = await own_secrets.ensure_certificates(place.kube, place.namespace, later)
+    changes = await own_secrets.renew_certificates(place.kube, place.namespace, later)
     assert [change.action for change in changes] == ["unchanged", "changed", "changed"]
     assert await place.secret("seaway-ca") == authority
     renewed = await place.secret("seaway-control-tls")
@@ -206,7 +207,7 @@ async def test_certificates_are_renewed_in_time_and_not_before(place: Place, mon
     path = f"/api/v1/namespaces/{place.namespace}/secrets/seaway-router-tls"
     body = {"data": {"tls.crt": base64.b64encode(control["tls.crt"]).decode()}}
     await place.kube.request("PATCH", path, body=body, content_type="application/merge-patch+json")
-    changes = await own_secrets.ensure_certificates(place.kube, place.namespace, later)
+    changes = await own_secrets.renew_certificates(place.kube, place.namespace, later)
     assert [change.action for change in changes] == ["unchanged", "unchanged", "changed"]
 
 
@@ -225,11 +226,30 @@ async def test_the_leader_renews_certificates_and_makes_no_authority(
             while await place.secret("seaway-router-tls") == before:
                 await asyncio.sleep(0.05)
         await place.kube.delete(f"/api/v1/namespaces/{place.namespace}/secrets/seaway-ca")
-        await asyncio.sleep(0.5)  # ten looks: nothing is to happen
+        await asyncio.sleep(0.5)  # several looks: nothing is to happen
         assert "seaway-ca" not in await place.names("secrets")
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_an_authority_that_is_deleted_while_it_is_renewed_stays_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between the look at it and the write."""
+    await place.install()
+    authority = f"/api/v1/namespaces/{place.namespace}/secrets/seaway-ca"
+    send = place.kube.request
+
+    async def request(method: Method, path: str, **more: Any) -> bytes:
+        if (method, path) == ("PATCH", authority):
+            await send("DELETE", path)
+        return await send(method, path, **more)
+
+    monkeypatch.setattr(place.kube, "request", request)
+    with pytest.raises(NotFound):
+        await own_secrets.renew_certificates(place.kube, place.namespace, datetime.now(UTC) + CA_LIFE)
+    assert "seaway-ca" not in await place.names("secrets")
 
 
 async def test_a_revoked_admin_token_stays_revoked(place: Place) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from seaway.install.secrets import CA, ensure_certificates, read_secret_data, utc_now
+from seaway.install.secrets import renew_certificates, utc_now
 from seaway.kube.client import KubeClient
 from seaway.kube.errors import KubeError
 
@@ -19,8 +19,7 @@ async def keep_certificates(client: KubeClient, namespace: str) -> None:
     """Look at the certificates now and every few hours, until cancelled. Only an installation makes an authority."""
     while True:
         try:
-            authority = await read_secret_data(client, namespace, CA)
-            for change in await ensure_certificates(client, namespace, utc_now()) if authority else ():
+            for change in await renew_certificates(client, namespace, utc_now()):
                 if change.action != "unchanged":
                     log.warning("made a certificate anew", secret=change.name, action=change.action)
         except KubeError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from lightkube.types import PatchType
 
 from seaway.api.auth import ADMIN, hash_secret, is_platform_admin, make_secret, new_token
 from seaway.install.applying import Change, apply, read
@@ -23,7 +24,7 @@ from seaway.install.errors import USAGE, InstallError
 from seaway.install.manifests import CONTROL_TLS, ROUTER_TLS, Object, labels
 from seaway.install.pki import Pair, ends_soon, issue, make_ca
 from seaway.install.settings import PULL_SECRET, XDS_SERVICE
-from seaway.kube.client import KubeClient
+from seaway.kube.client import MANAGER, KubeClient
 from seaway.kube.names import ADMIN_TOKEN, CONTROL
 from seaway.model import Role, Token
 from seaway.router.tls import ROUTER_NAME, SERVER_NAME
@@ -131,15 +132,43 @@ async def read_secret_data(client: KubeClient, namespace: str, name: str) -> Dat
 
 async def plan_certificates(client: KubeClient, namespace: str, now: datetime) -> list[Object]:
     """Return the Secrets of authority and parts as they are to be."""
-    names = (CA, *(part.secret for part in list_parts(namespace)))
-    found = {name: await read_secret_data(client, namespace, name) for name in names}
-    wanted = renew(found, namespace, now)
+    wanted = renew(await _find_certificates(client, namespace), namespace, now)
     return [make_secret_manifest(namespace, name, TLS, data) for name, data in wanted.items()]
 
 
-async def ensure_certificates(client: KubeClient, namespace: str, now: datetime) -> list[Change]:
-    """Renew what ends soon or is not good; the parts take new files up by themselves. Also for the control plane."""
-    return [await apply(client, secret) for secret in await plan_certificates(client, namespace, now)]
+async def _find_certificates(client: KubeClient, namespace: str) -> dict[str, Data | None]:
+    names = (CA, *(part.secret for part in list_parts(namespace)))
+    return {name: await read_secret_data(client, namespace, name) for name in names}
+
+
+async def renew_certificates(client: KubeClient, namespace: str, now: datetime) -> list[Change]:
+    """Renew what ends soon or is not good; the parts take new files up by themselves. For the control plane.
+
+    Only an installation makes an authority: where there is none nothing is done, and one that somebody deletes
+    meanwhile does not come back.
+    """
+    found = await _find_certificates(client, namespace)
+    if found[CA] is None:
+        return []
+    changes = []
+    for name, data in renew(found, namespace, now).items():
+        if data == found[name]:
+            changes.append(Change("Secret", name, "unchanged", namespace=namespace))
+        elif name == CA:
+            changes.append(await _replace_authority(client, make_secret_manifest(namespace, CA, TLS, data)))
+        else:
+            changes.append(await apply(client, make_secret_manifest(namespace, name, TLS, data)))
+    return changes
+
+
+async def _replace_authority(client: KubeClient, manifest: Object) -> Change:
+    """Change what is there; a merge, other than an apply, makes nothing. Raises NotFound."""
+    body = {"data": manifest["data"]}
+    await client.request(
+        "PATCH", client.path_of(manifest), body=body, params={"fieldManager": MANAGER},
+        content_type=PatchType.MERGE.value,
+    )  # fmt: skip
+    return Change("Secret", CA, "changed", namespace=manifest["metadata"]["namespace"])
 
 
 def read_registry_login(file: Path, namespace: str) -> Object:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,20 @@ from tests.kube.lab.settings import CGROUP, FAST, RECORD, STATE, SYSCTLS
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let one `up` or `down` work at a time; the kernel frees the name when its holder dies."""
+    """Let one `up` or `down` work at a time; the kernel frees the name when its holder dies.
+
+    So does a child that it was just starting, which has the name until it becomes another program.
+    """
     with socket.socket(socket.AF_UNIX) as name:
-        try:
-            name.bind("\0seaway-kube-lab")
-        except OSError as error:
-            raise LabError("another kube-up or kube-down is at work: wait until it is done") from error
+        ends = time.monotonic() + 1
+        while True:
+            try:
+                name.bind("\0seaway-kube-lab")
+                break
+            except OSError as error:
+                if time.monotonic() > ends:
+                    raise LabError("another kube-up or kube-down is at work: wait until it is done") from error
+                time.sleep(0.01)
         yield
 
 

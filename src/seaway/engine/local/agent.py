@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import socket
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from seaway.home import Home
 log = structlog.get_logger(__name__)
 
 BACKLOG = 128
+STARTING_LIMIT = 2.0  # seconds for a child of a dead agent to become another program
 
 
 class _Server(uvicorn.Server):
@@ -143,16 +145,36 @@ async def run_agent(
 
 
 def _take_lock(path: Path) -> int:
+    """Return the descriptor that holds the lock; raises RuntimeError if another agent has it.
+
+    A child that an agent was just starting when it was killed has the lock until it becomes another program.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 32).decode().strip()
-        os.close(fd)
-        raise RuntimeError(f"another node agent (pid {holder or 'unknown'}) holds {path}: stop it first") from None
+    deadline = time.monotonic() + STARTING_LIMIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode().strip()
+            if _lives(holder) or time.monotonic() > deadline:
+                os.close(fd)
+                who = f"pid {holder or 'unknown'}"
+                raise RuntimeError(f"another node agent ({who}) holds {path}: stop it first") from None
+            time.sleep(0.01)
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
     return fd
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def _listen(path: Path) -> socket.socket:
