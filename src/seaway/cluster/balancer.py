@@ -50,7 +50,7 @@ defaults
   option srvtcpka
   option redispatch 1
   retries 3
-  timeout connect 3s
+  timeout connect 2s
   timeout check 3s
   timeout client 4h
   timeout server 4h
@@ -64,9 +64,9 @@ backend kube-api
   option httpchk
   http-check send meth GET uri /readyz?exclude=etcd&exclude=etcd-readiness ver HTTP/1.1 hdr Host kube-api
   http-check expect status 200
-  # Connections that fail count as failed checks: a server that dies is out at once, and back when /readyz says so.
-  default-server inter 2s fastinter 500ms downinter 1s fall 3 rise 2 observe layer4 error-limit 1 on-error fail-check
-  default-server on-marked-down shutdown-sessions
+  # A connection that is refused goes to a neighbour. It must not count as a failed check (observe): the one that takes
+  # its server out would be shut down with that server's sessions, instead of going on.
+  default-server inter 1s fastinter 500ms downinter 1s fall 3 rise 2 on-marked-down shutdown-sessions
 {servers}
 """
 
