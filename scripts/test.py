@@ -99,7 +99,9 @@ API_ONLY = [f"tests/kube/test_{name}.py" for name in (
     "applying", "engine_writes", "install_objects", "kubeadm", "lease", "outages", "store_kubernetes", "store_more",
 )]  # fmt: skip
 """Tests that need an API server of their own and no cluster."""
-LONG_ON_CLUSTER = [f"tests/kube/test_{name}.py" for name in ("engine_contract", "engine_reasons", "build_job")]
+LONG_ON_CLUSTER = [
+    f"tests/kube/test_{name}.py" for name in ("platform", "engine_contract", "engine_reasons", "build_job")
+]
 ON_CLUSTER = begin_with(
     LONG_ON_CLUSTER, [path for path in list_tests("tests/kube") if path not in {*ALONE, *API_ONLY, INSTALLATION}]
 )

@@ -35,6 +35,9 @@ class Told:
     message: str
 
 
+POD_GONE = 120.0  # seconds; a kubelet that has missed an end clears it away once a minute, and only then goes the pod
+
+
 class KubernetesKit:
     """An engine with its own prefix of namespaces."""
 

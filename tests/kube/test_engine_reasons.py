@@ -8,7 +8,7 @@ import pytest
 
 from seaway.model import Check, Health, InstanceState, TaskState
 from tests.contract.engine_kit import eventually
-from tests.kube.engine_kit import SMALL, KubernetesKit
+from tests.kube.engine_kit import POD_GONE, SMALL, KubernetesKit
 from tests.kube.fixture import Cluster
 
 S = InstanceState
@@ -130,4 +130,4 @@ async def test_a_task_is_killed_when_removed(engine_kit: KubernetesKit) -> None:
     async def gone() -> bool:
         return not await engine_kit.get("pods")
 
-    await eventually(gone, 30, every=0.3)
+    await eventually(gone, POD_GONE, every=0.3)

@@ -139,6 +139,15 @@ def test_one_that_was_retired_stops_before_the_watch_brings_it() -> None:
     assert judge(read("ready"), retire=("another",)).state is S.RUNNING
 
 
+def test_one_that_has_ended_is_stopped_though_its_pod_stays() -> None:
+    """A kubelet may look but once a minute for what it has to clear away: nobody is to wait for that."""
+    ended = {"terminated": {"exitCode": 143, "startedAt": LATER, "finishedAt": LATER}}
+    (status,) = PODS["deleted"]["status"]["containerStatuses"]
+    found = judge(read("deleted", containerStatuses=[status | {"state": ended}]))
+    assert (found.state, found.exit_code) == (S.STOPPED, -15)
+    assert judge(read("deleted", containerStatuses=[])).state is S.STOPPING
+
+
 def test_removed_and_evicted() -> None:
     assert judge(read("ready"), removed=True).state is S.STOPPING
     message = "The node was low on resource: ephemeral-storage. "

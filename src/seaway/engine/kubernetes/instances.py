@@ -120,6 +120,8 @@ def _judge_whole(pod: Pod, lost: str, why_stopped: str) -> _Life | None:
     `why_stopped`: this engine has seen to its end, which the watch may not have brought yet.
     """
     if pod.metadata.deletion_timestamp is not None:
+        if _has_ended(pod):  # the pod may stay for a minute more, until its kubelet looks for what it has to clear away
+            return _Life(S.STOPPED, "told to stop")
         return _Life(S.STOPPING, f"told to stop; {lost}" if lost else "told to stop")
     if pod.status.phase in ("Failed", "Succeeded"):
         return _Life(S.STOPPED, reasons.describe_eviction(pod.status.reason, pod.status.message))
@@ -128,6 +130,12 @@ def _judge_whole(pod: Pod, lost: str, why_stopped: str) -> _Life | None:
     if not pod.spec.node_name:
         return _Life(S.PENDING, _describe_waiting(pod))
     return _Life(S.LOST, lost) if lost else None
+
+
+def _has_ended(pod: Pod) -> bool:
+    """Whether all that ran in it has ended, by its kubelet's word; one that is to be deleted starts nothing again."""
+    statuses = pod.status.container_statuses
+    return bool(statuses) and all(s.state.terminated is not None for s in statuses)
 
 
 def _judge(pod: Pod, status: ContainerStatus, workload: Workload | None, clue: Clue) -> _Life:
