@@ -148,6 +148,22 @@ def test_one_that_has_ended_is_stopped_though_its_pod_stays() -> None:
     assert judge(read("deleted", containerStatuses=[])).state is S.STOPPING
 
 
+def test_one_whose_container_is_not_found_any_more_is_stopped() -> None:
+    """As a busy kubelet 1.20 says it; the exit code is its invention."""
+    unknown = {
+        "state": {"waiting": {"reason": "ContainerCreating"}},
+        "lastState": {"terminated": {
+            "exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None,
+            "message": "The container could not be located when the pod was deleted.  The container used to be Running",
+        }},
+    }  # fmt: skip
+    (status,) = PODS["deleted"]["status"]["containerStatuses"]
+    found = judge(read("deleted", containerStatuses=[status | unknown]))
+    assert (found.state, found.exit_code) == (S.STOPPED, None)
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}
+    assert judge(read("deleted", containerStatuses=[status | crashed])).state is S.STOPPING, "it may just start again"
+
+
 def test_removed_and_evicted() -> None:
     assert judge(read("ready"), removed=True).state is S.STOPPING
     message = "The node was low on resource: ephemeral-storage. "

@@ -78,6 +78,7 @@ def make_instance(
     why_stopped = "its release was removed" if removed else "told to stop" if retired else ""
     life = _judge_whole(pod, lost, why_stopped) or _judge(pod, status, workload, clue)
     ended = status.state.terminated or status.last_state.terminated
+    known = None if ended is None or _is_missing(ended) else ended
     return Instance.model_construct(  # every field is set or right by itself; validating 5,000 costs 40 ms
         SET,
         id=pod.metadata.name,
@@ -92,7 +93,7 @@ def make_instance(
         started_at=parse_time(life.started_at) if life.started_at else None,
         ready_since=parse_time(life.ready_since) if life.ready and life.ready_since else None,
         restarts=status.restart_count,
-        exit_code=reasons.read_exit_code(ended) if ended else None,
+        exit_code=reasons.read_exit_code(known) if known else None,
         cpu=usage.cpu,
         memory=usage.memory,
     )
@@ -135,7 +136,15 @@ def _judge_whole(pod: Pod, lost: str, why_stopped: str) -> _Life | None:
 def _has_ended(pod: Pod) -> bool:
     """Whether all that ran in it has ended, by its kubelet's word; one that is to be deleted starts nothing again."""
     statuses = pod.status.container_statuses
-    return bool(statuses) and all(s.state.terminated is not None for s in statuses)
+    return bool(statuses) and all(s.state.terminated or _is_missing(s.last_state.terminated) for s in statuses)
+
+
+def _is_missing(ended: Terminated | None) -> bool:
+    """Whether the kubelet says so as it finds the container no more: how it ended nobody knows.
+
+    Busy kubelets do, of containers that were cleared away before they looked; what they say of the state is "waiting".
+    """
+    return ended is not None and ended.reason == "ContainerStatusUnknown"
 
 
 def _judge(pod: Pod, status: ContainerStatus, workload: Workload | None, clue: Clue) -> _Life:
