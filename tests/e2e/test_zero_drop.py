@@ -28,8 +28,8 @@ APPS = {
 }
 """Procfile ("": the WebSocket example), requests a second, and their kinds."""
 
-KEEP = "\n[rollout]\nkeep = 600\n"
-"""No rollout ends by itself before it is promoted, cancelled or followed by the next."""
+ROLLOUT = {"shop": "keep = 600", "brief": "keep = 600", "chat": "keep = 600\ndrain = 5"}
+"""No rollout ends by itself before it is promoted, cancelled or followed by the next; WebSockets end soon after it."""
 
 LEAST_SECONDS = choose(30, 120)  # every step is taken once in any case
 
@@ -78,7 +78,7 @@ class Team:
             if procfile:
                 (self._folder(app) / "Procfile").write_text(procfile)
             with (self._folder(app) / "seaway.toml").open("a") as file:
-                file.write(KEEP)
+                file.write(f"\n[rollout]\n{ROLLOUT[app]}\n")
             self._platform.run("apps", "create", app)
         self.deploy()
 
