@@ -160,6 +160,8 @@ def test_one_whose_container_is_not_found_any_more_is_stopped() -> None:
     (status,) = PODS["deleted"]["status"]["containerStatuses"]
     found = judge(read("deleted", containerStatuses=[status | unknown]))
     assert (found.state, found.exit_code) == (S.STOPPED, None)
+    found_again = unknown | {"state": {"running": {"startedAt": LATER}}}
+    assert judge(read("deleted", containerStatuses=[status | found_again])).state is S.STOPPING
     crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}
     assert judge(read("deleted", containerStatuses=[status | crashed])).state is S.STOPPING, "it may just start again"
 

@@ -136,7 +136,9 @@ def _judge_whole(pod: Pod, lost: str, why_stopped: str) -> _Life | None:
 def _has_ended(pod: Pod) -> bool:
     """Whether all that ran in it has ended, by its kubelet's word; one that is to be deleted starts nothing again."""
     statuses = pod.status.container_statuses
-    return bool(statuses) and all(s.state.terminated or _is_missing(s.last_state.terminated) for s in statuses)
+    return bool(statuses) and all(
+        s.state.terminated or (s.state.running is None and _is_missing(s.last_state.terminated)) for s in statuses
+    )
 
 
 def _is_missing(ended: Terminated | None) -> bool:
