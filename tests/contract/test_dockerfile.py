@@ -117,8 +117,11 @@ async def test_bad_dockerfiles(replica: Replica, tmp_path: Path, files: dict[str
     assert "hunter2" not in replica.dock.log.read_text()
 
 
-async def test_cancel_ends_buildah(replica: Replica, tmp_path: Path) -> None:
-    """The RUN command dies with the build, and nothing stays mounted."""
+async def test_cancel_ends_buildah(replica: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The RUN command dies with the build; nothing stays mounted, nor lies where temporary files are kept."""
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     task = asyncio.create_task(replica.build(write_app(tmp_path / "app", {"Dockerfile": HANGING})))
     async with asyncio.timeout(60):
         while not find_processes("4711"):
@@ -130,6 +133,7 @@ async def test_cancel_ends_buildah(replica: Replica, tmp_path: Path) -> None:
         while find_processes("4711"):
             await asyncio.sleep(0.05)
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    assert list(elsewhere.iterdir()) == []
 
 
 def find_processes(word: str) -> list[int]:

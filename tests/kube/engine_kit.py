@@ -52,6 +52,14 @@ class KubernetesKit:
     async def _tell(self, app: str, about: str, reason: str, message: str) -> None:
         self.told.append(Told(app, about, reason, message))
 
+    async def await_counted(self, quota: str) -> None:
+        """Wait until the cluster counts what a quota limits: before that the API server may let anything through."""
+
+        async def is_counted() -> bool:
+            return "used" in (await self.get("resourcequota", quota)).get("status", {})
+
+        await eventually(is_counted, 30, every=0.3)
+
     async def start(self) -> None:
         """Start the engine and wait until it knows the cluster."""
         await self.engine.start()

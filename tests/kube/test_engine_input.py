@@ -85,11 +85,7 @@ async def test_without_its_input_a_command_does_not_run(engine_kit: KubernetesKi
     """The cluster takes no Secret: an error says so, and neither Job nor pod is left."""
     await engine_kit.engine.start_task(engine_kit.task("shop-run-0", 0, "true"))  # makes the namespace
     await engine_kit.kubectl("create", "quota", "none", "--hard=count/secrets=0")
-
-    async def counted() -> bool:
-        return "used" in (await engine_kit.get("resourcequota", "none")).get("status", {})
-
-    await eventually(counted, 30, every=0.3)
+    await engine_kit.await_counted("none")
     with pytest.raises(EngineError, match="exceeded quota: none"):
         await engine_kit.engine.start_task(reader(engine_kit, "true"))
     assert [task.id for task in (await engine_kit.engine.observe()).tasks] == ["shop-run-0"]

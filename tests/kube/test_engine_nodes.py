@@ -10,7 +10,7 @@ import pytest
 from seaway.engine.base import EngineUnavailable
 from seaway.model import InstanceState
 from tests.contract.engine_kit import eventually
-from tests.kube.engine_kit import KubernetesKit
+from tests.kube.engine_kit import POD_GONE, KubernetesKit
 from tests.kube.lab.machine import cable, command
 
 S = InstanceState
@@ -31,9 +31,9 @@ async def test_drain(engine_kit: KubernetesKit) -> None:
             await asyncio.sleep(0.05)
 
     counting = asyncio.create_task(count())
-    words = ("drain", node, "--pod-selector=seaway.dev/team", "--delete-emptydir-data", "--timeout=80s")
+    words = ("drain", node, "--pod-selector=seaway.dev/team", "--delete-emptydir-data", f"--timeout={POD_GONE:g}s")
     try:
-        await engine_kit.kubectl(*words, namespace="")
+        await engine_kit.kubectl(*words, namespace="", timeout=POD_GONE + 10)
         after = await engine_kit.await_serving(3)
     finally:
         counting.cancel()

@@ -15,18 +15,13 @@ S = InstanceState
 pytestmark = pytest.mark.timeout(180)
 
 
-async def counted(kit: KubernetesKit) -> bool:
-    """Return whether the cluster counts what the team's quota limits."""
-    return "used" in (await kit.get("resourcequota", "seaway"))["status"]
-
-
 async def test_the_quota_is_used_up(cluster: Cluster) -> None:
     """No pod is made at all: which quota lacks what is told, and observed as long as it is so."""
     kit = KubernetesKit(cluster, replace(SMALL, cpu_request="1000"))
     await kit.start()
     try:
         await kit.engine.apply(kit.shell("sleep 60", count=0))
-        await eventually(lambda: counted(kit), 30)  # until then the API server may know no quota and let a pod through
+        await kit.await_counted("seaway")
         await kit.engine.apply(kit.shell("sleep 60"))
         seen = await kit.await_told("InstancesRefused")
         lacks = "the cluster refuses its instances: quota seaway lacks CPU: 1000 asked for, 0 of 200 used"

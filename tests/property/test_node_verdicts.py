@@ -182,8 +182,29 @@ def test_replacing_resumes_when_enough_are_back() -> None:
     assert lab.verdicts.outage.startswith("2 of 3 nodes vanished at once (n1, n2), so nothing is replaced")
     lab.nodes["n2"].up = True
     lab.run(5)
+    assert (lab.state("n2"), bool(lab.verdicts.outage)) == (S.WELL, True)
+    lab.run(10)
+    assert (lab.state("n1"), lab.verdicts.outage) == (S.LOST, "")
+
+
+@pytest.mark.parametrize("by_lease", [False, True])
+@pytest.mark.parametrize("later", [0.3, 2.0, 6.0])
+def test_nodes_of_an_outage_come_back_one_after_another(by_lease: bool, later: float) -> None:
+    """Nothing is replaced meanwhile, whichever sign of life comes first; when all are back it is over at once."""
+    lab = NodeLab(3)
+    lab.run(2)
+    lab.nodes["n1"].up = lab.nodes["n2"].up = False
+    lab.run(8)
+    lab.nodes["n2"].up = True
+    if by_lease:
+        lab.nodes["n2"].renewed_at = lab.now
+    lab.run(later)
+    lab.nodes["n1"].up = True
+    while S.LOST in {lab.state("n1"), lab.state("n2")}:
+        assert lab.verdicts.outage
+        lab.step()
+    lab.run(0.5)
     assert lab.verdicts.outage == ""
-    assert lab.state("n1") is S.LOST
 
 
 def test_nodes_lost_long_ago_do_not_count() -> None:

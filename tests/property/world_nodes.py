@@ -151,9 +151,11 @@ class NodeWorld(World):
             super()._step_instance(name)
 
     def is_moving(self) -> bool:
-        """Whether an instance on a node that is up is on its way."""
+        """Whether an instance on a node that is up is on its way, or an outage has yet to end."""
         ways = (InstanceState.PENDING, InstanceState.STARTING, InstanceState.STOPPING)
-        return any(i.state in ways and self.lab.nodes[i.node].up for i in self.instances.values() if i.node)
+        return bool(self.lab.verdicts.outage) or any(
+            i.state in ways and self.lab.nodes[i.node].up for i in self.instances.values() if i.node
+        )
 
     def answers(self, instance: Instance) -> bool:
         """Whether a router's request would be answered."""

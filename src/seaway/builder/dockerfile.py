@@ -82,7 +82,8 @@ def plan_buildah(tool: Tool, dockerfile: str, context: str, scratch: str) -> Ste
     last = ["/bin/sh", "-c", 'exec "$@" "$(cat "$0")" "docker://$IMAGE"', identity, *push]
     return Steps(
         commands=(tuple(build), tuple(last)),
-        env={"CONTAINERS_REGISTRIES_CONF": config, "IMAGE": f"{tool.repository}:{PUSHED_TAG}"},
+        # Left to itself, it works below /var/tmp, where nobody clears away after one that was killed.
+        env={"CONTAINERS_REGISTRIES_CONF": config, "IMAGE": f"{tool.repository}:{PUSHED_TAG}", "TMPDIR": scratch},
         files={config: make_registries_conf(tool.host, insecure=tool.insecure), str(nothing / "empty"): ""},
         digest_file=digest,
     )

@@ -11,9 +11,9 @@ The laws:
 4. A lost node is *back* after 2 s of answers without a gap. One lost more than twice within an hour is *held*: it
    serves, and nothing new is placed there until it was well for 1, 2, 4 ... 30 minutes.
 5. If more than half of the nodes, and at least two, vanish within 5 minutes, nothing is replaced until enough are
-   back, and none of the others is on its way: those that are left could not carry it, and it is more likely the
-   network than the nodes. While one is suspect whose loss would make it so, nobody is lost before that is cleared
-   up. Nodes lost longer ago don't count.
+   back, and none of the others is on its way or was back less than 10 s ago: those that are left could not carry it,
+   and it is more likely the network than the nodes, which then come back one after another. While one is suspect whose
+   loss would make it so, nobody is lost before that is cleared up. Nodes lost longer ago don't count.
 6. What this process has not seen itself is not so: after a restart every node is watched anew.
 
 The numbers: with 30 % of all packets lost, a TCP connect whose packets aren't sent again has 0.7 * 0.7 = 49 % to be
@@ -58,7 +58,7 @@ def decide_nodes(
     vanished = lost & counted
     if _is_outage(vanished, recent, policy):
         outage = _describe_outage(vanished, recent)
-    elif not (unclear or _is_any_returning(nodes, lost, now, policy)):
+    elif not (unclear or _are_more_to_return(nodes, verdicts, lost, now, policy)):
         heard = all(n.probes.answered_at or n.name in lost for n in nodes)
         outage = "" if heard else outage
     return NodeVerdicts(
@@ -121,12 +121,18 @@ def _is_outage(vanished: Set[str], nodes: Sequence[NodeFacts], policy: NodePolic
     return len(vanished) >= 2 and len(vanished) > policy.outage_share * len(nodes)
 
 
-def _is_any_returning(nodes: Sequence[NodeFacts], lost: Set[str], now: datetime, policy: NodePolicy) -> bool:
-    """Whether a lost node answers: it will be back in a moment, so what runs there is not replaced any more."""
-    return any(
-        n.name in lost and n.probes.answering_since and not n.probes.count_lost(now, policy.suspect_patience)
-        for n in nodes
-    )
+def _are_more_to_return(
+    nodes: Sequence[NodeFacts], verdicts: dict[str, NodeVerdict], lost: Set[str], now: datetime, policy: NodePolicy
+) -> bool:
+    """Whether lost nodes may be back in a moment, so that what runs there had better not be replaced any more.
+
+    One of them answers, or another one was back a moment ago: what took them away lets go of them one by one.
+    """
+    missed = [n.probes for n in nodes if n.name in lost]
+    if any(probes.answering_since and not probes.count_lost(now, policy.suspect_patience) for probes in missed):
+        return True
+    rest = timedelta(seconds=policy.outage_rest)
+    return bool(lost) and any(v.back_at is not None and now - v.back_at < rest for v in verdicts.values())
 
 
 def _describe_outage(vanished: Set[str], nodes: Sequence[NodeFacts]) -> str:

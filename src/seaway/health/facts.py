@@ -31,6 +31,7 @@ class NodePolicy:
     router_memory: float = 5.0  # how long one sign of life seen by a router speaks for a node
     outage_share: float = 0.5  # more than this share of the nodes (and at least two) at once is an outage
     outage_window: float = 300.0  # nodes lost within this were lost at once
+    outage_rest: float = 10.0  # after each return in an outage: time for those still lost to come back as well
     flaps: int = 2  # losses within `flap_window` that are no reason to hold a node back
     flap_window: float = 3600.0
     hold: float = 60.0  # how long a node is held back the first time; doubles with each further loss
