@@ -105,6 +105,8 @@ LONG_ON_CLUSTER = [
 ON_CLUSTER = begin_with(
     LONG_ON_CLUSTER, [path for path in list_tests("tests/kube") if path not in {*ALONE, *API_ONLY, INSTALLATION}]
 )
+GIVE_WAY = ["nice", "-n", "3"]
+"""Half the share of what is beside it; by nice's own 10 it would starve on a machine that has more to do."""
 KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 """Where no cluster can be, it says so and does nothing, and the tests are skipped."""
 
@@ -124,7 +126,7 @@ TIERS = (
     ),
     Tier(  # what waits and keeps times beside what needs a processor; that gives way
         "kubernetes, alone",
-        (([*PYTEST, *ALONE],), (["nice", *PYTEST, *spread("loadfile", 2), *API_ONLY], ["nice", *PROPERTY])),
+        (([*PYTEST, *ALONE],), ([*GIVE_WAY, *PYTEST, *spread("loadfile", 2), *API_ONLY], [*GIVE_WAY, *PROPERTY])),
         first=[*KUBE_LAB, "begin"],
         last=[*KUBE_LAB, "end"],
         env={"SEAWAY_SCHEDULES": "300"},

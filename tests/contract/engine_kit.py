@@ -70,6 +70,10 @@ class EngineKit(Protocol):
         """End the instance's process from outside."""
         ...
 
+    async def check_exit_code(self, instance: Instance, code: int) -> None:
+        """Check that it says how it ended last, unless nobody was there to see that."""
+        ...
+
 
 def make_workload(command: str, count: int = 1, release: int = 1, *, process: str = "web", **more: Any) -> Workload:
     """Return a workload of app "shop" that runs the command in the test image."""
@@ -109,6 +113,10 @@ class MemoryKit:
     async def kill(self, instance: Instance) -> None:
         """Crash it."""
         self.engine.crash(instance.id)
+
+    async def check_exit_code(self, instance: Instance, code: int) -> None:
+        """Everything is seen."""
+        assert instance.exit_code == code
 
 
 class LocalKit:
@@ -158,6 +166,10 @@ class LocalKit:
     async def kill(self, instance: Instance) -> None:
         """kill -9 the app itself, not its leader."""
         os.kill(find_app(instance.id).pid, signal.SIGKILL)
+
+    async def check_exit_code(self, instance: Instance, code: int) -> None:
+        """Its leader is there to see it."""
+        assert instance.exit_code == code
 
     async def list_living(self) -> list[Instance]:
         """Return the instances that neither stop nor have stopped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +47,7 @@ class Lab:
         self.engine = MemoryEngine(auto=True, nodes=("n1", "n2", "n3"))
         self.store = MemoryStore()
         self.down: set[str] = set()
+        self.probes: Counter[str] = Counter()  # sent so far, by address
         self.healthy: dict[str, set[str]] = {}
         self._task: asyncio.Task[None] | None = None
         self.policy = FAST
@@ -60,6 +62,7 @@ class Lab:
         return 0.5
 
     async def connect(self, address: str, port: int, timeout: float) -> bool:
+        self.probes[address] += 1
         if address in self.down:
             await asyncio.sleep(timeout)
         return address not in self.down
@@ -219,12 +222,14 @@ async def test_a_restart_tells_nothing_twice_and_believes_nothing_unseen(lab: La
     lab.down.add("n3")
     await lab.until(lambda: lab.state("n3") is NodeState.LOST)
     await lab.stop()
+    lab.probes.clear()
     await lab.start()
     await lab.until(lambda: len(lab.keeper.verdicts.nodes) == 3)
     assert lab.state("n3") is NodeState.WELL
-    await asyncio.sleep(0.3)
-    assert lab.engine.nodes["n3"].held
-    assert await lab.until(lambda: lab.state("n3") is NodeState.LOST) > 0.8
+    while lab.state("n3") is not NodeState.LOST:
+        assert lab.engine.nodes["n3"].held
+        await asyncio.sleep(0.01)
+    assert lab.probes["n3"] >= FAST.lost_probes
     assert lab.engine.nodes["n3"].held
     lab.down.clear()
     await lab.until(lambda: not lab.engine.nodes["n3"].held, 15)

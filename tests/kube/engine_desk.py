@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -32,11 +33,14 @@ class Desk:
         self.namespace = f"{prefix}red"
         self.client = KubeClient(load_config(server.kubeconfig))
         self.told: list[Told] = []
+        self.while_told: Callable[[], Awaitable[None]] | None = None
         self.engine = self.make_engine()
 
     def make_engine(self) -> KubernetesEngine:
         async def tell(*words: str) -> None:
             self.told.append(Told(*words))
+            if self.while_told:
+                await self.while_told()
 
         return KubernetesEngine(self.client, self.settings, tell=tell)
 

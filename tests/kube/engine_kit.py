@@ -104,6 +104,18 @@ class KubernetesKit:
         """kill -9 what the instance runs, all but the container's first process."""
         await self.kubectl("exec", instance.id, "--", "python3", "-c", KILL_ALL, check=False)  # it dies as well
 
+    async def check_exit_code(self, instance: Instance, code: int) -> None:
+        """A busy kubelet may say that it does not know; then the engine does not either."""
+
+        async def is_told() -> bool:
+            now = next(i for i in (await self.engine.observe()).instances if i.id == instance.id)
+            if now.exit_code is not None:
+                return now.exit_code == code
+            last = (await self.get("pod", instance.id))["status"]["containerStatuses"][0]["lastState"]
+            return bool(last.get("terminated", {}).get("reason") == "ContainerStatusUnknown")
+
+        await eventually(is_told)
+
     async def list_living(self) -> list[Instance]:
         """Return the instances that neither stop nor have stopped."""
         gone = (InstanceState.STOPPING, InstanceState.STOPPED)

@@ -15,6 +15,7 @@ from seaway.model import InstanceState, Task
 from tests.contract.engine_kit import eventually
 from tests.kube.api_server import ApiServer
 from tests.kube.engine_desk import KEY, Desk, find_trouble, grant, make_node, make_node_as_admin, web
+from tests.kube.engine_kit import Told
 from tests.unit.test_kubernetes_manifests import ALL
 
 
@@ -186,6 +187,38 @@ async def test_what_seaway_removes_is_not_told(desk: Desk) -> None:
     assert desk.told == []
 
 
+class Fence:
+    """A fence of the team's, and how somebody takes it away or edits it."""
+
+    def __init__(self, desk: Desk, *words: str) -> None:
+        kind, _, self.name = words[1].partition("/")
+        group = "/apis/networking.k8s.io/v1" if kind == "networkpolicy" else "/api/v1"
+        self._path = f"{group}/NS/{kind.replace('policy', 'policie')}s/{self.name}"
+        self._desk, self._words, self._spec = desk, words, None
+
+    async def meddle(self) -> None:
+        await self._desk.kubectl(*self._words)
+
+    async def is_whole(self) -> bool:
+        try:
+            found = await self._desk.get(self._path)
+        except NotFound:
+            return False
+        self._spec = self._spec or found.get("spec")
+        return bool(found.get("spec") == self._spec)
+
+    async def meddle_until_told(self) -> Told:
+        """It is put back each time, and told once the engine had seen it whole before."""
+
+        async def try_once() -> Told | None:
+            await eventually(self.is_whole, 20)
+            await self.meddle()
+            await eventually(self.is_whole, 20)
+            return self._desk.told[0] if self._desk.told else None
+
+        return await eventually(try_once, 60, every=guarding.LOOK_INTERVAL)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -197,25 +230,27 @@ async def test_what_seaway_removes_is_not_told(desk: Desk) -> None:
 )
 async def test_fences_are_put_back_and_told(desk: Desk, words: tuple[str, ...]) -> None:
     await desk.engine.apply(web())
-    kind, _, name = words[1].partition("/")
-    path = {
-        "networkpolicy": "/apis/networking.k8s.io/v1/NS/networkpolicies",
-        "resourcequota": "/api/v1/NS/resourcequotas",
-        "serviceaccount": "/api/v1/NS/serviceaccounts",
-    }[kind]
-    before = await desk.get(f"{path}/{name}")
-    await asyncio.sleep(1.5)  # the guard has seen what was made
-    await desk.kubectl(*words)
+    fence = Fence(desk, *words)
+    told = await fence.meddle_until_told()
+    assert told.reason == "PutBack"
+    assert fence.name in told.message
 
-    async def look() -> bool:
-        try:
-            return bool((await desk.get(f"{path}/{name}")).get("spec") == before.get("spec"))
-        except NotFound:
-            return False
 
-    told = await desk.await_told("PutBack")
-    assert name in told.message
-    await eventually(look, 10)
+async def test_what_is_taken_while_something_is_put_back_is_put_back_too(desk: Desk) -> None:
+    """The second time comes before the engine is done with the first."""
+    fence, taken = Fence(desk, "delete", "networkpolicy/seaway-default"), asyncio.Event()
+
+    async def take_again() -> None:
+        desk.while_told = None
+        await fence.meddle()
+        await asyncio.sleep(0.5)  # for the engine's watch: less would show nothing, and break nothing
+        taken.set()
+
+    desk.while_told = take_again
+    await desk.engine.apply(web())
+    await fence.meddle_until_told()
+    await taken.wait()
+    await eventually(fence.is_whole, 20)
 
 
 async def test_a_disruption_budget_is_put_back(desk: Desk) -> None:

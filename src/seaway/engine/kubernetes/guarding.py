@@ -74,6 +74,7 @@ class Guard:
             set()
         )  # what is done with: uids of pods and sentences that were told, Jobs whose input is deleted
         self._teams: dict[str, None] = {}  # teams to look at
+        self._whole: set[str] = set()  # teams whose fences were seen whole: what lacks then, somebody took
         self._pulled_at = time.monotonic()
 
     def start(self, budgets: str) -> None:
@@ -153,8 +154,12 @@ class Guard:
         for job in tuple(self._picture.jobs.objects.values()):
             await self._forget_input(job)
         for team in tuple(self._teams):
-            await self._restore(team)
-            self._teams.pop(team, None)
+            del self._teams[team]  # first: what is noted meanwhile is looked at again
+            try:
+                await self._restore(team)
+            except Exception:
+                self._teams[team] = None
+                raise
         await self._restore_budgets()
         if time.monotonic() - self._pulled_at >= PULL_INTERVAL:
             self._pulled_at = time.monotonic()
@@ -204,10 +209,22 @@ class Guard:
 
     async def _restore(self, team: str) -> None:
         """Put back what of a team's fences is gone or edited, as long as the team has anything."""
+        lacking = await self._list_lacking(team)
+        if not lacking:
+            self._whole.add(team)
         namespace = place_of(team, self._settings)
         if not any(place[0] == namespace for place in self._picture.sets.objects):
             self._preparer.forget(team)
-            return
+        elif lacking:
+            self._preparer.forget(team)
+            await self._preparer.ensure(team)
+            if team in self._whole:  # else it was only just made, or went while this process did not look
+                message = f"{', '.join(lacking)} of team {team} deleted or edited by hand: put back"
+                await self._tell("", f"team {team}", "PutBack", message)
+        if lacking:
+            self._whole.discard(team)
+
+    async def _list_lacking(self, team: str) -> list[str]:
         lacking = []
         for wanted in make_fences(team, self._settings):
             cache = self._fences[wanted["kind"]]
@@ -215,14 +232,7 @@ class Guard:
             live = cache.objects.get((wanted["metadata"]["namespace"], wanted["metadata"]["name"]))
             if live is None or not is_whole(live, wanted):
                 lacking.append(f"{wanted['kind']} {wanted['metadata']['name']}")
-        if not lacking:
-            return
-        known = self._preparer.is_made(team)
-        self._preparer.forget(team)
-        await self._preparer.ensure(team)
-        if known:
-            message = f"{', '.join(lacking)} of team {team} deleted or edited by hand: put back"
-            await self._tell("", f"team {team}", "PutBack", message)
+        return lacking
 
     async def _restore_budgets(self) -> None:
         if self._budgets is None or not self._budgets.synced.is_set():

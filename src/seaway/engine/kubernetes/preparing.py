@@ -40,10 +40,6 @@ class Preparer:
         found = await self._find(team)
         return judge_place(team, self._settings, None if found is None else found.metadata.labels)
 
-    def is_made(self, team: str) -> bool:
-        """Whether this process has prepared the team's namespace."""
-        return team in self._made
-
     def forget(self, team: str) -> None:
         """Something of the team's is not as it was: look again at the next `ensure`."""
         self._made.discard(team)
