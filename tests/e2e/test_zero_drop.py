@@ -23,13 +23,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 APPS = {
     "shop": ("web: python3 app.py\n", 30, Mix(get=50, post=25, new=15, slow=1, stream=4)),
-    "brief": ("web: python3 app.py --idle-close 0.5\n", 2, Mix(get=60, post=40, new=0, slow=0, stream=0)),
+    "brief": ("web: python3 app.py --idle-close 0.2\n", 8, Mix(get=60, post=40, new=0, slow=0, stream=0)),
     "chat": ("", 4, Mix(get=1, post=0, new=0, slow=0, stream=0, websockets=2)),
 }
-"""Procfile ("": the WebSocket example), requests a second, and their kinds.
-
-brief closes idle connections just when the next request comes; only a router that closes them before drops none.
-"""
+"""Procfile ("": the WebSocket example), requests a second, and their kinds."""
 
 ROLLOUT = {"shop": "keep = 600", "brief": "keep = 600", "chat": "keep = 600\ndrain = 5"}
 """No rollout ends by itself before it is promoted, cancelled or followed by the next; WebSockets end soon after it."""
