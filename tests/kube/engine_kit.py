@@ -109,8 +109,9 @@ class KubernetesKit:
 
         async def is_told() -> bool:
             now = next(i for i in (await self.engine.observe()).instances if i.id == instance.id)
-            if now.exit_code is not None:
-                return now.exit_code == code
+            assert now.exit_code in (None, code)
+            if now.exit_code == code:
+                return True
             last = (await self.get("pod", instance.id))["status"]["containerStatuses"][0]["lastState"]
             return bool(last.get("terminated", {}).get("reason") == "ContainerStatusUnknown")
 
