@@ -94,7 +94,7 @@ class RolloutPolicy(Frozen):
 class RouterPolicy(Frozen):
     """How routers treat the app's web process."""
 
-    keepalive: Seconds = 0.1  # idle upstream connections are closed by the router after this; keep below the app's
+    keepalive: Seconds = 0.05  # idle upstream connections are closed by the router after this; keep below the app's
     idle_timeout: Seconds = 60.0  # a request or upgraded connection without a byte for this long is ended
 
 
