@@ -130,10 +130,11 @@ async def test_route_waits_for_health_and_not_for_ever() -> None:
     assert not warming.allows(session, (SCOPE, "shop.x"))
     client.answer(ENDPOINTS)
     assert client.take() == []
-    poked.clear()
     async with asyncio.timeout(2 * WARM_LIMIT):
-        await poked.wait()
-    assert client.take() == [(SCOPE, "shop.x")]
+        while not (sent := client.take()):  # the time of the first release may be over before that of the second
+            poked.clear()
+            await poked.wait()
+    assert sent == [(SCOPE, "shop.x")]
 
 
 async def test_instance_that_drains_is_no_healthy_one() -> None:
