@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from seaway.engine.local import process
-from seaway.engine.local.process import Group, find_members, launch
+from seaway.engine.local.process import STREAMS, Group, find_members, launch
+from seaway.logs.intake import open_pipe
 
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
 """Keeps the leader busy without a child, after its traps are set and before it starts the command."""
@@ -23,6 +24,8 @@ async def eventually_exists(path: Path) -> None:
 
 
 def start(folder: Path, command: str) -> Group:
+    for stream in STREAMS:
+        os.close(open_pipe(folder, stream))
     return Group(folder, launch(folder, 1, command, folder, os.environ | {"SEAWAY_INSTANCE": folder.name}))
 
 

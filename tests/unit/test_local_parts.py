@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from seaway.engine.local.base import Timings
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.health import Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.ports import PortPool, is_free
+from seaway.engine.local.probe import Prober, Target, Unknown
 from seaway.engine.local.process import exec_plain
 from seaway.engine.local.reasons import describe_exit, describe_unstarted, read_last_lines
 from seaway.engine.local.state import Desired, NodeState, Record, remove_folder
@@ -114,12 +116,15 @@ def test_default_checks() -> None:
 class Script:
     """Answers checks from a list, then with its last entry."""
 
-    def __init__(self, *answers: str | None) -> None:
+    def __init__(self, *answers: str | Unknown | None) -> None:
         self.answers = list(answers)
 
     async def __call__(self, check: Check) -> str | None:
         await asyncio.sleep(0)
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Unknown):
+            raise answer
+        return answer
 
 
 QUICK = Check(tcp=True, interval=0.001, healthy_after=2, unhealthy_after=3)
@@ -151,6 +156,42 @@ async def test_liveness_threshold() -> None:
     """The restart is asked for at the third bad answer in a row, with its fault."""
     said = await await_dead(QUICK, Script("a", "b", None, "c", "d", "e"))
     assert said == "liveness check failed 3 times in a row: e"
+
+
+async def test_what_is_unknown_is_neither_good_nor_bad() -> None:
+    """Whatever is counted, answers that say nothing are left out of the row."""
+    unknown = Unknown("the node agent was too busy to ask")
+    assert await await_passing(QUICK, Script(None, unknown, None), 5.0, Timings(first_probe=0.001)) is None
+    assert await await_passing(QUICK, Script(unknown), 0.05, Timings(first_probe=0.001)) == str(unknown)
+    said = await await_dead(QUICK, Script("a", unknown, "b", unknown, unknown, None, "c", "d", unknown, "e"))
+    assert said == "liveness check failed 3 times in a row: e"
+    told: list[bool] = []
+    script = Script("a", unknown, "b", *[unknown] * 10, None, "c", unknown, "d", "e")
+    task = asyncio.create_task(follow_readiness(QUICK, script, True, lambda ready, _: told.append(ready)))
+    async with asyncio.timeout(5):
+        while not told:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert script.answers == ["e"]
+
+
+async def test_a_check_that_the_agent_made_too_late_is_unknown() -> None:
+    """A server that answers nothing fails in time; the same while the loop stood still says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = Target(silent.getsockname()[1], Path(), {})
+        prober = Prober()
+        pulse = asyncio.create_task(prober.lag.watch())
+        check = Check(http="/", timeout=0.3)
+        said = await prober.ask(check, target)
+        assert said is not None
+        assert said.endswith("got no answer within 0.3 s")
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 0.4)
+        with pytest.raises(Unknown, match="too busy"):
+            await prober.ask(check, target)
+        pulse.cancel()
+        await asyncio.gather(pulse, return_exceptions=True)
+        await prober.close()
 
 
 async def test_changes_coalesce() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from seaway.home import Home
 from seaway.logs.base import LogLine, LogQuery
 from seaway.logs.collector import FileLogCollector
 from seaway.logs.holes import find_data, free_front
+from seaway.logs.intake import pipe_path
 from seaway.logs.reader import FileLogReader
 from seaway.logs.segments import Limits, list_segments
 
@@ -43,7 +45,9 @@ class Bench:
         )
 
     def write(self, instance: str, text: str, stream: str = "stdout") -> None:
-        with (self.raw / instance / stream).open("ab") as file:
+        """Write as a process does; more than a pipe holds (64 KiB) only while a collector runs."""
+        pipe = os.open(pipe_path(self.raw / instance, stream), os.O_RDWR)  # open for good: it keeps what is in the pipe
+        with open(pipe, "wb", closefd=False) as file:
             file.write(text.encode())
 
     async def read(self, tail: int | None = None, **query: Any) -> list[LogLine]:
@@ -148,8 +152,8 @@ async def test_consumed_output_is_freed(bench: Bench) -> None:
     """The blocks of copied output are given back while the instance goes on writing; recovery still works."""
     limits = Limits(checkpoint_bytes=1, keep_raw_bytes=8192, checkpoint_seconds=0.0)
     bench.renew(limits, "a")
-    bench.write("a", lines(0, 20_000))
     run = asyncio.create_task(bench.collector.run())
+    await asyncio.to_thread(bench.write, "a", lines(0, 20_000))
     raw = bench.raw / "a" / "stdout"
     async with asyncio.timeout(20):
         while raw.stat().st_blocks * 512 > 40_000:
@@ -163,28 +167,74 @@ async def test_consumed_output_is_freed(bench: Bench) -> None:
     assert await bench.messages() == lines(0, 20_010).splitlines()
 
 
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[None]:
+    """A collector that runs, and is killed at the end."""
+    run = asyncio.create_task(bench.collector.run())
+    try:
+        yield
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+
 async def test_lost_lines_are_counted(bench: Bench) -> None:
-    """A backlog over its bound is cut, and a line in its place says how many lines that were."""
-    bench.renew(Limits(backlog_bytes=10_000), "a")
-    bench.write("a", lines(0, 5000))
-    await bench.collector.close()
-    note, *rest = await bench.read()
-    assert note["log.flags"] == ["lost"]
-    assert note["event.lost"] + len(rest) == 5000
-    assert note["message"].startswith(f"seaway: {note['event.lost']} lines (")
-    assert rest[0]["message"] == f"line {note['event.lost']}"
+    """What waits is bounded; lines in the places of those given up say how many lines that were."""
+    bench.renew(Limits(backlog_bytes=100_000, rate_bytes=100_000, burst_bytes=100_000), "a")
+    async with running(bench):
+        await asyncio.to_thread(bench.write, "a", lines(0, 300_000))
+        await bench.collector.flush("a")
+    found = await bench.read()
+    kept = [int(line["message"].removeprefix("line ")) for line in found if "log.flags" not in line]
+    lost = [line for line in found if line.get("log.flags") == ["lost"]]
+    assert kept == sorted(set(kept))
+    assert sum(line["event.lost"] for line in lost) + len(kept) == 300_000
+    assert lost[0]["message"].endswith("are missing here: the instance wrote faster than its output could be copied")
+
+
+async def test_a_flood_leaves_others_alone(bench: Bench) -> None:
+    """While one instance writes without end, another's line is there within moments, and the loop has its turns."""
+    bench.renew(Limits(rate_bytes=1 << 20, burst_bytes=1 << 20, backlog_bytes=4 << 20), "a", "b")
+    pipe = os.open(pipe_path(bench.raw / "a", "stdout"), os.O_RDWR)
+    flood = await asyncio.create_subprocess_exec("yes", stdout=pipe)
+    try:
+        async with running(bench):
+            for n in range(20):
+                bench.write("b", f"line {n}\n")
+                async with asyncio.timeout(2):
+                    while await bench.messages(instance="b", tail=1) != [f"line {n}"]:
+                        await asyncio.sleep(0.01)
+            raw = bench.raw / "a" / "stdout"
+            assert raw.stat().st_blocks * 512 < 4 << 20
+            flood.kill()
+            await flood.wait()
+            await bench.collector.flush("a")
+    finally:
+        with suppress(ProcessLookupError):
+            flood.kill()
+        await flood.wait()
+    assert [line["log.flags"] for line in await bench.read(instance="a") if "log.flags" in line]
 
 
 async def test_deleted_logs(bench: Bench) -> None:
     """If somebody deletes the logs, the collector goes on with what the raw files still hold, without holes' zeros."""
     bench.follow("a")
     bench.write("a", lines(0, 2000))
+    await bench.collector.drain("a")
     free_front(bench.raw / "a" / "stdout", 8192)
     await bench.collector.close()
     found = await bench.messages()
     assert found[-1] == "line 1999"
     assert not any("\0" in message for message in found)
     assert find_data(bench.raw / "a" / "stdout", 0) == 8192
+
+
+async def test_zeros_are_output(bench: Bench) -> None:
+    """Zeros that an instance writes are no hole."""
+    bench.follow("a")
+    bench.write("a", "\0\0\0 three\n" + "\0" * 10_000 + "\n")
+    await bench.collector.close()
+    assert await bench.messages() == ["\0\0\0 three", "\0" * 10_000]
 
 
 async def test_tail_and_filters(bench: Bench) -> None:

@@ -33,7 +33,9 @@ class Limits:
 
     segment_bytes: int = 16 * 1024 * 1024
     segments: int = 8
-    backlog_bytes: int = 256 * 1024 * 1024  # of one stream; beyond it lines are skipped and counted
+    rate_bytes: int = 4 * 1024 * 1024  # that one instance may add in a second, in the long run
+    burst_bytes: int = 64 * 1024 * 1024  # and that it may add at once after it was quiet
+    backlog_bytes: int = 32 * 1024 * 1024  # that one stream's waiting output would add; beyond it lines are given up
     checkpoint_bytes: int = 4 * 1024 * 1024  # written since the last checkpoint
     checkpoint_seconds: float = 5.0
     keep_raw_bytes: int = 64 * 1024  # of a raw file stay readable for reasons
@@ -56,7 +58,7 @@ def segment_path(folder: Path, number: int) -> Path:
 
 
 class AppLog:
-    """Appends to one app's log; there is one writer per app."""
+    """Appends to one app's log; there is one writer per app. What cannot be written (OSError) leaves it as it was."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder = folder
@@ -74,11 +76,16 @@ class AppLog:
         """Append whole lines; on to the next segment when this one is full."""
         if self._size and self._size + len(lines) > self.limits.segment_bytes:
             self._rotate()
-        view = memoryview(lines)
-        while view:
-            written = os.write(self._fd, view)
-            self._size += written
-            view = view[written:]
+        view, size = memoryview(lines), self._size
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                size += written
+                view = view[written:]
+        except OSError:  # no room: half a line would be read as a whole one together with the next
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size = size
         self.unsaved += len(lines)
 
     def save(self) -> None:
@@ -88,18 +95,20 @@ class AppLog:
             "position": self._size,
             "offsets": [[instance, stream, offset] for (instance, stream), offset in self.offsets.items()],
         }
-        self.unsaved = 0
         temporary = self.folder / f"{CHECKPOINT}.new"
         with suppress(FileNotFoundError):  # the folder was deleted with its app
             temporary.write_text(json.dumps(content))
             temporary.replace(self.folder / CHECKPOINT)
+        self.unsaved = 0
 
     def close(self) -> None:
         """Save and close."""
         if self._fd >= 0:
-            self.save()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                self.save()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
 
     def _open(self, number: int) -> None:
         path = segment_path(self.folder, number)
@@ -107,10 +116,11 @@ class AppLog:
         if self._fd >= 0:
             os.close(self._fd)
         self._number, self._fd, self._size = number, fd, os.fstat(fd).st_size
-        link = self.folder / "current.new"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        link.replace(self.folder / "current")
+        with suppress(OSError):  # no room for the link, but perhaps for lines; the next segment sets it right
+            link = self.folder / "current.new"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+            link.replace(self.folder / "current")
 
     def _rotate(self) -> None:
         self._open(self._number + 1)

@@ -63,11 +63,14 @@ class Piece:
     partial: bool = False  # the line goes on in the next piece
 
 
-def split_lines(data: bytes, *, final: bool, longest: int = LONGEST) -> list[Piece]:
-    """Split what was read into pieces; an unfinished last line is left out unless `final` or too long."""
+def split_lines(data: bytes, *, final: bool, longest: int = LONGEST, most: int | None = None) -> list[Piece]:
+    """Split what was read into pieces; an unfinished last line is left out unless `final` or too long.
+
+    At most `most` pieces: what is behind them is left out too.
+    """
     pieces: list[Piece] = []
     start = 0
-    while start < len(data):
+    while start < len(data) and len(pieces) != most:
         end = data.find(b"\n", start, start + longest + 1)
         if end >= 0:
             pieces.append(Piece(data[start:end].removesuffix(b"\r"), end + 1 - start))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import shlex
+import signal
 import stat
 import struct
 import sys
 import termios
 import time
 from base64 import b64encode
-from contextlib import aclosing
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -51,7 +54,8 @@ async def run(
 ) -> None:
     """Run a command with image and config of the release that serves; the exit code is the command's own.
 
-    Its output is streamed, standard error apart from standard output; Ctrl-C kills it. Options come before CMD.
+    Its output is streamed, standard error apart from standard output. Ctrl-C kills it, and so does the end of whoever
+    reads its output (`| head`) or of the terminal. Options come before CMD.
     """
     app = find_app(app)
     line = words[0] if len(words) == 1 else shlex.join(words)
@@ -63,11 +67,15 @@ async def run(
     async with connect() as api:
         task: Doc = await api.post(f"/apps/{app}/run", body)
         runner = _Run(api, app, str(task["id"]), output)
-        try:
-            state = await runner.follow()
-        except asyncio.CancelledError as error:
-            await runner.kill()
-            raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
+        with _ended_by(signal.SIGTERM, signal.SIGHUP):
+            try:
+                state = await runner.follow()
+            except asyncio.CancelledError as error:
+                await runner.kill()
+                raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
+            except BrokenPipeError:
+                await runner.kill()
+                _leave_closed_output()
     _finish(state, output)
 
 
@@ -90,6 +98,33 @@ def _has_input() -> bool:
         return False
 
 
+@contextmanager
+def _ended_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let these signals do what Ctrl-C does."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in numbers:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _is_output_closed() -> bool:
+    """Whether nobody can read any more what standard output is: the other end of the pipe is gone."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _leave_closed_output() -> NoReturn:
+    """Exit as a command does that writes to a closed pipe, and say nothing more there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    raise typer.Exit(SIGNAL_BASE + signal.SIGPIPE)
+
+
 class _Run:
     """One task that is followed: its output is printed as it comes, each line once."""
 
@@ -105,9 +140,14 @@ class _Run:
         self.told = ""  # why it has not started yet
 
     async def follow(self) -> Doc:
-        """Return the task's last state, when it is done and all its output is printed."""
+        """Return the task's last state, when it is done and all its output is printed.
+
+        Raises BrokenPipeError once nobody reads that any more.
+        """
         async with cancelling(asyncio.create_task(self._stream())):
             while True:
+                if _is_output_closed():
+                    raise BrokenPipeError
                 state: Doc = await self.patience.ask(lambda: self.api.get(self.path))
                 if dig(state, "done", False):
                     break

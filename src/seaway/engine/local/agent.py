@@ -25,7 +25,7 @@ from seaway.engine.local.changes import Changes
 from seaway.engine.local.keeper import Keeper
 from seaway.engine.local.machine import Images, Machine
 from seaway.engine.local.ports import PortPool
-from seaway.engine.local.process import LeaderIndex
+from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
 from seaway.engine.local.state import NodeState
 from seaway.home import Home
 
@@ -66,6 +66,7 @@ class Agent:
     async def start(self) -> None:
         """Take the lock (RuntimeError if another agent has it), adopt what runs, and answer on the socket."""
         self._home.create()
+        raise_file_limit()
         self._lock = _take_lock(self._home.run / "node.lock")
         self._changes = Changes()
         machine = Machine(
@@ -75,8 +76,11 @@ class Agent:
         )  # fmt: skip
         self._keeper = Keeper(machine, self._changes)
         await self._keeper.load()
-        for work in (self._collector.run(), self._keeper.sample(), self._keeper.collect_garbage()):
-            self._spawn(work)
+        self._presence = open_presence(machine.state.presence)  # now that the pipes of what has ended are held here
+        self._spawn(self._collector.run())
+        self._spawn(self._keeper.sample())
+        self._spawn(self._keeper.collect_garbage())
+        self._spawn(machine.prober.lag.watch())
         await self._serve()
         log.info(
             "node agent ready", node=self._node, socket=str(self._path), instances=len(self._keeper.observe().instances)
@@ -115,6 +119,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._collector.close()
+        os.close(self._presence)
         assert self._lock is not None
         os.close(self._lock)
 

@@ -33,19 +33,25 @@ class Unpacker(Protocol):
 
 
 class OutputCollector(Protocol):
-    """Copies what instances write to where logs are read; each line once, whatever is killed in between.
-
-    `folder` holds the files `stdout` and `stderr` that the instance's processes append to.
-    """
+    """Copies what instances write to where logs are read; each line once, whatever is killed in between."""
 
     def follow(
         self, instance: str, folder: Path, *, app: str, team: str, release: int, process: str, node: str
     ) -> None:
-        """Copy from where an earlier collector stopped, until `finish`. Call before `run` for what is adopted."""
+        """Make the named pipes stdout.pipe and stderr.pipe in `folder`; copy what comes from them, until `finish`.
+
+        It goes on where an earlier collector stopped; nothing new happens if the instance is followed already. Call
+        it before `run` for what is adopted. What was taken and not yet copied is in `folder`/stdout and stderr, whose
+        front may be gone. OSError if the pipes cannot be made.
+        """
         ...
 
     async def run(self) -> None:
         """Copy until cancelled; before that every call only takes notes."""
+        ...
+
+    async def drain(self, instance: str) -> None:
+        """Take all that was written so far: the raw files end with it."""
         ...
 
     async def flush(self, instance: str) -> None:

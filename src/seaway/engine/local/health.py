@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from seaway.engine.local.base import Timings
+from seaway.engine.local.probe import Unknown
 from seaway.model import Check, Process
 
 Ask = Callable[[Check], Awaitable[str | None]]
-"""Run a check: None is good, else what went wrong."""
+"""Run a check: None is good, else what went wrong. Unknown: ask again, nothing has been said."""
 
 GROWTH = 1.2
 
@@ -45,11 +46,15 @@ async def await_passing(check: Check, ask: Ask, limit: float, timings: Timings) 
     try:
         async with asyncio.timeout(limit):
             while True:
-                said = await ask(check)
-                passed = passed + 1 if said is None else 0
-                if passed >= check.healthy_after:
-                    return None
-                fault = said or fault
+                try:
+                    said = await ask(check)
+                except Unknown as unknown:
+                    fault = str(unknown)
+                else:
+                    passed = passed + 1 if said is None else 0
+                    if passed >= check.healthy_after:
+                        return None
+                    fault = said or fault
                 await asyncio.sleep(wait)
                 wait = min(wait * GROWTH, slowest)
     except TimeoutError:
@@ -60,7 +65,7 @@ async def follow_readiness(check: Check, ask: Ask, ready: bool, tell: Callable[[
     """Ask for ever; `tell` each change of readiness with the reason."""
     good = bad = 0
     while True:
-        fault = await ask(check)
+        fault = await _ask_known(check, ask)
         good, bad = (good + 1, 0) if fault is None else (0, bad + 1)
         if ready and bad >= check.unhealthy_after:
             ready = False
@@ -75,8 +80,17 @@ async def await_dead(check: Check, ask: Ask) -> str:
     """Ask until `unhealthy_after` answers in a row are bad; return the last fault."""
     bad = 0
     while True:
-        fault = await ask(check)
+        fault = await _ask_known(check, ask)
         bad = 0 if fault is None else bad + 1
         if fault is not None and bad >= check.unhealthy_after:
             return f"liveness check failed {bad} times in a row: {fault}"
         await asyncio.sleep(check.interval)
+
+
+async def _ask_known(check: Check, ask: Ask) -> str | None:
+    """Ask at the check's interval until something has been said."""
+    while True:
+        try:
+            return await ask(check)
+        except Unknown:
+            await asyncio.sleep(check.interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import httpx
 
+from seaway.engine.local.lag import Lag
 from seaway.model import Check
 
 HOST = "127.0.0.1"
+LATE = 0.25  # of a check's timeout: a failed check that the agent delayed by more says nothing
 SHOWN = 200  # characters of a command's output in a reason
 
 
@@ -27,14 +30,27 @@ class Target:
     env: Mapping[str, str]
 
 
+class Unknown(Exception):
+    """A check failed that the agent itself made too late: neither good nor bad."""
+
+
 class Prober:
     """Runs checks; one HTTP client for all, without keep-alive."""
 
     def __init__(self) -> None:
+        self.lag = Lag()
         self._http: httpx.AsyncClient | None = None
 
     async def ask(self, check: Check, target: Target) -> str | None:
-        """Return None if the check passes, else what went wrong as the end of a sentence."""
+        """Return None if the check passes, else what went wrong as the end of a sentence. May raise Unknown."""
+        began = time.monotonic()
+        fault = await self._ask(check, target)
+        late = self.lag.find_worst(began)
+        if fault is not None and late > LATE * check.timeout:
+            raise Unknown(f"the node agent was too busy to ask (late by {late:.1f} s)")
+        return fault
+
+    async def _ask(self, check: Check, target: Target) -> str | None:
         if check.command is not None:
             return await ask_command(check.command, check.timeout, target)
         if target.port is None:

@@ -1,7 +1,8 @@
 """One process group of the user's, started so that it and its exit code outlive the agent.
 
-The group's leader is a small shell that runs the user's command and writes its exit code to a file; output goes
-straight to files. An agent that comes back finds the leader by pid, start time and command line.
+The group's leader is a small shell that runs the user's command and writes its exit code to a file; output goes to
+named pipes that the agent's collector empties. An agent that comes back finds the leader by pid, start time and command
+line. While there is none, a leader whose command has ended stays: it holds the pipes, and with them the last words.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,15 +25,17 @@ log = structlog.get_logger(__name__)
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
+ulimit -S -n "$5"
 cd -- "$2" || { echo 126 >"$3"; exit; }
 exec 3>&2 2>/dev/null
 (exec /bin/sh -c "$1" 2>&3 3>&-)
 echo $? >"$3"
+: >"$4"
 """
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
 Its own remarks ("Terminated") are not the app's output: dash redirects itself while it runs a simple command, hence the
-subshell.
+subshell. The last line opens the agent's named pipe (`open_presence`), which waits for an agent if there is none.
 """
 
 PLAIN_COMMAND = re.compile(r"[^;&|()<>`\n]+")
@@ -43,7 +47,11 @@ SHELL_WORDS = frozenset(
 """dash's own words; what they begin cannot be exec'd."""
 
 STREAMS = ("stdout", "stderr")
-APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+"""Files that an instance may have open: as many as the agent might before it asked for more. Old programs that use
+select() would write beyond its end with a descriptor over 1023."""
+
+PIPE = os.O_RDWR  # for reading too: writing neither fails nor signals while nobody else reads
 GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 POLL = 0.01  # between looks at a group that was just killed
 KILL_LIMIT = 10.0  # seconds a killed group may take to vanish (disk waits); then it is reported and left
@@ -116,23 +124,45 @@ def exec_plain(command: str) -> str:
 
 
 def launch(
-    folder: Path, run: int, command: str, workdir: Path, env: Mapping[str, str], *, stdin: str = os.devnull
+    folder: Path,
+    run: int,
+    command: str,
+    workdir: Path,
+    env: Mapping[str, str],
+    *,
+    stdin: str = os.devnull,
+    presence: str = os.devnull,
 ) -> Launched:
-    """Start the command in a session of its own; it reads the file `stdin` and appends to `folder`/stdout and stderr.
+    """Start the command in a session of its own; it reads the file `stdin` and writes to the pipes in `folder`.
 
-    posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work folder
-    and the exit file is in argv.
+    They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`). posix_spawn and not fork:
+    a big agent would pause for its page tables. Nothing but the command, the work folder and two files is in argv.
     """
     marks = {stream: _size(folder / stream) for stream in STREAMS}
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
-    actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / s), APPEND, 0o600) for fd, s in enumerate(STREAMS, start=1)]
-    argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance", exec_plain(command), str(workdir), str(exit_file(folder, run))]
+    actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / f"{s}.pipe"), PIPE, 0) for fd, s in enumerate(STREAMS, start=1)]
+    argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance"]
+    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES)]
     pid = os.posix_spawn(
         "/bin/sh", argv, dict(env), file_actions=actions, setsid=True,
         setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
     )  # fmt: skip
     stat = read_stat(pid)
     return Launched(run=run, pid=pid, birth=stat.birth if stat else None, marks=marks)
+
+
+def raise_file_limit() -> None:
+    """Let the agent have as many files open as it may be allowed: some five for each instance."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def open_presence(path: Path) -> int:
+    """Let leaders go whose command has ended, now and as long as the descriptor is open; it closes with the agent."""
+    if not path.is_fifo():
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def exit_file(folder: Path, run: int) -> Path:
@@ -150,7 +180,7 @@ def _size(path: Path) -> int:
 def _read_leader(pid: int) -> list[bytes]:
     """Return the argv of a leader (or of its fork that has not yet become the command); [] for any other process."""
     argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return argv if len(argv) > 6 and argv[3] == b"seaway-instance" else []
+    return argv if len(argv) > 8 and argv[3] == b"seaway-instance" else []
 
 
 class LeaderIndex:

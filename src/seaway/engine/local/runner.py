@@ -82,17 +82,22 @@ class Runner:
         return self._group.pid if self._group is not None and not self._group.ended else None
 
     def start(self) -> None:
-        """Write it down and begin (or go on) to run it; its output is followed from now on."""
+        """Write it down and begin (or go on) to run it; the output of what runs already is followed from now on."""
         key, machine = self.workload.key, self.machine
         machine.state.write_record(self.record)
-        machine.collector.follow(
-            self.id, self.folder, app=key.app, team=self.workload.team, release=key.release, process=key.process,
-            node=machine.node,
-        )  # fmt: skip
+        if self.record.launched.run:
+            self._follow_output()
         if self.instance.port is not None:
             machine.ports.claim(self.instance.port)
         self._task = asyncio.create_task(self._live(), name=f"instance {self.id}")
         machine.notify(key.app)
+
+    def _follow_output(self) -> None:
+        key = self.workload.key
+        self.machine.collector.follow(
+            self.id, self.folder, app=key.app, team=self.workload.team, release=key.release, process=key.process,
+            node=self.machine.node,
+        )  # fmt: skip
 
     def stop(self, why: str) -> None:
         """Stop for good: SIGTERM, grace, SIGKILL."""
@@ -168,7 +173,7 @@ class Runner:
         code = read_exit_code(self.folder, launched.run)
         if launched.pid is None and code is None:
             return None  # it was waiting for its next start
-        return self._judge(code)
+        return await self._judge(code)
 
     async def _run_once(self) -> Failure | None:
         """Start it unless it was adopted, and attend to it; None once told to stop."""
@@ -204,10 +209,11 @@ class Runner:
         await self._prepare_target(renew_files)
         if self._told.is_set() or self._target is None:
             return
+        self._follow_output()
         run = self.record.launched.run + 1
         self._update(launched=Launched(run=run))
-        command = self.workload.process.command
-        launched = launch(self.folder, run, command, self._target.workdir, self._target.env)
+        command, presence = self.workload.process.command, str(self.machine.state.presence)
+        launched = launch(self.folder, run, command, self._target.workdir, self._target.env, presence=presence)
         self._group = Group(self.folder, launched)
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
         self._update(
@@ -223,17 +229,18 @@ class Runner:
             await asyncio.wait([told, ended, health], return_when=asyncio.FIRST_COMPLETED)
             if told.done():
                 return None
-            return self._judge(group.exit_code()) if ended.done() else health.result()
+            return await self._judge(group.exit_code()) if ended.done() else health.result()
         finally:
             for task in (told, ended, health):
                 task.cancel()
             await asyncio.gather(told, ended, health, return_exceptions=True)
 
-    def _judge(self, code: int | None) -> Failure:
+    async def _judge(self, code: int | None) -> Failure:
         lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
-        return Failure(f"{describe_exit(code)} after {lived:.1f} s{self._quote()}", exit_code=code)
+        return Failure(f"{describe_exit(code)} after {lived:.1f} s{await self._quote()}", exit_code=code)
 
-    def _quote(self) -> str:
+    async def _quote(self) -> str:
+        await self.machine.collector.drain(self.id)
         return quote_output(self.folder, self.record.launched.marks)
 
     async def _watch_health(self, group: Group) -> Failure:
@@ -257,7 +264,7 @@ class Runner:
                 tasks.create_task(asyncio.Event().wait())  # until cancelled, if nothing asks for a restart
         except* Unhealthy as errors:
             fault = str(errors.exceptions[0])
-        return Failure(f"{fault}{self._quote()}")
+        return Failure(f"{fault}{await self._quote()}")
 
     async def _verify(self, group: Group) -> Failure | None:
         """Wait until the start has succeeded; what went wrong if it did not in time."""
@@ -270,7 +277,8 @@ class Runner:
         if fault is None:
             return None
         listening = await asyncio.to_thread(find_listening, group.pid, self.id)
-        return Failure(describe_unstarted(self.instance.port, fault, limit, listening) + self._quote(), hopeless=True)
+        why = describe_unstarted(self.instance.port, fault, limit, listening)
+        return Failure(why + await self._quote(), hopeless=True)
 
     @property
     def _ask(self) -> Ask:

@@ -1,8 +1,9 @@
 """What the node agent keeps on disk, so that a killed agent finds it again: intent, and one record per process.
 
     node/workloads/APP.vN.PROCESS.json    Desired
-    node/instances/ID/record.json         Record       (beside it stdout, stderr, exit.RUN, app/, home/, tmp/)
+    node/instances/ID/record.json         Record       (beside it output, exit.RUN, app/, home/, tmp/)
     node/tasks/ID/record.json             TaskRecord   (likewise)
+    node/agent                            named pipe that a living agent holds open (process.open_presence)
 
 Files are replaced atomically and have mode 0600: configuration holds secrets.
 """
@@ -72,6 +73,7 @@ class NodeState:
         self.workloads = root / "workloads"
         self.instances = root / "instances"
         self.tasks = root / "tasks"
+        self.presence = root / "agent"
         for folder in (self.workloads, self.instances, self.tasks):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 

@@ -13,9 +13,9 @@ import structlog
 from seaway.engine.base import EngineError
 from seaway.engine.local.files import discard_files, renew_files
 from seaway.engine.local.machine import Machine, utc_now
-from seaway.engine.local.process import Group, exit_file, launch, read_exit_code, sweep
+from seaway.engine.local.process import Group, launch, read_exit_code, sweep
 from seaway.engine.local.reasons import describe_exit
-from seaway.engine.local.state import Launched, TaskRecord, remove_folder
+from seaway.engine.local.state import RECORD, Launched, TaskRecord, remove_folder
 from seaway.model import Task
 
 log = structlog.get_logger(__name__)
@@ -45,13 +45,17 @@ class TaskRunner:
         """Write it down and begin (or go on) to run it; a task that is done stays so."""
         if self.done:
             return
-        task = self.record.task
         self.machine.state.write_task(self.record)
+        if self.record.launched.run and self.record.state.ended_at is None:
+            self._follow_output()
+        self._job = asyncio.create_task(self._live(), name=f"task {self.id}")
+
+    def _follow_output(self) -> None:
+        task = self.record.task
         self.machine.collector.follow(
             self.id, self.folder, app=task.app, team=task.team, release=task.release, process=task.process,
             node=self.machine.node,
         )  # fmt: skip
-        self._job = asyncio.create_task(self._live(), name=f"task {self.id}")
 
     async def kill(self, why: str) -> None:
         """End it now if it still runs."""
@@ -103,8 +107,9 @@ class TaskRunner:
 
     def _discard_files(self) -> None:
         discard_files(self.folder)
-        for name in (STDIN, "stdout", "stderr", exit_file(self.folder, 1).name):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name != RECORD:
+                path.unlink()
 
     async def _run(self) -> tuple[int | None, str]:
         """Start or adopt it and wait for its end; return exit code and reason."""
@@ -127,8 +132,10 @@ class TaskRunner:
         env = self.machine.make_env(
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )
+        self._follow_output()
         self._update(Launched(run=1))
-        launched = launch(self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task))
+        given, presence = self._keep_input(task), str(self.machine.state.presence)
+        launched = launch(self.folder, 1, task.command, root.workdir, env, stdin=given, presence=presence)
         group = Group(self.folder, launched)
         self._update(launched, started_at=utc_now(), reason="running")
         return group

@@ -1,0 +1,127 @@
+"""One app writes without end, whichever way: the others and the platform notice nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from seaway.logs.segments import Limits
+from tests.depth import choose
+from tests.e2e.harness import SEAWAY, Platform, wait_until
+from tests.load.mix import Mix
+from tests.load.process import LoadProcess
+from tests.pace import Stopwatch
+
+PLAIN = Path(__file__).parent / "apps" / "plain"
+QUIET = choose(4, 40)  # apps
+SECONDS = choose(15, 60)
+REQUESTS = 40.0  # a second, of all together
+LOUD = """\
+release: timeout {seconds} yes released || true
+web: cat /dev/zero & exec python3 app.py
+worker: yes
+mill: tr '\\0' x </dev/zero
+"""
+
+
+def deploy(platform: Platform, app: str, procfile: str = "web: python3 app.py\n") -> None:
+    source = platform.home / "sources-of-the-test" / app
+    shutil.copytree(PLAIN, source)
+    (source / "Procfile").write_text(procfile)
+    platform.run("apps", "create", app)
+    platform.run("deploy", str(source), "-a", app)
+
+
+@contextmanager
+def started(platform: Platform, *words: str, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command as the installed program, beside the test."""
+    process = subprocess.Popen([SEAWAY, *words], env=os.environ | platform.env, stdout=stdout, stderr=stdout)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure_output(platform: Platform) -> int:
+    """Return how many bytes of disk raw output and logs take."""
+    found = 0
+    for path in (*platform.home.glob("node/*/*/std*"), *platform.home.glob("logs/*/*.jsonl")):
+        try:
+            found += path.stat().st_blocks * 512
+        except FileNotFoundError:  # it was its time
+            continue
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
+    """An instance, two workers, a release command and a one-off write as fast as they can, each in its way."""
+    quiet = [f"quiet{n}" for n in range(QUIET)]
+    for app in quiet:
+        deploy(platform, app)
+    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=60, post=30, new=10, slow=0, stream=0)
+    loads = [LoadProcess(url, host=f"{app}.localhost", rate=REQUESTS / QUIET, mix=mix).start() for app in quiet]
+    limits, largest, slowest = Limits(), 0, 0.0
+    try:
+        deploy(platform, "loud", LOUD.format(seconds=choose(3, 60)))
+        platform.run("ps", "scale", "worker=1", "mill=1", "-a", "loud", "--no-wait")
+        with started(platform, "run", "-a", "loud", "--", "yes", stdout=subprocess.DEVNULL) as one_off:
+            until = time.monotonic() + SECONDS
+            while time.monotonic() < until:
+                watch = Stopwatch()
+                platform.run("ps", "-a", "loud")
+                slowest = max(slowest, watch.took())
+                largest = max(largest, measure_output(platform))
+                time.sleep(0.2)
+            assert one_off.poll() is None
+            one_off.send_signal(signal.SIGTERM)
+            assert one_off.wait(20) == 130
+    finally:
+        reports = {app: load.stop() for app, load in zip(quiet, loads, strict=True)}
+    assert {app: report.failures for app, report in reports.items() if report.failures} == {}
+    assert slowest < 2
+    streams = 2 * (3 + 3)  # of three processes and what runs once
+    assert largest < streams * limits.backlog_bytes + (limits.segments + 1) * limits.segment_bytes
+    assert {i["restarts"] for i in platform.read("ps", "-a", "loud")} == {0}
+    serving = {app: [i["ready"] for i in platform.read("ps", "-a", app)] for app in quiet}
+    assert serving == {app: [True] for app in quiet}
+    told = b"are missing here: the instance wrote faster than its output could be copied"
+    assert any(told in path.read_bytes() for path in platform.home.glob("logs/loud/*.jsonl"))
+
+
+def test_a_one_off_ends_with_who_reads_it(platform: Platform) -> None:
+    """`| head -1`, a closed terminal, a SIGTERM: within moments nothing of it runs any more."""
+    deploy(platform, "shop")
+
+    def runs(word: str) -> bool:
+        return any(word in " ".join(p.cmdline()) for p in platform.processes() if p.name() != "seaway")
+
+    env = os.environ | platform.env
+    script = f'{SEAWAY} run -a shop -- "yes; : 4711" | head -1; echo "${{PIPESTATUS[0]}}"'
+    watch = Stopwatch()
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("y\n141\n", "")
+    wait_until(lambda: not runs("4711"), "the one-off has ended", timeout=2)
+    assert watch.took() < 10
+    reader, writer = os.pipe()
+    with started(platform, "run", "-a", "shop", "--", "sleep 4712", stdout=writer) as silent:
+        os.close(writer)
+        wait_until(lambda: runs("sleep 4712"), "it runs")
+        os.close(reader)  # it writes nothing, and would never be told
+        assert silent.wait(10) == 141
+    wait_until(lambda: not runs("sleep 4712"), "the silent one has ended", timeout=2)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with started(platform, "run", "-a", "shop", "--", "sleep 4713", stdout=subprocess.DEVNULL) as told:
+            wait_until(lambda: runs("sleep 4713"), "it runs")
+            told.send_signal(number)
+            assert told.wait(10) == 130
+        wait_until(lambda: not runs("sleep 4713"), "the one that was told to end has ended", timeout=2)
