@@ -87,6 +87,8 @@ def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
             assert one_off.wait(20) == 130
     finally:
         reports = {app: load.stop() for app, load in zip(quiet, loads, strict=True)}
+    sent = sum(report.total.sent for report in reports.values())
+    print(f"{sent} requests; the slowest `ps` took {slowest:.2f} s; {largest >> 20} MiB of output on disk at most")
     assert {app: report.failures for app, report in reports.items() if report.failures} == {}
     assert slowest < 2
     streams = 2 * (3 + 3)  # of three processes and what runs once

@@ -102,7 +102,7 @@ _CHECK_KEYS = {
     "command": "Run this shell command with the instance's environment; exit code 0 is good. "
     "One of http, tcp, command.",
     "interval": "From the start of one check to the start of the next.",
-    "timeout": "A check that takes longer has failed.",
+    "timeout": "A check that takes longer has failed (unless it was the node agent that was late).",
     "healthy_after": "Good answers in a row that make it pass.",
     "unhealthy_after": "Bad answers in a row that make it fail.",
 }

@@ -100,9 +100,10 @@ def _has_input() -> bool:
 
 @contextmanager
 def _ended_by(*numbers: signal.Signals) -> Iterator[None]:
-    """Let these signals do what Ctrl-C does."""
+    """Let these signals do what Ctrl-C does, unless they are ignored (nohup)."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
+    numbers = tuple(number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN)
     for number in numbers:
         loop.add_signal_handler(number, task.cancel)
     try:
