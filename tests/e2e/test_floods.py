@@ -75,9 +75,10 @@ def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
         deploy(platform, "loud", LOUD.format(seconds=choose(3, 60)))
         platform.run("ps", "scale", "worker=1", "mill=1", "-a", "loud", "--no-wait")
         with started(platform, "run", "-a", "loud", "--", "yes", stdout=subprocess.DEVNULL) as one_off:
+            parts = [pid for part in ("control", "node") if (pid := platform.find(part))]
             until = time.monotonic() + SECONDS
             while time.monotonic() < until:
-                watch = Stopwatch()
+                watch = Stopwatch(*parts)
                 platform.run("ps", "-a", "loud")
                 slowest = max(slowest, watch.took())
                 largest = max(largest, measure_output(platform))
@@ -90,7 +91,7 @@ def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
     sent = sum(report.total.sent for report in reports.values())
     print(f"{sent} requests; the slowest `ps` took {slowest:.2f} s; {largest >> 20} MiB of output on disk at most")
     assert {app: report.failures for app, report in reports.items() if report.failures} == {}
-    assert slowest < 2
+    assert slowest < 5
     streams = 2 * (3 + 3)  # of three processes and what runs once
     assert largest < streams * limits.backlog_bytes + (limits.segments + 1) * limits.segment_bytes
     assert {i["restarts"] for i in platform.read("ps", "-a", "loud")} == {0}
