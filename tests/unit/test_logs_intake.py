@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seaway.logs.intake import PACE, RETRY, SLICE, Tap, open_pipe, pipe_path
+from seaway.logs.intake import PACE, RETRY, SLICE, SLICES, Tap, open_pipe, pipe_path
 
 BOUND = 300_000.0
 PART = 20_000  # bytes written at once: less than any pipe holds
@@ -156,3 +157,19 @@ def test_zeros_are_output(process: Process) -> None:
     os.write(process.stdout, b"\0\0\0 three\n")
     process.take()
     assert process.tap.path.read_bytes() == b"\0\0\0 three\n"
+
+
+def test_the_end_does_not_wait_for_those_who_got_away(process: Process) -> None:
+    """What an instance started may outlive it and write without end: its pipe is never empty."""
+    blocking = os.open(pipe_path(process.folder, "stdout"), os.O_RDWR)
+    flood = subprocess.Popen(["yes"], stdout=blocking)
+    try:
+        while not process.take():
+            pass
+        process.tap.finish(process.now)
+        assert flood.poll() is None
+    finally:
+        flood.kill()
+        flood.wait()
+        os.close(blocking)
+    assert process.tap.size <= SLICE * (SLICES + 1)

@@ -23,7 +23,7 @@ import structlog
 
 from seaway.home import Home
 from seaway.logs.holes import find_data, free_front
-from seaway.logs.intake import PIPE_SIZE, SLICE, STREAMS, Loss, Tap
+from seaway.logs.intake import SLICES, STREAMS, Loss, Tap
 from seaway.logs.segments import AppLog, Limits
 from seaway.logs.shape import LONGEST, Labels, format_time, make_line, make_note, split_lines
 
@@ -124,7 +124,7 @@ class Copier:
         """Take all that is in the pipes now."""
         if (source := self._sources.get(instance)) is not None:
             for stream in source.streams:
-                for _ in range(PIPE_SIZE // SLICE + 1):
+                for _ in range(SLICES):
                     if not self._take(stream):
                         break
         done.set_result(None)

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 STREAMS = ("stdout", "stderr")
 PIPE_SIZE = 1 << 20  # bytes that wait in a pipe while nobody reads; root's pipes only, others have 64 KiB
 SLICE = 1 << 18  # bytes taken at once from one pipe before the others get their turn
+SLICES = PIPE_SIZE // SLICE + 1  # as many empty any pipe to which nobody writes
 GLUT = 1 << 20  # bytes given up at once
 PACE = 0.02  # seconds between such: 50 MB/s
 RETRY = 0.5  # seconds between tries to write where nothing could be written
@@ -95,19 +96,23 @@ class Tap:
         return taken
 
     def finish(self, now: float) -> None:
-        """Nobody writes any more: take what is in the pipe, whatever waits."""
+        """Its process has ended: take what is in the pipe, whatever waits. Somebody who got away may write on."""
+        for _ in range(SLICES):
+            if self._losing:
+                self._retry_at = now
+                taken = self._end_loss(now)
+            else:
+                try:
+                    taken = self._keep()
+                except OSError as error:
+                    self._begin_loss(f"it could not be written: {error.strerror}")
+                    break
+            if not taken:
+                break
         if self._losing:
-            self._retry_at = now
-            while self._end_loss(now) and self._losing:
-                pass
-        try:
-            while not self._losing and self._keep():
-                pass
-        except OSError as error:
-            self._begin_loss(f"it could not be written: {error.strerror}")
-        if self._losing:
-            while self._give_up(now):
-                pass
+            for _ in range(SLICES):
+                if not self._give_up(now):
+                    break
             self._losing, self.due = False, 0.0
             self.size += 1
         self._write_notes()
