@@ -86,7 +86,7 @@ class FileLogCollector:
                 self._obey()
                 self._copier.step()
         except Exception as error:  # whatever it is ends `run`, and with it the agent
-            loop.call_soon_threadsafe(failed.set_exception, error)
+            loop.call_soon_threadsafe(_fail, failed, error)
 
     def _obey(self) -> None:
         while self._orders:
@@ -106,3 +106,8 @@ class FileLogCollector:
         while self._thread is None and not done.done():
             self._copier.step()
         await asyncio.wrap_future(done)
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
