@@ -16,6 +16,7 @@ from seaway.logs.segments import Limits
 from seaway.model import Check, Health, InstanceState
 from tests.contract.engine_kit import ProcessKit, eventually, find_members, make_task, make_workload
 from tests.depth import choose
+from tests.disk import measure_files
 from tests.pace import Stopwatch
 
 FLOODS = {
@@ -36,7 +37,8 @@ async def kit(tmp_path: Path) -> AsyncIterator[ProcessKit]:
 
 
 async def list_messages(kit: ProcessKit, instance: str) -> list[str]:
-    return [line["message"] for line in await kit.read_logs(instance=instance)]
+    """Return what it wrote to standard output."""
+    return [line["message"] for line in await kit.read_logs(instance=instance) if line["stream"] == "stdout"]
 
 
 def list_living(instance: str) -> list[psutil.Process]:
@@ -62,11 +64,10 @@ async def test_floods_harm_nobody(kit: ProcessKit) -> None:
         seen = {i.id: i for i in (await kit.engine.observe()).instances}
         assert watch.took() < 2
         assert seen[quiet.id].ready, seen[quiet.id].reason
-        raw = [path for path in kit.home.node.rglob("std*") if path.is_file()]
-        largest = max([largest, *(path.stat().st_blocks * 512 for path in raw)])
+        largest = max([largest, *measure_files(kit.home.node, "std*").values()])
         assert largest < limits.backlog_bytes + (1 << 20)
-        logs = sum(path.stat().st_size for path in (kit.home.logs / "shop").glob("*.jsonl"))
-        assert logs < (limits.segments + 1) * limits.segment_bytes
+        logs = measure_files(kit.home.logs / "shop", "*.jsonl")
+        assert sum(logs.values()) < (limits.segments + 1) * limits.segment_bytes
         await asyncio.sleep(0.1)
     assert {i.restarts for i in seen.values()} == {0}
     stopped = Stopwatch(kit.process.pid)

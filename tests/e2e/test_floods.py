@@ -15,6 +15,7 @@ import pytest
 
 from seaway.logs.segments import Limits
 from tests.depth import choose
+from tests.disk import measure_files
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 from tests.load.mix import Mix
 from tests.load.process import LoadProcess
@@ -53,13 +54,8 @@ def started(platform: Platform, *words: str, stdout: int) -> Iterator[subprocess
 
 def measure_output(platform: Platform) -> int:
     """Return how many bytes of disk raw output and logs take."""
-    found = 0
-    for path in (*platform.home.glob("node/*/*/std*"), *platform.home.glob("logs/*/*.jsonl")):
-        try:
-            found += path.stat().st_blocks * 512
-        except FileNotFoundError:  # it was its time
-            continue
-    return found
+    raw, logs = measure_files(platform.home / "node", "std*"), measure_files(platform.home / "logs", "*.jsonl")
+    return sum(raw.values()) + sum(logs.values())
 
 
 @pytest.mark.timeout(900)
