@@ -43,8 +43,9 @@ def deploy(platform: Platform, app: str, procfile: str = "web: python3 app.py\n"
 
 @contextmanager
 def started(platform: Platform, *words: str, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as the installed program, beside the test."""
-    process = subprocess.Popen([SEAWAY, *words], env=os.environ | platform.env, stdout=stdout, stderr=stdout)
+    """Run a command as the installed program, beside the test; no signal is ignored, whoever started the tests."""
+    command = ["env", "--default-signal=HUP,INT,TERM", str(SEAWAY), *words]
+    process = subprocess.Popen(command, env=os.environ | platform.env, stdout=stdout, stderr=stdout)
     try:
         yield process
     finally:
