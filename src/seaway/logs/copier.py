@@ -48,7 +48,6 @@ class Source:
     """One followed instance."""
 
     labels: Labels
-    folder: Path
     credit: float  # bytes of log that it may add now; below 0 it waits
     credited_at: float
     flush: Flush | None = None
@@ -110,7 +109,7 @@ class Copier:
 
     def follow(self, labels: Labels, folder: Path, pipes: Mapping[str, int]) -> None:
         """Take and copy what comes from the pipes (by stream), from where an earlier copier stopped."""
-        source = Source(labels, folder, self._limits.burst_bytes, time.monotonic())
+        source = Source(labels, self._limits.burst_bytes, time.monotonic())
         self._sources[labels.instance] = source
         self._ends.pop(labels.instance, None)
         for name, pipe in pipes.items():

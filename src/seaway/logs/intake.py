@@ -39,11 +39,6 @@ def pipe_path(folder: Path, stream: str) -> Path:
     return folder / f"{stream}.pipe"
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Return all that may lie in an instance's folder for its output."""
-    return [path for s in STREAMS for path in (pipe_path(folder, s), folder / s, folder / f"{s}.lost")]
-
-
 @dataclass(frozen=True)
 class Loss:
     """Output that was given up: it would have stood at `offset` of the raw file, where one zero byte stands for it."""
