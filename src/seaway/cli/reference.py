@@ -49,7 +49,8 @@ the folder you are in. It is never part of what is deployed.
 | 5 | timed out; what was begun goes on in the platform |
 | 130 | ended by Ctrl-C |
 
-`seaway run` exits with the command's own code (128 + N if signal N ended it).
+`seaway run` exits with the command's own code (128 + N if signal N ended it); with 130 also when SIGTERM or the end of
+its terminal ended it, and with 141 when nobody reads its output any more.
 
 ## Output
 
