@@ -24,6 +24,7 @@ from seaway.builder.foreign import RegistryImages
 from seaway.builder.job_manifest import JobSettings
 from seaway.builder.jobs import BuildahJobs
 from seaway.builder.registry_stores import RegistryLogs, RegistrySources
+from seaway.control.attachments import Attachments
 from seaway.control.nodes import NodeKeeper
 from seaway.control.observer import JudgedEngine
 from seaway.control.process import ControlParts, ControlPlane, utc_now
@@ -78,6 +79,7 @@ class _Replica:
         self._me = f"{here.pod}_{here.api_address}"
         self._election = LeaseElection(client, here.namespace, LEASE, self._me)
         self._plane = XdsPlane()
+        self._attachments = Attachments()
         self._jobs: BuildahJobs | None = None
         self._engine = KubernetesEngine(
             client,
@@ -129,6 +131,7 @@ class _Replica:
                 plane=self._plane,
                 builder=builder,
                 api=api,
+                attachments=self._attachments,
                 nodes=self._nodes,
                 expected=await self._list_expected(),
                 leadership=self._election,
@@ -156,6 +159,7 @@ class _Replica:
             home=self._home,
             settings=self._settings,
             leader=LeaderLink(self._find_leader, http),
+            attachments=self._attachments,
             source_store=RegistrySources(registries, self._home),
             build_logs=RegistryLogs(registries),
             images=RegistryImages(registries),

@@ -122,6 +122,7 @@ async def run_control(home: Home) -> int:
         return await run_in_cluster(home, ClusterSettings.read(os.environ))
     from seaway.api import ApiDeps, create_api, ensure_admin_token
     from seaway.builder.process import SubprocessBuilder
+    from seaway.control.attachments import Attachments
     from seaway.control.process import ControlParts, ControlPlane
     from seaway.engine.local.client import LocalEngine
     from seaway.logs.reader import FileLogReader
@@ -134,8 +135,11 @@ async def run_control(home: Home) -> int:
     await ensure_admin_token(store, home, datetime.now(UTC))
     builder = SubprocessBuilder(home)
     await asyncio.to_thread(builder.clean_leftovers)
-    engine, plane = LocalEngine(home), XdsPlane()
-    deps = ApiDeps(store=store, engine=engine, routers=plane, logs=FileLogReader(home), home=home, settings=settings)
+    engine, plane, attachments = LocalEngine(home), XdsPlane(), Attachments()
+    deps = ApiDeps(
+        store=store, engine=engine, routers=plane, logs=FileLogReader(home), home=home, settings=settings,
+        attachments=attachments,
+    )  # fmt: skip
     api = create_api(deps)
     add_metrics(api, store, engine, plane)
     await plane.start(home.socket("xds"), read_secret(home.root))
@@ -149,6 +153,7 @@ async def run_control(home: Home) -> int:
                 plane=plane,
                 builder=builder,
                 api=api,
+                attachments=attachments,
                 expected=[f"router-{n}" for n in range(settings.routers)],
             )
         ).run()

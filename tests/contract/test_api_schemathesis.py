@@ -56,7 +56,10 @@ WORDS = st.one_of(
     ),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 )
-STREAMS = ("/v1/events", "/v1/apps/{app}/logs", "/v1/apps/{app}/watch", "/v1/apps/{app}/builds/{number}/log")
+STREAMS = (
+    "/v1/events", "/v1/apps/{app}/logs", "/v1/apps/{app}/watch", "/v1/apps/{app}/builds/{number}/log",
+    "/v1/apps/{app}/run/{task}/attach",
+)  # fmt: skip
 NAMES = ("n", "follow", "app", "process", "release", "instance", "since", "revision", "x")
 
 

@@ -198,14 +198,14 @@ async def test_watch(kit: EngineKit) -> None:
 
 
 async def test_task(kit: EngineKit) -> None:
-    """A one-off runs once, keeps its exit code, and is forgotten when told."""
-    await kit.engine.start_task(kit.task("shop-run-1", 3))
+    """A one-off runs once, keeps its exit code and whether somebody waits for it, and is forgotten when told."""
+    await kit.engine.start_task(kit.task("shop-run-1", 3).model_copy(update={"attached": True}))
 
     async def look() -> TaskState | None:
         return next((t for t in (await kit.engine.observe()).tasks if t.done), None)
 
     done = await eventually(look)
-    assert (done.id, done.app, done.exit_code) == ("shop-run-1", "shop", 3)
+    assert (done.id, done.app, done.exit_code, done.attached) == ("shop-run-1", "shop", 3, True)
     await kit.engine.start_task(kit.task("shop-run-1", 4))
     assert (await kit.engine.observe()).tasks == (done,)
     await kit.engine.remove_task("shop-run-1")

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.command_line import COMMANDS
 from tests.load.report import Kill
 from tests.ports import free_port
 
+StartedCommand = AbstractContextManager[subprocess.Popen[bytes]]
 SEAWAY = Path(sys.executable).parent / "seaway"
 
 
@@ -66,6 +68,19 @@ def ask(port: int, host: str, path: str = "/") -> tuple[int, str]:
         connection.close()
 
 
+@contextmanager
+def started(
+    words: Sequence[str], env: Mapping[str, str], stdout: int, stderr: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command as the installed program, beside the test; no signal is ignored, whoever started the tests."""
+    command = ["env", "--default-signal=HUP,INT,TERM", str(SEAWAY), *words]
+    with subprocess.Popen(command, env=os.environ | dict(env), stdout=stdout, stderr=stderr) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class Platform:
     """One platform with a home and ports of its own."""
 
@@ -77,6 +92,10 @@ class Platform:
         done = COMMANDS.run(args, env=os.environ | self.env, cwd=self.home, stdin=stdin)
         assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def started(self, *words: str, stdout: int, stderr: int | None = None) -> StartedCommand:
+        """Run a command beside the test; standard error goes where standard output does unless told otherwise."""
+        return started(words, self.env, stdout, stdout if stderr is None else stderr)
 
     @property
     def env(self) -> dict[str, str]:

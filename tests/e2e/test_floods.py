@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ import pytest
 from seaway.logs.segments import Limits
 from tests.depth import choose
 from tests.disk import measure_files
-from tests.e2e.harness import SEAWAY, Platform, wait_until
+from tests.e2e.harness import Platform
 from tests.load.mix import Mix
 from tests.load.process import LoadProcess
 from tests.pace import Stopwatch
@@ -41,18 +38,6 @@ def deploy(platform: Platform, app: str, procfile: str = "web: python3 app.py\n"
     platform.run("deploy", str(source), "-a", app)
 
 
-@contextmanager
-def started(platform: Platform, *words: str, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as the installed program, beside the test; no signal is ignored, whoever started the tests."""
-    command = ["env", "--default-signal=HUP,INT,TERM", str(SEAWAY), *words]
-    process = subprocess.Popen(command, env=os.environ | platform.env, stdout=stdout, stderr=stdout)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def measure_output(platform: Platform) -> int:
     """Return how many bytes of disk raw output and logs take."""
     raw, logs = measure_files(platform.home / "node", "std*"), measure_files(platform.home / "logs", "*.jsonl")
@@ -71,7 +56,7 @@ def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
     try:
         deploy(platform, "loud", LOUD.format(seconds=choose(3, 60)))
         platform.run("ps", "scale", "worker=1", "mill=1", "-a", "loud", "--no-wait")
-        with started(platform, "run", "-a", "loud", "--", "yes", stdout=subprocess.DEVNULL) as one_off:
+        with platform.started("run", "-a", "loud", "--", "yes", stdout=subprocess.DEVNULL) as one_off:
             parts = [pid for part in ("control", "node") if (pid := platform.find(part))]
             until = time.monotonic() + SECONDS
             while time.monotonic() < until:
@@ -96,32 +81,3 @@ def test_floods_of_output_are_felt_by_nobody_else(platform: Platform) -> None:
     assert serving == {app: [True] for app in quiet}
     told = b"are missing here: the instance wrote faster than its output could be copied"
     assert any(told in path.read_bytes() for path in platform.home.glob("logs/loud/*.jsonl"))
-
-
-def test_a_one_off_ends_with_who_reads_it(platform: Platform) -> None:
-    """`| head -1`, a closed terminal, a SIGTERM: within moments nothing of it runs any more."""
-    deploy(platform, "shop")
-
-    def runs(word: str) -> bool:
-        return any(word in " ".join(p.cmdline()) for p in platform.processes() if p.name() != "seaway")
-
-    env = os.environ | platform.env
-    script = f'{SEAWAY} run -a shop -- "yes; : 4711" | head -1; echo "${{PIPESTATUS[0]}}"'
-    watch = Stopwatch()
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("y\n141\n", "")
-    wait_until(lambda: not runs("4711"), "the one-off has ended", timeout=2)
-    assert watch.took() < 10
-    reader, writer = os.pipe()
-    with started(platform, "run", "-a", "shop", "--", "sleep 4712", stdout=writer) as silent:
-        os.close(writer)
-        wait_until(lambda: runs("sleep 4712"), "it runs")
-        os.close(reader)  # it writes nothing, and would never be told
-        assert silent.wait(10) == 141
-    wait_until(lambda: not runs("sleep 4712"), "the silent one has ended", timeout=2)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        with started(platform, "run", "-a", "shop", "--", "sleep 4713", stdout=subprocess.DEVNULL) as told:
-            wait_until(lambda: runs("sleep 4713"), "it runs")
-            told.send_signal(number)
-            assert told.wait(10) == 130
-        wait_until(lambda: not runs("sleep 4713"), "the one that was told to end has ended", timeout=2)

@@ -125,14 +125,18 @@ class KubePlatform:
         stdin: IO[bytes] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line before one replica (default: `front`); it reads the file `stdin`."""
-        env = {
+        env = os.environ | self.find_env(control)
+        done = COMMANDS.run(args, env=env, cwd=self.folder, stdin=stdin, timeout=timeout)
+        assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def find_env(self, control: Part | None = None) -> dict[str, str]:
+        """Return what a command needs to speak to one replica (default: `front`)."""
+        return {
             "SEAWAY_URL": f"https://127.0.0.1:{(control or self.front).ports['api']}",
             "SEAWAY_HOME": str(self.home.root),
             "SEAWAY_CA": str(self.authority),
         }
-        done = COMMANDS.run(args, env=os.environ | env, cwd=self.folder, stdin=stdin, timeout=timeout)
-        assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
 
     @property
     def url(self) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
-from tests.e2e.harness import wait_until
+from tests.e2e.harness import started, wait_until
 from tests.kube.fixture import Cluster
 from tests.kube.platform import KubePlatform
 from tests.kube.test_platform import Shop
@@ -18,8 +20,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """One app with one instance that serves, on a small platform."""
-    platform = KubePlatform(cluster, tmp_path_factory.mktemp("limits"), controls=1, routers=1)
+    """One app with one instance that serves, on a platform of two replicas."""
+    platform = KubePlatform(cluster, tmp_path_factory.mktemp("limits"), routers=1)
     try:
         platform.up()
         made = Shop(platform)
@@ -41,6 +43,35 @@ def test_run_passes_input_and_ps_shows_a_dash(shop: Shop) -> None:
     if shop.platform.cluster.lab:  # it has no metrics API
         assert (instance["cpu"], instance["memory"]) == (None, None)
         assert line.count("-") == 2
+
+
+def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop) -> None:
+    """Whichever replica is asked: one that follows passes the stream on."""
+    platform = shop.platform
+    leader = wait_until(platform.find_leader, "a leader")
+    (follower,) = (control for control in platform.controls if control is not leader)
+
+    def find_jobs() -> list[Any]:
+        found: list[Any] = platform.cluster.get("-n", f"{platform.prefix}{platform.team}", "jobs")
+        return found
+
+    def await_running() -> None:
+        wait_until(lambda: any(job["status"].get("active") for job in find_jobs()), "it runs", 60)
+
+    words = ("run", "-a", shop.name, "--")
+    env, nowhere = platform.find_env(follower), subprocess.DEVNULL
+    with started([*words, "sleep 600"], env, nowhere, nowhere) as killed:
+        await_running()
+        killed.kill()
+        wait_until(lambda: not find_jobs(), "its Job goes", 10)
+    with started([*words, "echo began; sleep 8; exit 7"], env, subprocess.PIPE, nowhere) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"began\n"
+        leader.kill()
+        leader.start()
+        assert run.wait(60) == 7
+        assert run.stdout.read() == b""
+    platform.wait_whole()
 
 
 def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -148,7 +148,7 @@ class World:
             self.snapshot = Observation(instances=tuple(self.instances.values()), tasks=tuple(self.tasks.values()))
         return self.snapshot.model_copy(update={"workloads": tuple(self.workloads.values())})
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         yield ""
 
     async def start_task(self, task: Task) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -69,7 +69,7 @@ class MemoryEngine:
         node = Node(name="local", ready=True)
         return Observation(nodes=(node,), instances=tuple(self.instances), tasks=tuple(states))
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         yield ""
 
     async def start_task(self, task: Task) -> None:
@@ -90,7 +90,7 @@ class MemoryRouters:
     def views(self) -> tuple[RouterView, ...]:
         return (RouterView(name="router-1", connected=True, seen_at=NOW, rejected={("type", "shop"): "bad regex"}),)
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         yield ""
 
 

@@ -6,11 +6,14 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from seaway.api.deps import LeaderLink
+from seaway.engine.memory import MemoryEngine
 from seaway.model import (
     App,
     Build,
@@ -28,6 +31,7 @@ from seaway.model import (
     TaskState,
 )
 from seaway.rollout.keeping import KEEP_RELEASES
+from tests.contract.engine_kit import make_task
 from tests.unit.api_support import IMAGE, NOW, Bench, error, events_of, open_bench
 
 
@@ -550,6 +554,42 @@ async def test_one_off_runs_with_image_and_config_of_the_serving_release(bench: 
     error(await bench.http.delete(f"/v1/apps/other/run/{identity}"), 404)
     assert (await bench.http.delete(f"/v1/apps/shop/run/{identity}")).status_code == 200
     assert bench.engine.tasks == {}
+
+
+async def test_who_waits_for_a_command_is_told_its_states(bench: Bench) -> None:
+    """The state it is in, each change, and the end; one that is killed ends the stream without an end of its own."""
+    await bench.deploy()
+    engine = MemoryEngine(run_task=lambda task: int(task.command))
+    bench.api.state.deps = deps = replace(bench.api.state.deps, engine=engine)
+    bodies: list[dict[str, object]] = [{"command": code, "attached": True} for code in "34"]
+    ids = [(await bench.http.post("/v1/apps/shop/run", json=body)).json()["id"] for body in bodies]
+    await engine.start_task(make_task("shop-v1-release", "0"))
+    listed = (await bench.http.get("/v1/apps/shop/run")).json()
+    assert {(task["id"], task["attached"], task["done"]) for task in listed} == {(i, True, False) for i in ids}
+    paths = [f"/v1/apps/shop/run/{task}/attach" for task in ids]
+    streams = [asyncio.create_task(bench.http.get(path)) for path in paths]
+    while not all(deps.attachments.is_held(task) for task in ids):
+        await asyncio.sleep(0.01)
+    assert (await bench.http.delete(f"/v1/apps/shop/run/{ids[1]}")).status_code == 200
+    killed = events_of((await streams[1]).text)
+    engine.tick()
+    first, last = events_of((await streams[0]).text)
+    assert [(name, state["done"]) for name, state in killed] == [("state", False)]
+    assert (first[0], first[1]["id"], first[1]["done"]) == ("state", ids[0], False)
+    assert (last[1]["done"], last[1]["exit_code"]) == (True, 3)
+    error(await bench.http.get(paths[1]), 404)
+    assert not any(deps.attachments.is_held(task) for task in ids)
+
+
+async def test_who_waits_for_a_command_may_kill_it_and_asks_the_leader(bench: Bench) -> None:
+    """A viewer may not; while nobody leads the answer is to try again."""
+    await bench.deploy()
+    task = (await bench.http.post("/v1/apps/shop/run", json={"command": "x"})).json()["id"]
+    async with await bench.client(Role.VIEWER) as viewer:
+        error(await viewer.get(f"/v1/apps/shop/run/{task}/attach"), 403)
+    link = LeaderLink(find=lambda: None, http=bench.http)
+    bench.api.state.deps = replace(bench.api.state.deps, leader=link)
+    assert error(await bench.http.get(f"/v1/apps/shop/run/{task}/attach"), 503)["code"] == "no-leader"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
+from seaway.api.auth import find_authorization
 from seaway.api.deps import LeaderLink
 from seaway.api.errors import install_handlers
 from seaway.api.forwarding import pass_on
+from seaway.kube.names import TOKEN_HEADER
 
 
 def make_replica(name: str, leader: LeaderLink | None) -> FastAPI:
@@ -27,7 +29,7 @@ def make_replica(name: str, leader: LeaderLink | None) -> FastAPI:
             return answer
 
         async def pieces() -> AsyncIterator[str]:
-            yield f"{name} {request.headers.get('authorization')} "
+            yield f"{name} {find_authorization(request.headers)} "
             await asyncio.sleep(0)
             yield str(request.url.query)
 
@@ -48,19 +50,21 @@ async def serving(api: FastAPI) -> AsyncIterator[str]:
     await running
 
 
-async def ask(leader: str | None, token: str = "Bearer x") -> httpx.Response:
+async def ask(leader: str | None, header: tuple[str, str] = ("authorization", "Bearer x")) -> httpx.Response:
     """Ask a replica that believes `leader` to lead ("" for itself)."""
     async with httpx.AsyncClient() as http:
         link = LeaderLink(find=lambda: leader, http=http)
         async with serving(make_replica("follower", link)) as url:
-            return await http.get(f"{url}/log?follow=true", headers={"authorization": token})
+            return await http.get(f"{url}/log?follow=true", headers=dict([header]))
 
 
 async def test_a_follower_passes_the_leaders_answer_on() -> None:
     """With the caller's token, the query, and the kind of stream it is."""
     async with serving(make_replica("leader", None)) as leader:
         answer = await ask(leader)
+        through_a_proxy = await ask(leader, (TOKEN_HEADER, "x"))
     assert answer.text == "leader Bearer x follow=true"
+    assert through_a_proxy.text == "leader Bearer x follow=true"
     assert answer.headers["content-type"].startswith("text/event-stream")
 
 

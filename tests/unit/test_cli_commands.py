@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_create_links_a_folder_that_looks_like_an_apps(bench: Bench) -> None:
     assert "this folder is linked to it" in bench.run("apps", "create", "shop", "--team", "blue").stdout
     assert bench.api.sent("POST", "/apps") == [{"name": "shop"}, {"name": "shop", "team": "blue"}]
     bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop/run", [])
     bench.api.on("GET", "/apps/shop", app())
     assert "shop has no instances" in bench.run("ps").stdout
 
@@ -193,6 +195,7 @@ def test_ps_shows_instances_with_states_and_reasons(bench: Bench) -> None:
     """Web first; a running instance that is not ready says so."""
     crashing = instance(2, process="worker", state=InstanceState.CRASHING, ready=False, reason="exited with 1")
     bench.api.on("GET", "/apps/shop/instances", [crashing, instance(1), instance(3, ready=False, reason="GET / 503")])
+    bench.api.on("GET", "/apps/shop/run", [])
     bench.api.on("GET", "/apps/shop", app())
     result = bench.run("ps", "-a", "shop")
     lines = result.stdout.splitlines()
@@ -208,6 +211,7 @@ def test_ps_shows_a_dash_for_what_nobody_measures(bench: Bench) -> None:
     unknown = instance(1).model_copy(update={"cpu": None, "memory": None})
     idle = instance(2).model_copy(update={"cpu": 0.0, "memory": 0})
     bench.api.on("GET", "/apps/shop/instances", [unknown, idle])
+    bench.api.on("GET", "/apps/shop/run", [])
     bench.api.on("GET", "/apps/shop", app())
     lines = bench.run("ps", "-a", "shop").stdout.splitlines()
     assert lines[1].split()[6:] == ["0", "-", "-", "here"]
@@ -220,6 +224,7 @@ def test_ps_says_what_an_app_lacks(bench: Bench) -> None:
     """Where there is no instance that could: the app's own sentence, beside the table."""
     why = "v4: 0 of 1 web ready (the cluster refuses its instances: quota seaway lacks pods: 1 asked for, 5 of 5 used)"
     bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop/run", [])
     bench.api.on("GET", "/apps/shop", app(state="down", reason=why))
     result = bench.run("ps", "-a", "shop")
     assert "shop has no instances" in result.stdout
@@ -232,6 +237,7 @@ def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
     bench.api.on("GET", "/apps/shop", app())
     one, two = [instance(1)], [instance(1), instance(2)]
     bench.api.on("GET", "/apps/shop/instances", one, one, two)
+    bench.api.on("GET", "/apps/shop/run", [])
     result = bench.run("ps", "scale", "web=2", "-a", "shop")
     assert result.exit_code == 0, result.output
     assert bench.api.sent("PUT", "/apps/shop/scale") == [{"web": 2}]
@@ -245,6 +251,7 @@ def test_scale_gives_up_on_an_instance_that_crashes(bench: Bench) -> None:
     bench.api.on("GET", "/apps/shop", app())
     crashing = instance(2, state=InstanceState.CRASHING, ready=False, reason="exited with 1 five times")
     bench.api.on("GET", "/apps/shop/instances", [instance(1), crashing])
+    bench.api.on("GET", "/apps/shop/run", [])
     result = bench.run("ps", "scale", "web=2", "-a", "shop")
     assert (result.exit_code, "exited with 1 five times" in result.stderr) == (1, True)
     assert "--instance shop-v4-web-0002" in result.stderr
@@ -367,11 +374,13 @@ def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code
     first, second = log_line("one", 0), log_line("two", 1)
     bench.api.on("POST", "/apps/shop/run", {"id": "shop-run-1", "app": "shop"})
     done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why"}
-    bench.api.on("GET", "/apps/shop/run/shop-run-1", {"id": "shop-run-1", "done": False}, done)
+    states = [("state", {"id": "shop-run-1", "done": False}), ("state", done)]
+    bench.api.on("GET", "/apps/shop/run/shop-run-1/attach", Events(states))
     bench.api.on("GET", "/apps/shop/logs", Events([("message", first), ("end", {})]), Lines([first, second]))
     result = bench.run("run", "-a", "shop", "python", "-c", "print(1)", "-o", "x")
     assert (result.exit_code, result.stdout) == (exit_code, "one\ntwo\n")
-    assert bench.api.sent("POST", "/apps/shop/run")[0]["command"] == "python -c 'print(1)' -o x"
+    (sent,) = bench.api.sent("POST", "/apps/shop/run")
+    assert (sent["command"], sent["attached"]) == ("python -c 'print(1)' -o x", True)
 
 
 def test_a_run_that_does_not_start_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,20 +390,66 @@ def test_a_run_that_does_not_start_says_why(bench: Bench, monkeypatch: pytest.Mo
     waits = {"id": "t", "done": False, "reason": "waits for its pod"}
     runs = waits | {"reason": "running", "started_at": NOW.isoformat()}
     done = runs | {"done": True, "exit_code": 0, "reason": "exited with code 0"}
-    bench.api.on("GET", "/apps/shop/run/t", waits, waits, waits | {"reason": "no node has 2 CPUs free"}, runs, done)
+    states = (waits, waits, waits | {"reason": "no node has 2 CPUs free"}, runs, done)
+    bench.api.on("GET", "/apps/shop/run/t/attach", *(Events([("state", state)]) for state in states))
     bench.api.on("GET", "/apps/shop/logs", Lines([]))
     said = [f"seaway: it has not started yet: {why}" for why in ("waits for its pod", "no node has 2 CPUs free")]
     assert bench.run("run", "-a", "shop", "x").stderr.splitlines() == said
+
+
+def test_a_run_that_is_gone_says_so(bench: Bench) -> None:
+    """Killed by somebody else, or by the platform because its stream had been away for too long."""
+    bench.api.on("POST", "/apps/shop/run", {"id": "t"})
+    gone = Failure(404, "shop has no command 't'", "no-such-task")
+    bench.api.on("GET", "/apps/shop/run/t/attach", Events([("state", {"id": "t", "done": False})]), gone)
+    bench.api.on("GET", "/apps/shop/logs", Lines([]))
+    result = bench.run("run", "-a", "shop", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the command is gone" in result.stderr
+    assert "seaway events -a shop" in result.stderr
+
+
+def test_a_detached_run_prints_its_id_and_how_to_go_on(bench: Bench) -> None:
+    """And nothing else on standard output, for `$(seaway run -d ...)`; nobody waits for it."""
+    task = {"id": "shop-run-1", "app": "shop", "release": 4}
+    bench.api.on("POST", "/apps/shop/run", task)
+    result = bench.run("run", "--detach", "--timeout", "1h", "-a", "shop", "x")
+    assert (result.exit_code, result.stdout) == (0, "shop-run-1\n")
+    assert "at most 60 min" in result.stderr
+    assert "seaway logs -f -a shop --instance shop-run-1" in result.stderr
+    assert "seaway ps stop shop-run-1 -a shop" in result.stderr
+    assert json.loads(bench.run("run", "-d", "-a", "shop", "-o", "json", "x").stdout) == task
+    assert [sent["attached"] for sent in bench.api.sent("POST", "/apps/shop/run")] == [False, False]
+
+
+def test_ps_shows_commands_and_stops_them(bench: Bench) -> None:
+    """By whole id or its last part; those that have ended are not shown."""
+    began = (NOW - timedelta(minutes=5)).isoformat()
+    tasks = [
+        {"id": "shop-run-aa", "done": False, "started_at": began, "reason": "running"},
+        {"id": "shop-run-bb", "done": False, "reason": "waits for its pod"},
+        {"id": "shop-run-cc", "done": True, "started_at": began, "exit_code": 0},
+    ]
+    bench.api.on("GET", "/apps/shop", app())
+    bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop/run", tasks)
+    lines = bench.run("ps", "-a", "shop").stdout.splitlines()
+    assert [line.split()[:4] for line in lines[1:]] == [["run", "-", "aa", "running"], ["run", "-", "bb", "pending"]]
+    assert lines[2].endswith("waits for its pod")
+    bench.api.on("DELETE", "/apps/shop/run/shop-run-aa", tasks[0], tasks[2])
+    assert bench.run("ps", "stop", "aa", "-a", "shop").stdout == "killed shop-run-aa\n"
+    assert bench.run("ps", "stop", "shop-run-aa", "-a", "shop").stdout == "shop-run-aa had ended already\n"
+    assert bench.run("ps", "stop", "nothing", "-a", "shop").exit_code == 3
 
 
 def test_ctrl_c_kills_a_run_and_detaches_from_a_deploy(bench: Bench) -> None:
     """A real process gets a real SIGINT."""
     waiting = threading.Event()
     bench.api.on("POST", "/apps/shop/run", {"id": "t"})
-    bench.api.on("GET", "/apps/shop/run/t", {"id": "t", "done": False})
+    bench.api.on("GET", "/apps/shop/run/t/attach", Events([("state", {"id": "t", "done": False})]))
     bench.api.on("GET", "/apps/shop/logs", Events([]))
     bench.api.on("DELETE", "/apps/shop/run/t", {})
-    bench.api.hooks["GET", "/apps/shop/run/t"] = waiting.set
+    bench.api.hooks["GET", "/apps/shop/run/t/attach"] = waiting.set
     code, error = interrupt(bench, ["run", "-a", "shop", "sleep 100"], waiting)
     assert (code, "killed 'sleep 100'" in error) == (130, True)
     assert len(bench.api.queries("DELETE", "/apps/shop/run/t")) == 1
@@ -467,7 +522,7 @@ def test_run_tells_the_streams_apart_and_gives_json_back(bench: Bench) -> None:
         log_line("b"),
     ]
     bench.api.on("POST", "/apps/shop/run", {"id": "t"})
-    bench.api.on("GET", "/apps/shop/run/t", {"id": "t", "done": True, "exit_code": 0})
+    bench.api.on("GET", "/apps/shop/run/t/attach", Events([("state", {"id": "t", "done": True, "exit_code": 0})]))
     bench.api.on("GET", "/apps/shop/logs", Lines(lines))
     result = bench.run("run", "-a", "shop", "x")
     assert (result.stderr, result.stdout) == ("oops\n", '{"answer": 42}\naaaaaaaaaab\n')

@@ -174,11 +174,11 @@ def test_removed_and_evicted() -> None:
     assert found.reason == "evicted by its node: The node was low on resource: ephemeral-storage"
 
 
-def state_of(*pods: Pod, refused: str = "", **status: Any) -> TaskState:
+def state_of(*pods: Pod, refused: str = "", notes: dict[str, str] | None = None, **status: Any) -> TaskState:
     metadata = {
         "name": "shop-run-1",
         "labels": {"seaway.dev/app": "shop"},
-        "annotations": {"seaway.dev/task": "shop-run-1"},
+        "annotations": {"seaway.dev/task": "shop-run-1"} | (notes or {}),
     }
     job = msgspec.convert({"metadata": metadata, "status": status}, Job)
     found = make_task_state(job, pods, NO_CLUE, refused)
@@ -201,6 +201,7 @@ def test_a_task_whose_pod_is_refused() -> None:
 def test_tasks() -> None:
     """What a one-off's pod says, and what its Job says when the pod is gone."""
     assert (state_of().done, state_of().reason) == (False, "waits for its pod")
+    assert (state_of().attached, state_of(notes={"seaway.dev/attached": "true"}).attached) == (False, True)
     running = state_of(read("task-running"))
     assert (running.done, running.reason) == (False, "running")
     assert running.started_at is not None

@@ -46,7 +46,9 @@ TASK = Task(
     id="shop-v3-release", app="shop", team="red", release=3, image=DIGEST, command="./migrate", process="release",
     env={"DATABASE_URL": "mysql://db"}, timeout=59.5,
 )  # fmt: skip
-READER = TASK.model_copy(update={"id": "shop-run-1", "process": "run", "env": {}, "stdin": "aGVsbG8="})
+READER = TASK.model_copy(
+    update={"id": "shop-run-1", "process": "run", "env": {}, "stdin": "aGVsbG8=", "attached": True}
+)
 
 
 def whole(workload: Workload) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import httpx
 
 from seaway.builder.base import ImageReader
 from seaway.builder.stores import FolderSources, LogStore, SourceStore
+from seaway.control.attachments import Attachments
 from seaway.engine.base import Engine, TeamJudge
 from seaway.home import Home, Settings
 from seaway.logs.base import LogReader
@@ -39,7 +40,7 @@ class ApiDeps:
     a host and path are free until they are taken. `leader`: the way to the replica that leads, if there are several.
     Without `source_store` sources are kept in the home; `build_logs` are what other replicas of the control plane
     wrote; `images` reads those that others built, None: none can run here. `teams` knows which teams have no place
-    here, None: every team has one.
+    here, None: every team has one. `attachments`: who waits for which one-off here.
     """
 
     store: Store
@@ -51,11 +52,17 @@ class ApiDeps:
     clock: Callable[[], datetime] = utc_now
     heartbeat: float = 15.0
     leader: LeaderLink | None = None
+    attachments: Attachments = field(default_factory=Attachments, compare=False)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
     source_store: SourceStore | None = None
     build_logs: LogStore | None = None
     images: ImageReader | None = None
     teams: TeamJudge | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica leads, as far as it knows."""
+        return self.leader is None or self.leader.find() == ""
 
     @property
     def sources(self) -> SourceStore:

@@ -10,11 +10,12 @@ from fastapi import Request
 
 from seaway.api.deps import LeaderLink
 from seaway.api.streams import Stream
+from seaway.kube.names import TOKEN_HEADER
 
 log = structlog.get_logger()
 
 FORWARDED = "seaway-forwarded"
-PASSED = ("accept", "authorization", "last-event-id")  # headers of the request that matter
+PASSED = ("accept", "authorization", TOKEN_HEADER, "last-event-id")  # headers of the request that matter
 
 
 async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:

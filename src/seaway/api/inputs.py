@@ -169,12 +169,14 @@ class NewRoute(Route):
 class TaskInput(Frozen):
     """A shell command to run once with the app's current image and config.
 
-    `stdin`: what it reads from standard input, in base64, at most 512 KiB; nothing if left out.
+    `stdin`: what it reads from standard input, in base64, at most 512 KiB; nothing if left out. `attached`: it is
+    killed a second after nobody follows .../attach any more.
     """
 
     command: Command
     stdin: Annotated[str, AfterValidator(_check_base64)] | None = None
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
+    attached: bool = False
 
 
 class TokenInput(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -45,9 +45,19 @@ class Stream(StreamingResponse):
             await super().stream_response(send)
 
 
-def server_sent(request: Request, source: AsyncGenerator[bytes, None]) -> Stream:
-    """Return events as they come, with heartbeats; ends with an `error` event if the token stops being good."""
-    return Stream(_beating(request, source), "text/event-stream")
+def server_sent(
+    request: Request,
+    source: AsyncGenerator[bytes, None],
+    *,
+    beat: float | None = None,
+    good: Callable[[], bool] = lambda: True,
+) -> Stream:
+    """Return events as they come, with heartbeats; ends with an `error` event if the token stops being good.
+
+    `beat`: seconds between heartbeats, if not the usual ones. It also ends, looked at with each of them, when the
+    stream itself is not `good` any more: the client is to ask again.
+    """
+    return Stream(_beating(request, source, beat or get_deps(request).heartbeat, good), "text/event-stream")
 
 
 def lines(source: AsyncGenerator[Any, None]) -> Stream:
@@ -61,7 +71,9 @@ def lines(source: AsyncGenerator[Any, None]) -> Stream:
     return Stream(encode(), "application/x-ndjson")
 
 
-async def _beating(request: Request, source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _beating(
+    request: Request, source: AsyncGenerator[bytes, None], beat: float, good: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
     deps = get_deps(request)
     loop = asyncio.get_running_loop()
     pending: asyncio.Task[bytes] | None = None
@@ -70,8 +82,10 @@ async def _beating(request: Request, source: AsyncGenerator[bytes, None]) -> Asy
     try:
         while True:
             pending = pending or asyncio.create_task(_next(source))
-            done, _ = await asyncio.wait({pending}, timeout=deps.heartbeat)
-            if loop.time() - checked >= deps.heartbeat:
+            done, _ = await asyncio.wait({pending}, timeout=beat)
+            if not good():
+                return
+            if loop.time() - checked >= beat:
                 await authenticate(deps.store, find_authorization(request.headers), deps.clock())
                 checked = loop.time()
             if not done:

@@ -42,7 +42,8 @@ class BuildLog:
         while not ended.is_set():
             await self.refresh()
             with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), REFRESH_EVERY)
+                async with asyncio.timeout(REFRESH_EVERY):
+                    await ended.wait()
         await self.refresh()
 
 
@@ -65,7 +66,8 @@ async def tail_build(log: BuildLog, ended: asyncio.Event | None) -> AsyncGenerat
             break
         assert ended is not None
         try:
-            await asyncio.wait_for(ended.wait(), LOOK_EVERY)
+            async with asyncio.timeout(LOOK_EVERY):
+                await ended.wait()
         except TimeoutError:
             continue
     if rest:

@@ -142,15 +142,20 @@ class Api:
                     raise
                 await asyncio.sleep(FIRST_PAUSE)
 
-    async def stream(self, path: str, **params: Any) -> AsyncGenerator[StreamItem, None]:
-        """Yield server-sent events, or the lines of a line-delimited answer, until the API ends the stream."""
+    async def stream(
+        self, path: str, *, silence: float = SILENCE_TIMEOUT, **params: Any
+    ) -> AsyncGenerator[StreamItem, None]:
+        """Yield server-sent events, or the lines of a line-delimited answer, until the API ends the stream.
+
+        Unreachable: among others, nothing came for `silence` seconds.
+        """
         with self._translated():
             async with self._http.stream(
                 "GET",
                 f"/v1{path}",
                 params=_present(params),
                 headers={"Accept": "text/event-stream, application/x-ndjson"},
-                timeout=httpx.Timeout(SILENCE_TIMEOUT, connect=CONNECT_TIMEOUT),
+                timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
             ) as answer:
                 if answer.is_error:
                     await answer.aread()
@@ -214,10 +219,14 @@ class Patience:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
-            if self._out:
-                self._out = False
-                self._say("the API answers again")
+            self.answered()
             return answer
+
+    def answered(self) -> None:
+        """Say that the API answers again, if it was said that it does not."""
+        if self._out:
+            self._out = False
+            self._say("the API answers again")
 
     def outage(self) -> None:
         """Say that the API does not answer, once."""

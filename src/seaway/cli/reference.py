@@ -50,7 +50,8 @@ the folder you are in. It is never part of what is deployed.
 | 130 | ended by Ctrl-C |
 
 `seaway run` exits with the command's own code (128 + N if signal N ended it); with 130 also when SIGTERM or the end of
-its terminal ended it, and with 141 when nobody reads its output any more.
+its terminal ended it, and with 141 when nobody reads its output any more. However it ends, the command ends with it,
+unless it was started with `--detach`.
 
 ## Output
 

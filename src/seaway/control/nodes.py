@@ -139,7 +139,8 @@ class NodeKeeper:
             )
             self._hurry.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), OPEN_INTERVAL if is_open else OBSERVE_INTERVAL)
+                async with asyncio.timeout(OPEN_INTERVAL if is_open else OBSERVE_INTERVAL):
+                    await self._hurry.wait()
 
     def _take(self, observation: Observation) -> None:
         self._answered_at = self._clock()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 import uvicorn
 
 from seaway.builder.base import Builder
+from seaway.control.attachments import Attachments
 from seaway.control.builds import BuildRunner
 from seaway.control.leading import Alone, Duties, Duty, Leadership
 from seaway.control.loop import ControlLoop
@@ -51,7 +53,8 @@ class ControlParts:
 
     `expected` names the routers that should be there; `duties` are the leader's besides the loop; `refresh` brings what
     it reads up to what an earlier leader wrote; `silence` returns for how many seconds nothing has been heard of store
-    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS.
+    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` are the
+    API's.
     """
 
     home: Home
@@ -67,6 +70,7 @@ class ControlParts:
     refresh: Callable[[], Awaitable[None]] = _nothing
     silence: Callable[[], float] = lambda: 0.0
     certificate: tuple[Path, Path] | None = None
+    attachments: Attachments = field(default_factory=Attachments)
     nodes: NodeKeeper | None = None  # made here unless the API shows its verdicts too
 
 
@@ -124,7 +128,8 @@ class ControlPlane:
             check_routes=self._check_routes,
             on_end=self._pruner.kick,
         )
-        self._duties = Duties((self._tend_store, *parts.duties))
+        keep_attached = partial(parts.attachments.run, engine, store, self._tell, clock)
+        self._duties = Duties((self._tend_store, keep_attached, *parts.duties))
         sources: tuple[Callable[[], AsyncIterator[str]], ...] = (engine.watch, parts.plane.watch, self._nodes.watch)
         self._loop = ControlLoop(store, self._reconcile, clock=clock, sources=sources, on_failure=self._note_failure)
 
@@ -162,8 +167,9 @@ class ControlPlane:
                 if task.done():
                     task.result()  # raises what broke it
         finally:
+            self._duties.turn(False)  # first: nobody is missing only because this process ends their streams
             server.should_exit = True
-            for task in (*tasks[1:], stopping):
+            for task in (*tasks[1:], stopping, *filter(None, [self._taking_over])):
                 task.cancel()
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
             await self._duties.close()

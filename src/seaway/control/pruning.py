@@ -63,7 +63,8 @@ class Pruner:
                 log.exception("could not prune; tries again", seconds=RETRY)
                 wait = RETRY
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._due.wait()
                 await asyncio.sleep(SETTLE)
             self._due.clear()
 

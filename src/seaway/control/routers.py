@@ -47,7 +47,8 @@ class RouterKeeper:
                 came.clear()
                 await self.look()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(came.wait(), INTERVAL)
+                    async with asyncio.timeout(INTERVAL):
+                        await came.wait()
         finally:
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)

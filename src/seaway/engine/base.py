@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
 from seaway.model import Observation, Task, Workload, WorkloadKey
@@ -38,7 +38,7 @@ class Engine(Protocol):
         """Return everything there is now."""
         ...
 
-    def watch(self) -> AsyncIterator[str]:
+    def watch(self) -> AsyncGenerator[str, None]:
         """Yield the name of an app whenever something of it may have changed ("" for nodes: anything may have).
 
         Names may repeat; after a broken connection the iterator yields "" and goes on.

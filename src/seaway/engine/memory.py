@@ -8,7 +8,7 @@ Ids are counted, so that a seeded test repeats exactly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -86,7 +86,7 @@ class MemoryEngine:
             tasks=tuple(state for _, state in self.tasks.values()),
         )
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         """See Engine.watch."""
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._queues.append(queue)
@@ -101,13 +101,16 @@ class MemoryEngine:
         """See Engine.start_task."""
         self._check()
         if task.id not in self.tasks:
-            self.tasks[task.id] = (task, TaskState(id=task.id, app=task.app, started_at=self._clock()))
+            state = TaskState(id=task.id, app=task.app, attached=task.attached, started_at=self._clock())
+            self.tasks[task.id] = (task, state)
             self._notify(task.app)
 
     async def remove_task(self, task_id: str) -> None:
         """See Engine.remove_task."""
         self._check()
-        self.tasks.pop(task_id, None)
+        if task_id in self.tasks:
+            task, _ = self.tasks.pop(task_id)
+            self._notify(task.app)
 
     async def hold_node(self, name: str, reason: str) -> None:
         """See NodeControl.hold_node."""

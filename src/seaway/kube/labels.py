@@ -13,6 +13,7 @@ APP, RELEASE, PROCESS, TEAM = (f"{GROUP}/{word}" for word in ("app", "release", 
 KIND = f"{GROUP}/kind"  # label: what an object is of
 INSTANCE, TASK, FENCE, INPUT = "instance", "task", "team", "input"
 TASK_ID = f"{GROUP}/task"  # annotation: a one-off's id
+TASK_ATTACHED = f"{GROUP}/attached"  # annotation of a Job: "true" if it ends with who waits for it
 TASK_INPUT = f"{GROUP}/input"  # annotation of a Job: the Secret with what its command reads, if it reads anything
 
 CONTAINER = "app"

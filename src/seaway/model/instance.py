@@ -131,6 +131,7 @@ class Task(Frozen):
     stdin: str | None = None  # base64 of what it reads from standard input; None: nothing (/dev/null)
     timeout: Seconds = 600.0
     process: str = "run"  # label in the logs: "run" or "release"
+    attached: bool = False  # somebody waits for it, and it ends with them
 
 
 class TaskState(Frozen):
@@ -141,6 +142,7 @@ class TaskState(Frozen):
     done: bool = False
     exit_code: int | None = None  # -N: ended by signal N
     reason: str = ""
+    attached: bool = False  # as its Task
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

@@ -134,7 +134,8 @@ class EnvoyProcess:
         self._stopping = True
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(ended.wait(), grace)
+            async with asyncio.timeout(grace):
+                await ended.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await ended.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -12,15 +13,18 @@ from seaway.api.context import ChangeableApp, Deps, Developer, VisibleApp, note
 from seaway.api.deps import ApiDeps
 from seaway.api.endpoints.releases import find_release
 from seaway.api.errors import ApiError
+from seaway.api.forwarding import pass_on
 from seaway.api.inputs import TaskInput
 from seaway.api.streams import STREAM, Stream, event, lines, server_sent
 from seaway.api.views import TaskStarted
+from seaway.engine.base import EngineUnavailable
 from seaway.logs.base import LogLine, LogQuery
 from seaway.model import App, Task, TaskState
 
 router = APIRouter()
 
 MOST_LINES = 100_000
+BEAT = 2.0  # seconds between signs of life to who waits for a command: a leader that hangs is to be noticed soon
 
 TaskId = Annotated[str, Path(max_length=200, description="what POST answered")]
 Filter = Annotated[str | None, Query(max_length=200)]
@@ -64,16 +68,19 @@ async def _read(deps: ApiDeps, query: LogQuery) -> AsyncGenerator[LogLine, None]
 
 @router.post("/apps/{app}/run", status_code=201, summary="Run a command once", tags=["run"])
 async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: Developer) -> TaskStarted:
-    """With the image and config of the release that serves. Read its output from the logs, its id as instance."""
+    """With the image and config of the release that serves. Read its output from the logs, its id as instance.
+
+    One that is `attached` is killed when nobody follows its .../attach any more.
+    """
     if app.status.current is None:
         raise ApiError(409, "nothing-deployed", f"{app.name} has no release that serves", hint="deploy it first")
     release = await find_release(deps, app, app.status.current)
     if release.spec.image is None:
         raise ApiError(409, "nothing-deployed", f"{release.name} has no image", hint="deploy it first")
     task = Task(
-        id=f"{app.name}-run-{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
+        id=f"{_prefix(app)}{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
         image=release.spec.image, command=body.command, stdin=body.stdin, env=release.spec.config,
-        timeout=body.timeout,
+        timeout=body.timeout, attached=body.attached,
     )  # fmt: skip
     await deps.engine.start_task(task)
     await note(
@@ -82,10 +89,59 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
     return TaskStarted(id=task.id, app=app.name, release=task.release)
 
 
+@router.get("/apps/{app}/run", summary="List the commands that run or ran", tags=["run"])
+async def list_tasks(app: VisibleApp, deps: Deps) -> list[TaskState]:
+    """Oldest first. Of those that have ended only the latest are known."""
+    found = (await deps.engine.observe()).part(app.name).tasks.values()
+    mine = [state for state in found if state.id.startswith(_prefix(app))]
+    return sorted(mine, key=lambda state: (state.started_at or deps.clock(), state.id))
+
+
 @router.get("/apps/{app}/run/{task}", summary="What became of a command", tags=["run"])
 async def get_task(app: VisibleApp, task: TaskId, deps: Deps) -> TaskState:
     """`exit_code` is the command's own; -N: ended by signal N."""
     return await _find_task(deps, app, task)
+
+
+@router.get(
+    "/apps/{app}/run/{task}/attach",
+    summary="Wait for a command, and hold it",
+    response_class=Stream,
+    responses=STREAM,
+    tags=["run"],
+)
+async def attach_to_task(app: VisibleApp, task: TaskId, deps: Deps, request: Request, _: Developer) -> Stream:
+    """Events named `state`, one for each change; the last one is `done`. If it ends before, ask again.
+
+    A command that was started `attached` is killed a second after the last of these streams breaks. Whoever asks again
+    finds it: after an absence of the platform's own there are 20 s for that.
+    """
+    if (answer := await pass_on(request, deps.leader)) is not None:
+        return answer
+    if not deps.leads:
+        raise ApiError(503, "no-leader", "no replica of the control plane leads now", hint="try again")
+    await _find_task(deps, app, task)
+    return server_sent(request, _hold_task(deps, app, task), beat=BEAT, good=lambda: deps.leads)
+
+
+async def _hold_task(deps: ApiDeps, app: App, task: str) -> AsyncGenerator[bytes, None]:
+    told: TaskState | None = None
+    with deps.attachments.attach(task):
+        async with aclosing(deps.engine.watch()) as changes:
+            async for name in changes:
+                if name not in (app.name, ""):
+                    continue
+                try:
+                    state = (await deps.engine.observe()).part(app.name).tasks.get(task)
+                except EngineUnavailable:
+                    continue  # it says when it is back
+                if state is None:
+                    return
+                if state != told:
+                    yield event(state.model_dump(mode="json"), "state")
+                    told = state
+                if state.done:
+                    return
 
 
 @router.delete("/apps/{app}/run/{task}", summary="Kill a command and forget it", tags=["run"])
@@ -98,8 +154,13 @@ async def kill_task(app: VisibleApp, task: TaskId, deps: Deps, caller: Developer
     return state
 
 
+def _prefix(app: App) -> str:
+    """Return how the ids of its commands begin; a release command is called otherwise."""
+    return f"{app.name}-run-"
+
+
 async def _find_task(deps: ApiDeps, app: App, task: str) -> TaskState:
-    for state in (await deps.engine.observe()).tasks:
-        if state.id == task and state.app == app.name:
-            return state
+    state = (await deps.engine.observe()).part(app.name).tasks.get(task)
+    if state is not None:
+        return state
     raise ApiError(404, "no-such-task", f"{app.name} has no command {task[:80]!r}", field="task")

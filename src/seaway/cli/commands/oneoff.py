@@ -15,21 +15,23 @@ import termios
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from seaway.cli.client import Api, Doc, Patience, cancelling
+from seaway.cli.client import FIRST_PAUSE, LONGEST_PAUSE, Api, Doc, Patience, cancelling
 from seaway.cli.commands.watching import read_stream
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
 from seaway.cli.logline import is_partial, own_text
-from seaway.cli.session import AppOption, OutputOption, TimeoutOption, command, connect
-from seaway.cli.show import Output, dig, print_json_line, print_note
+from seaway.cli.session import AppOption, OutputOption, command, connect, parse_seconds
+from seaway.cli.show import Output, dig, print_json, print_json_line, print_note, print_text, seconds_text
 from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
 
 ALL_LINES = 100_000
+SILENCE = 8.0  # seconds without a sign of life until a leader counts as hung; it sends one every 2 s
+KILL_LIMIT = 2.0  # seconds for an interrupted request to start the command to be answered, so that it can be killed
 PATIENT = 5.0  # seconds for which nobody is told why a command has not started yet
 LONGEST_STDIN = 512 * 1024  # bytes; the API's own limit
 SIGNAL_BASE = 128  # a command ended by signal N exits with 128 + N, as in a shell
@@ -49,34 +51,65 @@ async def run(
     stdin: Annotated[
         bool, typer.Option("--stdin", "-i", help="Read standard input to its end, at most 512 KiB, and pass it on.")
     ] = False,
-    timeout: TimeoutOption = 600.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Print its id and return; it runs on, at most as long as --timeout.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", parser=parse_seconds, metavar="TIME", help="Kill it after this long (90, 5m, 1h)."),
+    ] = 600.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Run a command with image and config of the release that serves; the exit code is the command's own.
 
-    Its output is streamed, standard error apart from standard output. Ctrl-C kills it, and so does the end of whoever
-    reads its output (`| head`) or of the terminal. Options come before CMD.
+    Its output is streamed, standard error apart from standard output. It ends with this command line, however that
+    ends: by Ctrl-C, with the terminal or whoever reads its output (`| head`), even by kill -9. Options come before CMD.
     """
     app = find_app(app)
     line = words[0] if len(words) == 1 else shlex.join(words)
-    body: Doc = {"command": line, "timeout": timeout}
+    body: Doc = {"command": line, "timeout": timeout, "attached": not detach}
     if stdin:
         body["stdin"] = b64encode(_read_stdin()).decode()
     elif _has_input():
         print_note("seaway: standard input is not passed on to the command; with -i it is")
     async with connect() as api:
-        task: Doc = await api.post(f"/apps/{app}/run", body)
-        runner = _Run(api, app, str(task["id"]), output)
         with _ended_by(signal.SIGTERM, signal.SIGHUP):
             try:
-                state = await runner.follow()
+                task = await _start(api, f"/apps/{app}/run", body)
+                if detach:
+                    _print_detached(app, task, timeout, output)
+                    return
+                state = await _Run(api, app, str(task["id"]), output).follow()
             except asyncio.CancelledError as error:
-                await runner.kill()
                 raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
             except BrokenPipeError:
-                await runner.kill()
                 _leave_closed_output()
     _finish(state, output)
+
+
+async def _start(api: Api, path: str, body: Doc) -> Doc:
+    """Start the command; if that is interrupted, kill what may have been started."""
+    starting = asyncio.create_task(api.post(path, body))
+    try:
+        answer: Doc = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(CliError, TimeoutError):
+            async with asyncio.timeout(KILL_LIMIT):
+                await api.call("DELETE", f"{path}/{(await starting)['id']}")
+        raise
+    return answer
+
+
+def _print_detached(app: str, task: Doc, timeout: float, output: Output) -> None:
+    if output is Output.JSON:
+        print_json(task)
+        return
+    name = task["id"]
+    print_text(name)
+    print_note(
+        f"seaway: it runs on, for at most {seconds_text(timeout)}; `seaway logs -f -a {app} --instance {name}` shows "
+        f"its output, `seaway ps stop {name} -a {app}` kills it"
+    )
 
 
 def _read_stdin() -> bytes:
@@ -131,6 +164,7 @@ class _Run:
 
     def __init__(self, api: Api, app: str, task: str, output: Output) -> None:
         self.api = api
+        self.app = app
         self.path = f"/apps/{app}/run/{task}"
         self.output = output
         self.logs = f"/apps/{app}/logs"
@@ -138,39 +172,70 @@ class _Run:
         self.printed = 0
         self.patience = Patience(print_note)
         self.began = time.monotonic()
-        self.told = ""  # why it has not started yet
+        self.waits_for = ""  # why it has not started yet
+        self.told = ""  # which such reason was told last
 
     async def follow(self) -> Doc:
         """Return the task's last state, when it is done and all its output is printed.
 
-        Raises BrokenPipeError once nobody reads that any more.
+        Raises BrokenPipeError once nobody reads that any more. The command is killed if this does not come to its end.
         """
-        async with cancelling(asyncio.create_task(self._stream())):
-            while True:
-                if _is_output_closed():
-                    raise BrokenPipeError
-                state: Doc = await self.patience.ask(lambda: self.api.get(self.path))
-                if dig(state, "done", False):
-                    break
-                self._tell_waiting(state)
-                await asyncio.sleep(POLL)
-        await self.patience.ask(self._print_rest)
-        return state
+        try:
+            async with (
+                cancelling(asyncio.create_task(self._stream())),
+                cancelling(asyncio.create_task(self._hold())) as held,
+            ):
+                while not held.done():
+                    if _is_output_closed():
+                        raise BrokenPipeError
+                    self._tell_waiting()
+                    await asyncio.wait({held}, timeout=POLL)
+            await self.patience.ask(self._print_rest)
+            state: Doc = held.result()
+            return state
+        except (asyncio.CancelledError, BrokenPipeError):
+            await self._kill()
+            raise
 
-    def _tell_waiting(self, state: Doc) -> None:
+    async def _hold(self) -> Doc:
+        """Hold the command by a stream until it is done, and return its last state."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with aclosing(self.api.stream(f"{self.path}/attach", silence=SILENCE)) as states:
+                    async for item in states:
+                        pause, state = FIRST_PAUSE, item.json()
+                        self.patience.answered()
+                        if dig(state, "done", False):
+                            return dict(state)
+                        self.waits_for = dig(state, "reason", "") if dig(state, "started_at") is None else ""
+            except ApiError as error:
+                if error.exit_code == ExitCode.NOT_FOUND:
+                    raise self._explain_gone() from error
+                if not error.passing:
+                    raise
+                self.patience.outage()
+            except Unreachable:
+                self.patience.outage()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _explain_gone(self) -> CliError:
+        hint = f"`seaway events -a {self.app}` says why"
+        return CliError("the command is gone: somebody killed it, or the platform did", hint=hint, code="killed")
+
+    def _tell_waiting(self) -> None:
         """Say once why a command that should have started by now has not, and again when that changes."""
-        why = dig(state, "reason", "") if dig(state, "started_at") is None else ""
+        why = self.waits_for
         if why and why != self.told and time.monotonic() - self.began >= PATIENT:
             self.told = why
             print_note(f"seaway: it has not started yet: {why}")
 
-    async def kill(self) -> None:
-        """Kill the command; one that has ended meanwhile is fine."""
-        try:
-            await self.api.call("DELETE", self.path)
-        except ApiError as error:
-            if error.exit_code != ExitCode.NOT_FOUND:
-                raise
+    async def _kill(self) -> None:
+        """Kill the command now; where that cannot be said, it ends because nobody holds it any more."""
+        with suppress(CliError, TimeoutError):
+            async with asyncio.timeout(KILL_LIMIT):
+                await self.api.call("DELETE", self.path)
 
     async def _stream(self) -> None:
         stream = read_stream(self.api, self.logs, self.query, ALL_LINES, follow=True, time_field="@timestamp")

@@ -1,9 +1,10 @@
-"""seaway ps: list, scale, restart."""
+"""seaway ps: list, scale, restart, stop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -14,7 +15,7 @@ from seaway.cli.outcome import bring_release
 from seaway.cli.progress import Progress, show_progress
 from seaway.cli.releasing import release_and_wait
 from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
-from seaway.cli.show import Output, age, dig, print_json, print_note, print_table, print_text, size, version
+from seaway.cli.show import Cell, Output, age, dig, print_json, print_note, print_table, print_text, size, version
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
 from seaway.cli.waiting import Waiter, limit
@@ -25,29 +26,35 @@ LACKING = frozenset({"deploying", "degraded", "down"})  # states of an app whose
 
 def add(root: typer.Typer) -> None:
     """Add `ps` to the root command."""
-    group = typer.Typer(cls=ListingGroup, help="Processes: list instances, scale, restart.")
+    group = typer.Typer(cls=ListingGroup, help="Processes: list instances, scale, restart, stop.")
     group.command("list")(list_instances)
     group.command("scale")(scale)
     group.command("restart")(restart)
+    group.command("stop")(stop)
     root.add_typer(group, name="ps")
 
 
 @command
 async def list_instances(*, app: AppOption = None, output: OutputOption = Output.TEXT) -> None:
-    """List an app's instances: state, age, restarts, CPU and memory, and why; below, what the app still lacks."""
+    """List an app's instances: state, age, restarts, CPU and memory, and why; below, what the app still lacks.
+
+    As text also the commands of `seaway run` that run now.
+    """
     app = find_app(app)
     async with connect() as api:
         instances: list[Doc] = await api.get(f"/apps/{app}/instances")
-        status = {} if output is Output.JSON else dig(await api.get(f"/apps/{app}"), "status", {})
-    if output is Output.JSON:
-        print_json(instances)
-        return
-    rows = [
+        if output is Output.JSON:
+            print_json(instances)
+            return
+        status = dig(await api.get(f"/apps/{app}"), "status", {})
+        tasks: list[Doc] = await api.get(f"/apps/{app}/run")
+    rows: list[tuple[Cell, ...]] = [
         (dig(i, "key.process", ""), version(dig(i, "key.release")), short_id(dig(i, "id", "")), coloured(_state(i)),
          age(dig(i, "started_at")), str(dig(i, "restarts", 0)), measured(dig(i, "cpu"), "{:.2f}".format),
          measured(dig(i, "memory"), size), dig(i, "node", ""), dig(i, "drain_reason", "") or dig(i, "reason", ""))
         for i in sorted(instances, key=_order)
     ]  # fmt: skip
+    rows += [_task_row(task) for task in tasks if not dig(task, "done", False)]
     print_table(
         ("process", "release", "instance", "state", "started", "restarts", "cpu", "memory", "node", "why"),
         rows,
@@ -65,6 +72,14 @@ def measured(amount: float | None, write: Callable[[float], str]) -> str:
 def short_id(instance: str) -> str:
     """Return the last part of an instance's id, the one that tells it from its siblings."""
     return instance.rpartition("-")[2] or instance
+
+
+def _task_row(task: Doc) -> tuple[Cell, ...]:
+    """Return a command's row. Its release, restarts and usage are not told."""
+    began = dig(task, "started_at")
+    word = coloured("running" if began else "pending")
+    why = dig(task, "reason", "")
+    return ("run", "-", short_id(dig(task, "id", "")), word, age(began), "-", "-", "-", "-", "" if began else why)
 
 
 def _state(instance: Doc) -> str:
@@ -144,3 +159,21 @@ async def restart(
     """Replace every instance by a new one, without dropping a request: a new release that is the same."""
     app = find_app(app)
     await release_and_wait(app, "POST", "/restart", {}, wait=not no_wait, timeout=timeout, output=output)
+
+
+@command
+async def stop(
+    task: Annotated[str, typer.Argument(metavar="ID", help="As `seaway run --detach` printed it, or its last part.")],
+    *,
+    app: AppOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Kill a command that `seaway run` started."""
+    app = find_app(app)
+    name = task if task.startswith(f"{app}-") else f"{app}-run-{task}"
+    async with connect() as api:
+        state: Doc = await api.call("DELETE", f"/apps/{app}/run/{quote(name, safe='')}")
+    if output is Output.JSON:
+        print_json(state)
+    else:
+        print_text(f"{name} had ended already" if dig(state, "done", False) else f"killed {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -96,7 +96,7 @@ class KubernetesEngine:
         """See Engine.observe; asks nobody."""
         return self._picture.observe()
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         """See Engine.watch."""
         yield ""
         async for changed in self._changes.watch(HEARTBEAT):

@@ -100,6 +100,8 @@ def make_budget(workload: Workload, settings: KubernetesEngineSettings, version:
 def make_job(task: Task, settings: KubernetesEngineSettings, nonce: str) -> Object:
     """Return the Job of a one-off: one pod, once. `nonce` names the Secret of its input, if it has any."""
     labels, notes = _task_labels(task), {names.TASK_ID: task.id}
+    if task.attached:
+        notes[names.TASK_ATTACHED] = "true"
     if task.stdin is not None:
         notes[names.TASK_INPUT] = names.input_name(task.id, nonce)
     limit = max(1, math.ceil(task.timeout))

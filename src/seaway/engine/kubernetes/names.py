@@ -21,6 +21,7 @@ from seaway.kube.labels import (
     RELEASE,
     SELECTOR,
     TASK,
+    TASK_ATTACHED,
     TASK_ID,
     TASK_INPUT,
     TEAM,
@@ -38,9 +39,9 @@ PULL_SECRET = "seaway-pull"  # noqa: S105 - a name
 
 __all__ = [
     "ACCOUNT", "APP", "CONFIG", "CONTAINER", "FENCE", "GROUP", "HELD", "INPUT", "INSTANCE", "KIND", "MANAGED_BY",
-    "MANAGER", "PROCESS", "PULL_SECRET", "RELEASE", "SELECTOR", "TASK", "TASK_ID", "TASK_INPUT", "TEAM", "WORKLOAD",
-    "WRITTEN", "common_labels", "config_name", "input_name", "is_of", "key_labels", "read_key", "task_name",
-    "workload_labels", "workload_name",
+    "MANAGER", "PROCESS", "PULL_SECRET", "RELEASE", "SELECTOR", "TASK", "TASK_ATTACHED", "TASK_ID", "TASK_INPUT",
+    "TEAM", "WORKLOAD", "WRITTEN", "common_labels", "config_name", "input_name", "is_of", "key_labels", "read_key",
+    "task_name", "workload_labels", "workload_name",
 ]  # fmt: skip
 
 LONGEST = 57  # letters of a ReplicaSet's name: Kubernetes cuts longer ones to make its pods' names

@@ -13,10 +13,11 @@ def make_task_state(job: Job, pods: tuple[Pod, ...], clue: Clue, refused: str = 
 
     `refused`: what the API server said when it did not take that pod, if it ever did not.
     """
-    labels, task_id = job.metadata.labels, job.metadata.annotations.get(names.TASK_ID)
+    labels, notes = job.metadata.labels, job.metadata.annotations
+    task_id, attached = notes.get(names.TASK_ID), notes.get(names.TASK_ATTACHED) == "true"
     if not task_id:
         return None
-    state = TaskState(id=task_id, app=labels.get(names.APP, ""))
+    state = TaskState(id=task_id, app=labels.get(names.APP, ""), attached=attached)
     over = _find_end(job)
     pod = min(pods, key=lambda p: (p.metadata.creation_timestamp, p.metadata.name), default=None)
     if pod is None:

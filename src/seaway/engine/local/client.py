@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import quote
 
@@ -39,7 +39,7 @@ class LocalEngine:
         """See Engine.observe."""
         return Observation.model_validate_json((await self._call("GET", "/v1/observation")).content)
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         """See Engine.watch. Yields "" first, and again whenever the agent is back or has just gone."""
         wait = RETRY_FIRST
         while True:

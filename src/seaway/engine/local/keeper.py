@@ -148,7 +148,7 @@ class Keeper:
         if self.halted:
             raise EngineError("the platform is going down: run the command again after `seaway up`")
         self._prune_tasks()
-        state = TaskState(id=task.id, app=task.app, reason="accepted")
+        state = TaskState(id=task.id, app=task.app, attached=task.attached, reason="accepted")
         self._tasks[task.id] = TaskRunner(self.machine, TaskRecord(task=task, state=state))
         self._tasks[task.id].start()
 

@@ -288,7 +288,8 @@ class Group:
         await sweep(self.pid, instance_id)
         if not self.ended:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.wait(), KILL_LIMIT)
+                async with asyncio.timeout(KILL_LIMIT):
+                    await self.wait()
         return gentle
 
 

@@ -311,7 +311,8 @@ class Runner:
         log.info("failed", instance=self.id, reason=failure.reason, failures=failures)
         await self._clear_group(min(self.workload.process.stop_grace, UNHEALTHY_GRACE))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), timings.delay(failures))
+            async with asyncio.timeout(timings.delay(failures)):
+                await self._told.wait()
 
     async def _clear_group(self, grace: float) -> bool:
         """Leave nothing of the process group; return whether it ended within its grace."""

@@ -1,0 +1,117 @@
+"""`seaway run`: a command ends with whoever waits for it, however they end, and with nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seaway.control.attachments import LONG_RETURN
+from tests.e2e.harness import SEAWAY, Platform, wait_until
+from tests.pace import Stopwatch
+
+PLAIN = Path(__file__).parent / "apps" / "plain"
+SOON = 2.0  # seconds: the promise
+
+
+@pytest.fixture
+def shop(platform: Platform) -> Platform:
+    platform.run("apps", "create", "shop")
+    platform.run("deploy", str(PLAIN), "-a", "shop")
+    return platform
+
+
+def runs(platform: Platform, word: str) -> bool:
+    """Whether a command with this word runs; command lines of `seaway` itself do not count."""
+    return any(word in " ".join(p.cmdline()) for p in platform.processes() if "seaway" not in p.name())
+
+
+def await_start(platform: Platform, word: str) -> None:
+    wait_until(lambda: runs(platform, word), f"{word} runs")
+
+
+def await_end(platform: Platform, word: str, within: float = SOON) -> None:
+    """Wait until it has ended, and check that this took no longer than that, but for a busy machine."""
+    parts = [pid for part in ("control", "node") if (pid := platform.find(part))]
+    watch = Stopwatch(*parts)
+    wait_until(lambda: not runs(platform, word), f"{word} has ended", timeout=within + 30)
+    assert watch.took() < within
+
+
+def test_a_command_ends_with_who_reads_its_output(shop: Platform) -> None:
+    """`| head -1`, a closed terminal, a SIGTERM: within moments nothing of it runs any more."""
+    env = os.environ | shop.env
+    script = f'{SEAWAY} run -a shop -- "yes; : 4711" | head -1; echo "${{PIPESTATUS[0]}}"'
+    watch = Stopwatch()
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("y\n141\n", "")
+    await_end(shop, "4711")
+    assert watch.took() < 10
+    reader, writer = os.pipe()
+    with shop.started("run", "-a", "shop", "--", "sleep 4712", stdout=writer) as silent:
+        os.close(writer)
+        await_start(shop, "sleep 4712")
+        os.close(reader)  # it writes nothing, and would never be told
+        assert silent.wait(10) == 141
+    await_end(shop, "sleep 4712")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with shop.started("run", "-a", "shop", "--", "sleep 4713", stdout=subprocess.DEVNULL) as told:
+            await_start(shop, "sleep 4713")
+            told.send_signal(number)
+            assert told.wait(10) == 130
+        await_end(shop, "sleep 4713")
+
+
+def test_a_command_ends_with_a_command_line_that_is_killed(shop: Platform) -> None:
+    """Which can say nothing any more; one that was detached goes on, and is stopped by its id."""
+    detached = shop.run("run", "--detach", "-a", "shop", "--", "echo began; exec sleep 4714")
+    name = detached.stdout.strip()
+    assert name in detached.stderr
+    with shop.started("run", "-a", "shop", "--", "sleep 4715", stdout=subprocess.DEVNULL) as killed:
+        await_start(shop, "sleep 4714")
+        await_start(shop, "sleep 4715")
+        killed.kill()
+        await_end(shop, "sleep 4715")
+    (told,) = [e for e in shop.read("events", "-a", "shop") if e["spec"]["reason"] == "TaskKilled"]
+    assert "whoever ran it is gone" in told["spec"]["message"]
+    assert runs(shop, "sleep 4714")
+    lines = shop.run("ps", "-a", "shop").stdout.splitlines()
+    assert [line.split()[:4] for line in lines if line.startswith("run")] == [["run", "-", name[-8:], "running"]]
+    wait_until(lambda: shop.run("logs", "-a", "shop", "--instance", name).stdout.endswith("began\n"), "its output")
+    assert shop.run("ps", "stop", name, "-a", "shop").stdout == f"killed {name}\n"
+    await_end(shop, "sleep 4714")
+
+
+def test_a_command_outlives_the_control_plane(shop: Platform) -> None:
+    """Whoever waits for it is told, and gets all of its output and its exit code all the same."""
+    mark = shop.home / "go-on"
+    command = f"i=0; until [ -e {mark} ]; do i=$((i+1)); echo $i; sleep 0.2; done; exit 7"
+    with shop.started("run", "-a", "shop", "--", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        first = run.stdout.readline()
+        shop.kill("control")
+        wait_until(lambda: shop.run("ps", "-a", "shop", check=False).returncode == 0, "the API answers")
+        mark.touch()
+        lines = (first + run.stdout.read()).split()
+        said = run.stderr.read().decode()
+        assert run.wait(30) == 7
+    assert lines == [str(n + 1).encode() for n in range(len(lines))]
+    assert "does not answer; waiting for it to come back" in said
+    assert "answers again" in said
+
+
+def test_a_command_ends_though_the_control_plane_was_killed_with_who_waits_for_it(shop: Platform) -> None:
+    """The next one misses them; it cannot know how long they have been away, and gives them a while."""
+    with shop.started("run", "-a", "shop", "--", "sleep 4716", stdout=subprocess.DEVNULL) as killed:
+        await_start(shop, "sleep 4716")
+        killed.send_signal(signal.SIGSTOP)  # it must not see that the control plane is gone
+        shop.kill("control")
+        killed.kill()
+    assert runs(shop, "sleep 4716")
+    await_end(shop, "sleep 4716", LONG_RETURN + 10)
+    reasons = [event["spec"]["reason"] for event in shop.read("events", "-a", "shop")]
+    assert reasons.count("TaskKilled") == 1
