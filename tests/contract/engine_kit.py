@@ -20,6 +20,7 @@ from seaway.engine.base import Engine, EngineUnavailable
 from seaway.engine.local.agent import Agent
 from seaway.engine.local.base import Timings
 from seaway.engine.local.client import LocalEngine
+from seaway.engine.local.kin import Kin
 from seaway.engine.memory import Behaviour, MemoryEngine
 from seaway.home import Home
 from seaway.logs.base import LogLine, LogQuery
@@ -122,19 +123,23 @@ class MemoryKit:
 class LocalKit:
     """The local engine: real apps, the agent in this process (see ProcessKit for one that can be killed)."""
 
-    def __init__(self, root: Path, timings: Timings = FAST, limits: Limits | None = None) -> None:
+    def __init__(
+        self, root: Path, timings: Timings = FAST, limits: Limits | None = None, *, cgroups: bool = True
+    ) -> None:
         self.home = Home(root / "home").create()
         self.engine = LocalEngine(self.home)
         self.timings = timings
         self.unpacker = FolderUnpacker(IMAGES)
         self.reader = FileLogReader(self.home)
         self._limits = limits
+        self._cgroups = cgroups
         self._agent: Agent | None = None
 
     async def start(self) -> None:
         """Start the agent."""
         collector = FileLogCollector(self.home, self._limits)
-        self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings)
+        kin = None if self._cgroups else Kin()
+        self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings, kin=kin)
         await self._agent.start()
 
     async def end_agent(self) -> None:
@@ -210,6 +215,7 @@ class ProcessKit(LocalKit):
         """Start the agent and wait until it answers."""
         command = [sys.executable, "-m", "tests.contract.local_agent", "--home", str(self.home.root)]
         command += ["--images", str(IMAGES), "--timings", json.dumps(asdict(self.timings))]
+        command += [] if self._cgroups else ["--no-cgroups"]
         with (self.home.root / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - some ms
                 command, cwd=REPOSITORY, stdout=log, stderr=log

@@ -13,6 +13,7 @@ from pathlib import Path
 from seaway.engine.base import EngineError
 from seaway.engine.local.agent import run_agent
 from seaway.engine.local.base import RunRoot, Timings
+from seaway.engine.local.kin import Kin
 from seaway.home import Home
 from seaway.logs.collector import FileLogCollector
 
@@ -36,9 +37,9 @@ class FolderUnpacker:
         self.in_use = images_in_use
 
 
-async def main(home: Home, images: Path, timings: Timings) -> int:
+async def main(home: Home, images: Path, timings: Timings, kin: Kin | None) -> int:
     """Run an agent until a signal."""
-    return await run_agent(home, FolderUnpacker(images), FileLogCollector(home), "node-1", timings)
+    return await run_agent(home, FolderUnpacker(images), FileLogCollector(home), "node-1", timings, kin=kin)
 
 
 if __name__ == "__main__":
@@ -46,5 +47,6 @@ if __name__ == "__main__":
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--timings", type=json.loads, default={})
+    parser.add_argument("--no-cgroups", action="store_const", const=Kin(), dest="kin")
     options = parser.parse_args()
-    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings))))
+    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings), options.kin)))

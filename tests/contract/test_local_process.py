@@ -1,60 +1,184 @@
-"""One process group of the local engine, without an agent around it."""
+"""One process group of the local engine, without an agent around it: held by a control group, or by a subreaper."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from seaway.engine.local import process
-from seaway.engine.local.process import STREAMS, Group, find_members, launch
+from seaway.engine.local.cgroups import Cgroups
+from seaway.engine.local.kin import Kin
+from seaway.engine.local.process import STREAMS, Group, LeaderIndex, launch
 from seaway.logs.intake import open_pipe
 
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
 """Keeps the leader busy without a child, after its traps are set and before it starts the command."""
 
+LEAVING = {
+    "a session of its own": "(setsid sleep {0} &)",
+    "no environment": "(env -i setsid sleep {0} &)",
+    "another's environment": "(env SEAWAY_INSTANCE=other setsid sleep {0} &)",
+    "a daemon's children": "(env -i setsid sh -c 'trap : TERM; sleep {0} & sleep {0} & wait; wait' &)",
+}
+"""What processes do to be nobody's; each runs a `sleep` of that many seconds."""
 
-async def eventually_exists(path: Path) -> None:
+RUNAWAY = """\
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("away", "w").close()
+while True:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
+"""Is always another process than the one that somebody has just seen."""
+
+
+@pytest.fixture(params=["cgroups", "subreaper"])
+def kin(request: pytest.FixtureRequest, tmp_path: Path) -> Kin:
+    if request.param == "subreaper":
+        return Kin()
+    found = Cgroups.open(tmp_path)
+    assert found is not None, "this machine has no cgroup v2 to write to"
+    return Kin(found)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(kin: Kin, tmp_path: Path) -> AsyncIterator[None]:
+    yield
+    for sleeper in find_sleepers():
+        sleeper.kill()
+    kin.close()
+    assert kin.cgroups is None or not kin.cgroups.base.exists()
+
+
+def find_sleepers() -> list[psutil.Process]:
+    """Return what runs of LEAVING and RUNAWAY."""
+    found = []
+    for running in psutil.process_iter():
+        try:
+            if running.status() != psutil.STATUS_ZOMBIE and "9473" in running.cmdline():
+                found.append(running)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def eventually(look: object) -> None:
+    assert callable(look)
     async with asyncio.timeout(20):
-        while not path.exists():
+        while not look():
             await asyncio.sleep(0.005)
 
 
-def start(folder: Path, command: str) -> Group:
+def start(kin: Kin, folder: Path, command: str) -> Group:
     for stream in STREAMS:
         os.close(open_pipe(folder, stream))
-    return Group(folder, launch(folder, 1, command, folder, os.environ | {"SEAWAY_INSTANCE": folder.name}))
+    env = os.environ | {"SEAWAY_INSTANCE": folder.name}
+    return Group(folder, launch(folder, 1, command, folder, env, enter=kin.admit(folder.name)), kin)
 
 
 async def test_a_stop_right_after_the_start_reaches_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kin: Kin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM waits for the command: the leader would swallow it, and the command live on to the end of its grace."""
     traps, rest = process.WRAPPER.split("\n", 1)
     monkeypatch.setattr(process, "WRAPPER", rest.replace("exec 3>", f"{traps}\n{SLOW_START}exec 3>"))
-    group = start(tmp_path, "sleep 60")
-    await eventually_exists(tmp_path / "trapped")
+    group = start(kin, tmp_path, "sleep 60")
+    await eventually((tmp_path / "trapped").exists)
     began = time.monotonic()
     assert await group.stop(30.0, tmp_path.name)
     assert time.monotonic() - began < 20
     assert group.exit_code() == -15
-    assert not find_members(group.pid, tmp_path.name)
+    assert not kin.find(tmp_path.name, group.launched)
 
 
-async def test_a_command_that_left_its_session_is_stopped_too(tmp_path: Path) -> None:
-    """It is still the leader's child, so there is nothing to wait for."""
-    group = start(tmp_path, "setsid sleep 60")
-    assert await group.stop(30.0, tmp_path.name)
-    assert not find_members(group.pid, tmp_path.name)
-
-
-async def test_without_a_grace_it_is_killed(tmp_path: Path) -> None:
+async def test_without_a_grace_it_is_killed(kin: Kin, tmp_path: Path) -> None:
     """No SIGTERM first: the exit code would depend on which of the two was faster."""
     for _ in range(10):
-        group = start(tmp_path, "sleep 60")
+        group = start(kin, tmp_path, "sleep 60")
         assert not await group.stop(0.0, tmp_path.name)
         assert group.exit_code() == -9
         (tmp_path / "exit.1").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("way", LEAVING)
+async def test_what_left_is_told_to_end_and_does(kin: Kin, tmp_path: Path, way: str) -> None:
+    """However it left: SIGTERM reaches it, the grace is its, too, and nothing of it stays."""
+    group = start(kin, tmp_path, f"{LEAVING[way].format(9473)}; exec sleep 9473")
+    await eventually(lambda: len(find_sleepers()) >= 2)
+    began = time.monotonic()
+    assert await group.stop(30.0, tmp_path.name)
+    assert time.monotonic() - began < 20
+    assert find_sleepers() == []
+    assert group.exit_code() == -15
+
+
+@pytest.mark.parametrize("way", LEAVING)
+async def test_the_end_of_the_command_is_seen_though_something_stays(kin: Kin, tmp_path: Path, way: str) -> None:
+    """At once, with its exit code; then what stays is cleared away."""
+    group = start(kin, tmp_path, f"{LEAVING[way].format(9473)}; until [ -e go ]; do sleep 0.05; done; exit 7")
+    await eventually(find_sleepers)
+    (tmp_path / "go").touch()
+    async with asyncio.timeout(10):
+        await group.wait()
+    assert group.exit_code() == 7
+    assert find_sleepers() != []
+    await group.stop(0.0, tmp_path.name)
+    assert find_sleepers() == []
+
+
+async def test_the_end_of_the_command_is_seen_by_another_agent(kin: Kin, tmp_path: Path) -> None:
+    """Which finds it over already, or sees it end; what stayed is cleared away all the same."""
+    for first in (True, False):
+        group = start(kin, tmp_path, "(env -i setsid sleep 9473 &); until [ -e go ]; do sleep 0.05; done; exit 7")
+        await eventually(find_sleepers)
+        group.detach()
+        if first:
+            (tmp_path / "go").touch()
+            await eventually((tmp_path / "exit.1").exists)
+        adopted = LeaderIndex(kin).adopt(tmp_path, group.launched)
+        if kin.cgroups is None or not first:
+            assert adopted is not None
+            (tmp_path / "go").touch()
+            async with asyncio.timeout(10):
+                await adopted.wait()
+            assert adopted.exit_code() == 7
+            await adopted.stop(0.0, tmp_path.name)
+        else:  # the leader went with its command: whoever comes later clears away by the name alone
+            assert adopted is None
+            await kin.sweep(tmp_path.name)
+        assert find_sleepers() == []
+        (tmp_path / "go").unlink()
+        (tmp_path / "exit.1").unlink()
+
+
+async def test_a_killed_leader_is_seen(kin: Kin, tmp_path: Path) -> None:
+    """Its signal is the exit code; with a control group what it leaves is found all the same."""
+    group = start(kin, tmp_path, "sleep 9473")
+    await eventually(find_sleepers)
+    os.kill(group.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await group.wait()
+    assert group.exit_code() == -9
+    await group.stop(0.0, tmp_path.name)
+    assert find_sleepers() == []
+
+
+async def test_what_forks_without_end_is_killed(tmp_path: Path, kin: Kin) -> None:
+    """Faster than anybody can look: the control group is killed as a whole."""
+    if kin.cgroups is None:
+        return  # a subreaper's agent can only look
+    (tmp_path / "runaway.py").write_text(RUNAWAY)
+    group = start(kin, tmp_path, "(env -i python3 runaway.py 9473 &); exec sleep 9473")
+    await eventually((tmp_path / "away").exists)
+    assert not await group.stop(1.0, tmp_path.name)
+    assert find_sleepers() == []
+    assert not kin.find(tmp_path.name, group.launched)

@@ -212,3 +212,44 @@ def test_commands_wait_while_the_control_plane_comes_back(shared: Platform) -> N
         os.kill(control, signal.SIGKILL)
         shared.run("apps", "create", name)
     assert {app["meta"]["name"] for app in shared.read("apps", "list")} >= {"patient", "calm"}
+
+
+MESSY = """\
+release: (env -i setsid sleep 94741 &)
+web: (env -i setsid sleep 94742 &); exec python3 app.py
+"""
+CHECK = "(env -i setsid sleep 94743 >/dev/null 2>&1 &)"
+
+
+def count(number: int) -> int:
+    """Return how many `sleep`s of that many seconds run on this machine."""
+    found = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found += process.status() != psutil.STATUS_ZOMBIE and process.cmdline() == ["sleep", str(number)]
+    return found
+
+
+def test_all_that_an_instance_ever_started_ends_with_it(platform: Platform) -> None:
+    """In a session of its own, without the environment, of a check or a command: stopped, destroyed, or down."""
+    source = platform.home / "sources-of-the-test" / "messy"
+    shutil.copytree(PLAIN, source)
+    (source / "Procfile").write_text(MESSY)
+    (source / "seaway.toml").write_text(f"[processes.web.health.startup]\ncommand = '{CHECK}'\n")
+    for app in ("one", "two"):
+        platform.run("apps", "create", app)
+        platform.run("deploy", str(source), "-a", app)
+    assert (count(94741), count(94742)) == (0, 2)
+    assert count(94743) >= 2
+    platform.run("ps", "scale", "web=2", "-a", "one")
+    assert count(94742) == 3
+    platform.run("ps", "scale", "web=1", "-a", "one")
+    wait_until(lambda: count(94742) == 2, "what the stopped instance had started is gone")
+    done = platform.run("run", "-a", "one", "--", "(env -i setsid sleep 94744 &); exit 3", check=False)
+    assert (done.returncode, count(94744)) == (3, 0)
+    platform.run("apps", "destroy", "two", "--confirm", "two")
+    assert count(94742) == 1
+    assert count(94743) >= 1
+    platform.kill("node")
+    platform.run("down")
+    assert [count(number) for number in (94742, 94743)] == [0, 0]

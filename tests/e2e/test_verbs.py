@@ -272,15 +272,28 @@ def test_metrics_tell_of_platform_routers_and_apps(platform: Platform) -> None:
         assert all(s.name.endswith("_total") == (metric.type == "counter") for s in metric.samples), name
 
 
+def list_counted(platform: Platform, app: str) -> set[str]:
+    """Return the names of the metrics that tell of one app."""
+    found = read_metrics(platform).items()
+    return {name for name, metric in found if any(s.labels.get("app") == app for s in metric.samples)}
+
+
 def test_a_destroyed_app_leaves_nothing(platform: Platform) -> None:
-    """Its instances, routes and documents go; its name is free again. Without --confirm nothing happens."""
+    """Its instances, routes, documents, metrics and history; its name is free again. It wants to be confirmed."""
     deploy(platform, "shortlived")
+    assert platform.get("shortlived.localhost")[0] == 200
+    wait_until(lambda: "seaway_router_requests" in list_counted(platform, "shortlived"), "its requests count")
     assert platform.run("apps", "destroy", "shortlived", check=False).returncode == 2
     platform.run("apps", "destroy", "shortlived", "--confirm", "shortlived")
     wait_until(lambda: platform.get("shortlived.localhost")[0] == 404, "its routes go")
     wait_until(lambda: platform.run("apps", "info", "shortlived", check=False).returncode == 3, "it goes")
     assert not [p for p in platform.processes() if p.environ().get("SEAWAY_APP") == "shortlived"]
+    wait_until(lambda: not list_counted(platform, "shortlived"), "its metrics go")
+    assert platform.read("events", "-a", "shortlived")[-1]["spec"]["reason"] != "AppCreated", "why it went can be read"
     platform.run("apps", "create", "shortlived")
+    assert [event["spec"]["reason"] for event in platform.read("events", "-a", "shortlived")] == ["AppCreated"]
+    assert platform.run("logs", "-a", "shortlived").stdout == ""
+    assert platform.read("builds", "list", "-a", "shortlived") == []
 
 
 def test_timeouts_are_told_apart_from_failures(platform: Platform) -> None:

@@ -353,6 +353,8 @@ class XdsPlane:
             else:
                 router.healthy.pop(cluster, None)
         self._tell(self._find_owners((CLUSTER, cluster) for cluster in clusters))
+        for cluster in report.get("forgotten", ()):
+            router.totals.pop(cluster, None)
         for cluster, (issued, ok, error) in report.get("totals", {}).items():
             router.totals[cluster] = RequestTotals(issued, ok, error)
         if "busy" in report:

@@ -3,9 +3,9 @@
 Fields, all optional: `ready` (Envoy has said yes or no to everything the router has), `acked` (type URL -> name ->
 version that Envoy took, null for one that is gone) and `rejected` (type URL -> name -> Envoy's message, null when
 it is over), `healthy` (cluster -> addresses, an empty list for none), `busy` (cluster -> address -> requests in
-flight; always complete) with `at` (when, ISO 8601), `totals` (cluster -> [issued, ok, error] since the router
-started). The first message of a stream has everything, later ones what changed. Every replica of the control
-plane gets them, wherever the router takes its resources from.
+flight; always complete) with `at` (when, ISO 8601), `totals` (cluster -> [issued, ok, error] since the router has it)
+and `forgotten` (clusters that it has no more; read before `totals`). The first message of a stream has everything,
+later ones what changed. Every replica of the control plane gets them, wherever the router takes its resources from.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seaway.router.base import ResourceKey
+from seaway.router.envoy import CLUSTER
 from seaway.router.following import HealthEvent
 
 
@@ -27,6 +28,7 @@ class Outbox:
         self.changed = asyncio.Event()
         self.health: set[str] = set(reporter.healthy)
         self.totals: set[str] = set(reporter.totals)
+        self.forgotten: set[str] = set()
         self.resources: set[ResourceKey] = {*reporter.acked, *reporter.rejected}
         self.load = bool(reporter.at)
         self._reporter = reporter
@@ -35,7 +37,7 @@ class Outbox:
         """Return what is new as one message."""
         self.changed.clear()
         message = self._reporter.describe(self)
-        self.health, self.totals, self.resources, self.load = set(), set(), set(), False
+        self.health, self.totals, self.forgotten, self.resources, self.load = set(), set(), set(), set(), False
         return json.dumps(message, separators=(",", ":")).encode()
 
     def close(self) -> None:
@@ -73,6 +75,15 @@ class Reporter:
         """Note that Envoy took a version of a resource (None: its removal)."""
         self._set(self.acked, key, version)
         self._set(self.rejected, key, None)
+        if version is None and key[0] == CLUSTER:
+            self._forget_totals(key[1])
+
+    def _forget_totals(self, cluster: str) -> None:
+        """Begin anew with a cluster that may come again as another app's: what it counted is of the past."""
+        if self.totals.pop(cluster, None) is not None:
+            for outbox in self._each():
+                outbox.totals.discard(cluster)
+                outbox.forgotten.add(cluster)
 
     def set_rejected(self, key: ResourceKey, message: str) -> None:
         """Note that Envoy refused what it was offered; the version before stays acknowledged."""
@@ -162,6 +173,7 @@ class Reporter:
         message: dict[str, Any] = {
             "ready": self._ready,
             "healthy": {cluster: sorted(self.healthy.get(cluster, ())) for cluster in outbox.health},
+            "forgotten": sorted(outbox.forgotten),
             "totals": {cluster: self.totals[cluster] for cluster in outbox.totals},
         }
         for name, known in (("acked", self.acked), ("rejected", self.rejected)):

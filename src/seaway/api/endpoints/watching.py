@@ -93,15 +93,25 @@ async def list_events(
     n: Annotated[int, Query(ge=0, le=MOST_EVENTS, description="how many, the latest")] = 100,
     follow: Annotated[bool, Query(description="answer with server-sent events, and go on")] = False,
 ) -> Any:
-    """Oldest first. Following, each event's data is an event document."""
+    """Oldest first. Following, each event's data is an event document.
+
+    Those of one app are its own, not those of an app that had its name before.
+    """
     labels = ({"app": app} if app else {}) | ({"team": caller.team} if caller.team else {})
     listing = await deps.store.list(Event, labels)
     if app and not listing.documents:
         await load_app(deps.store, caller, app)
-    latest = listing.documents[len(listing.documents) - min(n, len(listing.documents)) :]
+    found = _leave_out_former(listing.documents) if app else listing.documents
+    latest = found[len(found) - min(n, len(found)) :]
     if not follow:
         return latest
     return server_sent(request, _follow_events(deps, caller, app, latest, listing.revision))
+
+
+def _leave_out_former(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """Return the events of an app from when it was last created on."""
+    begun = max((n for n, event in enumerate(events) if event.spec.reason == "AppCreated"), default=0)
+    return events[begun:]
 
 
 async def _follow_events(

@@ -21,8 +21,10 @@ import uvicorn
 
 from seaway.engine.local.api import make_api
 from seaway.engine.local.base import OutputCollector, Timings, Unpacker
+from seaway.engine.local.cgroups import Cgroups
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.keeper import Keeper
+from seaway.engine.local.kin import Kin
 from seaway.engine.local.machine import Images, Machine
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
@@ -53,7 +55,11 @@ class Agent:
         collector: OutputCollector,
         node_name: str | None = None,
         timings: Timings | None = None,
+        *,
+        kin: Kin | None = None,
     ) -> None:
+        """`kin`: how what belongs to an instance is held together, if not the best way that there is here."""
+        self._kin = kin
         self._home = home
         self._unpacker = unpacker
         self._collector = collector
@@ -69,10 +75,11 @@ class Agent:
         raise_file_limit()
         self._lock = _take_lock(self._home.run / "node.lock")
         self._changes = Changes()
+        self._kin = kin = self._kin or Kin(Cgroups.open(self._home.root))
         machine = Machine(
             node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
-            leaders=LeaderIndex(), notify=self._changes.notify,
+            kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,
         )  # fmt: skip
         self._keeper = Keeper(machine, self._changes)
         await self._keeper.load()
@@ -120,6 +127,8 @@ class Agent:
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._collector.close()
         os.close(self._presence)
+        if self._kin is not None:
+            self._kin.close()
         assert self._lock is not None
         os.close(self._lock)
 
@@ -130,9 +139,11 @@ async def run_agent(
     collector: OutputCollector,
     node_name: str | None = None,
     timings: Timings | None = None,
+    *,
+    kin: Kin | None = None,
 ) -> int:
     """Run a node agent until SIGTERM or SIGINT; return the exit code."""
-    agent = Agent(home, unpacker, collector, node_name, timings)
+    agent = Agent(home, unpacker, collector, node_name, timings, kin=kin)
     try:
         await agent.start()
     except RuntimeError as error:

@@ -13,7 +13,6 @@ import structlog
 from seaway.engine.base import EngineError
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.machine import Machine, utc_now
-from seaway.engine.local.process import sweep
 from seaway.engine.local.runner import Runner
 from seaway.engine.local.state import Desired, Record, TaskRecord, check_name, remove_folder
 from seaway.engine.local.tasks import TaskRunner
@@ -48,13 +47,17 @@ class Keeper:
             known = self._desired.get(record.instance.key)
             if known is None:
                 log.error("instance without workload", instance=record.instance.id)
-                await sweep(record.launched.pid and None, record.instance.id)
+                await self.machine.kin.sweep(record.instance.id)
                 remove_folder(self.machine.state.instance_folder(record.instance.id))
             else:
                 self._run(known.workload, record)
         for task in self.machine.state.read_tasks():
             self._tasks[task.task.id] = TaskRunner(self.machine, task)
             self._tasks[task.task.id].start()
+        for name in self.machine.kin.list_names():
+            if name not in self._runners and name not in self._tasks:
+                log.error("processes of an instance that is not known", instance=name)
+                await self.machine.kin.sweep(name)
         for desired in list(self._desired.values()):
             self._settle(desired)
 

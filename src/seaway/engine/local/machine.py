@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
+from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
@@ -50,6 +51,7 @@ class Machine:
     collector: OutputCollector
     timings: Timings
     ports: PortPool
+    kin: Kin
     leaders: LeaderIndex
     notify: Callable[[str], None]  # called with the app's name at each change
     prober: Prober = field(default_factory=Prober)

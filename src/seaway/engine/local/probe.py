@@ -21,13 +21,21 @@ LATE = 0.25  # of a check's timeout: a failed check that the agent delayed by mo
 SHOWN = 200  # characters of a command's output in a reason
 
 
+CHECK = '[ -z "$2" ] || { echo 0 >"$2"; } 2>/dev/null; exec /bin/sh -c "$1"'
+"""A check command belongs to its instance: whatever it leaves behind ends with that."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """What a check is asked of: the port, and the folder and environment in which commands run."""
+    """What a check is asked of: the port, and the folder and environment in which commands run.
+
+    `enter`: how they enter the instance's control group (`Kin.admit`).
+    """
 
     port: int | None
     workdir: Path
     env: Mapping[str, str]
+    enter: str = ""
 
 
 class Unknown(Exception):
@@ -104,7 +112,8 @@ async def ask_tcp(timeout: float, port: int) -> str | None:
 async def ask_command(command: str, timeout: float, target: Target) -> str | None:
     """Run the command in the instance's folder and environment; 0 is good. Its whole group is killed at the limit."""
     process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", command, cwd=target.workdir, env=dict(target.env), start_new_session=True,
+        "/bin/sh", "-c", CHECK, "seaway-check", command, target.enter,
+        cwd=target.workdir, env=dict(target.env), start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:

@@ -12,31 +12,40 @@ import os
 import re
 import resource
 import signal
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
+from seaway.engine.local.kin import KILL_LIMIT, POLL, Kin
+from seaway.engine.local.procs import list_stats, read_stat, send
 from seaway.engine.local.state import Launched
-
-log = structlog.get_logger(__name__)
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
 ulimit -S -n "$5"
 cd -- "$2" || { echo 126 >"$3"; exit; }
 exec 3>&2 2>/dev/null
-(exec /bin/sh -c "$1" 2>&3 3>&-)
+[ -z "$6" ] || echo 0 >"$6"
+(exec /bin/sh -c "$1" 2>&3 3>&- 9>&-)
 echo $? >"$3"
+exec 9>&-
+while [ -z "$6" ]; left=; read -r left </proc/$$/task/$$/children; [ -n "$left" ]; do sleep 0.1; done
 : >"$4"
 """
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
 Its own remarks ("Terminated") are not the app's output: dash redirects itself while it runs a simple command, hence the
-subshell. The last line opens the agent's named pipe (`open_presence`), which waits for an agent if there is none.
+subshell. $6 is how it enters its control group (`Kin.admit`). Without one it is a subreaper, says by closing
+descriptor 9 that the command has ended, and stays as long as something is left of what that started. The last line
+opens the agent's named pipe (`open_presence`), which waits for an agent if there is none.
 """
+
+BECOME_SUBREAPER = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""PR_SET_CHILD_SUBREAPER outlives exec, and nothing but the process itself can set it."""
 
 PLAIN_COMMAND = re.compile(r"[^;&|()<>`\n]+")
 SHELL_WORDS = frozenset(
@@ -51,69 +60,9 @@ FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 """Files that an instance may have open: as many as the agent might before it asked for more. Old programs that use
 select() would write beyond its end with a descriptor over 1023."""
 
+HELD, HELD_FD = "held", 9  # a named pipe that a subreaper holds open while its command runs
 PIPE = os.O_RDWR  # for reading too: writing neither fails nor signals while nobody else reads
 GRACE_POLL = 0.1  # between looks for processes that outlive their leader
-POLL = 0.01  # between looks at a group that was just killed
-KILL_LIMIT = 10.0  # seconds a killed group may take to vanish (disk waits); then it is reported and left
-
-
-@dataclass(frozen=True)
-class Stat:
-    """The fields of /proc/PID/stat used here; times in clock ticks, `resident` in pages."""
-
-    pid: int
-    state: str
-    parent: int
-    group: int
-    session: int
-    cpu: int
-    birth: int
-    resident: int
-
-
-def read_stat(pid: int) -> Stat | None:
-    """Return the process's numbers, or None if it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text[text.rindex(b")") + 2 :].split()
-    return Stat(
-        pid=pid, state=fields[0].decode(), parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]),
-        cpu=int(fields[11]) + int(fields[12]), birth=int(fields[19]), resident=int(fields[21]),
-    )  # fmt: skip
-
-
-def list_stats() -> list[Stat]:
-    """Return the numbers of every live process on this machine (zombies are not)."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - runs often
-    return [stat for pid in pids if (stat := read_stat(pid)) is not None and stat.state not in "ZX"]
-
-
-def find_members(session: int | None, instance_id: str) -> list[Stat]:
-    """Return what belongs to an instance: its session, and what left it but carries its environment."""
-    marker = f"SEAWAY_INSTANCE={instance_id}".encode()
-    me = os.getpid()
-    found = []
-    for stat in list_stats():
-        if stat.pid == me:
-            continue
-        ours = _has_variable(stat.pid, marker)
-        # a session number cannot be reused while a member lives; an empty environment is a process that cleared it
-        if ours or (ours is None and session is not None and stat.session == session):
-            found.append(stat)
-    return found
-
-
-def _has_variable(pid: int, marker: bytes) -> bool | None:
-    """Return whether the variable is in the environment; None if that cannot be told."""
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    if marker in environ.split(b"\0"):
-        return True
-    return None if b"SEAWAY_INSTANCE=" not in environ else False
 
 
 def exec_plain(command: str) -> str:
@@ -132,19 +81,26 @@ def launch(
     *,
     stdin: str = os.devnull,
     presence: str = os.devnull,
+    enter: str = "",
 ) -> Launched:
     """Start the command in a session of its own; it reads the file `stdin` and writes to the pipes in `folder`.
 
-    They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`). posix_spawn and not fork:
-    a big agent would pause for its page tables. Nothing but the command, the work folder and two files is in argv.
+    They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`), `enter` what `Kin.admit`
+    returned. posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work
+    folder and some files is in argv.
     """
     marks = {stream: _size(folder / stream) for stream in STREAMS}
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / f"{s}.pipe"), PIPE, 0) for fd, s in enumerate(STREAMS, start=1)]
     argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance"]
-    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES)]
+    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES), enter]
+    (held := folder / HELD).unlink(missing_ok=True)
+    if not enter:
+        os.mkfifo(held, 0o600)
+        actions.append((os.POSIX_SPAWN_OPEN, HELD_FD, str(held), PIPE, 0))
+        argv = [sys.executable, "-I", "-S", "-c", BECOME_SUBREAPER, *argv]
     pid = os.posix_spawn(
-        "/bin/sh", argv, dict(env), file_actions=actions, setsid=True,
+        argv[0], argv, dict(env), file_actions=actions, setsid=True,
         setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
     )  # fmt: skip
     stat = read_stat(pid)
@@ -186,7 +142,8 @@ def _read_leader(pid: int) -> list[bytes]:
 class LeaderIndex:
     """Leaders that run now by their exit file: finds one whose pid a killed agent had no time to write down."""
 
-    def __init__(self) -> None:
+    def __init__(self, kin: Kin) -> None:
+        self._kin = kin
         self._pids: dict[str, int] = {}
         for stat in list_stats():
             with suppress(OSError):
@@ -203,22 +160,39 @@ class LeaderIndex:
         if stat is None or (launched.pid == pid and launched.birth not in (None, stat.birth)):
             return None
         with suppress(ProcessLookupError):
-            return Group(folder, launched.model_copy(update={"pid": pid, "birth": stat.birth}))
+            return Group(folder, launched.model_copy(update={"pid": pid, "birth": stat.birth}), self._kin)
         return None
 
 
 class Group:
-    """A started process group. Its leader's death is noticed at once (pidfd), be it our child or not."""
+    """A started process group. Its command's end is noticed at once, be its leader our child or not."""
 
-    def __init__(self, folder: Path, launched: Launched) -> None:
+    def __init__(self, folder: Path, launched: Launched, kin: Kin) -> None:
         assert launched.pid is not None
         self.folder = folder
         self.launched = launched
         self.pid: int = launched.pid
+        self._kin = kin
         self._status: int | None = None
-        self._ended = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
         self._pidfd: int | None = os.pidfd_open(self.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+        loop.add_reader(self._pidfd, self._on_end)
+        self._held: int | None = None
+        with suppress(FileNotFoundError):
+            self._held = os.open(folder / HELD, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            loop.add_reader(self._held, self._on_released)
+            loop.call_soon(self._on_released)  # where it was let go before, nothing tells of it
+
+    def _on_released(self) -> None:
+        """A subreaper may have let go: its command has ended, whatever that left."""
+        if self._held is None:
+            return
+        with suppress(BlockingIOError):
+            if os.read(self._held, 1) == b"":
+                self._let_go()
+                if exit_file(self.folder, self.launched.run).exists():  # else it was killed, which its end tells
+                    self._note_end()
 
     def _on_end(self) -> None:
         self.detach()
@@ -226,11 +200,21 @@ class Group:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
+        self._note_end()
+
+    def _note_end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
 
+    def _let_go(self) -> None:
+        if self._held is not None:
+            asyncio.get_running_loop().remove_reader(self._held)
+            os.close(self._held)
+            self._held = None
+
     def detach(self) -> None:
         """Stop watching; the group runs on."""
+        self._let_go()
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -238,11 +222,11 @@ class Group:
 
     @property
     def ended(self) -> bool:
-        """Whether the leader is gone."""
+        """Whether the command has ended."""
         return self._ended.done()
 
     async def wait(self) -> None:
-        """Return once the leader is gone."""
+        """Return once the command has ended."""
         await asyncio.shield(self._ended)
 
     def exit_code(self) -> int | None:
@@ -259,7 +243,7 @@ class Group:
                         return
             await asyncio.sleep(POLL)
 
-    def send(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal to the group, if it is still there."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
@@ -277,46 +261,21 @@ class Group:
                     if grace <= 0:
                         raise TimeoutError
                     await self._await_command()
-                    self.send(signal.SIGTERM)
-                    _send(signal.SIGTERM, (m for m in find_members(self.pid, instance_id) if m.group != self.pid))
+                    self.signal(signal.SIGTERM)
+                    others = self._kin.find(instance_id, self.launched)
+                    send(signal.SIGTERM, (member for member in others if member.group != self.pid))
                     await self.wait()
-                    while find_members(self.pid, instance_id):
+                    while not self._kin.is_gone(instance_id, self.launched):
                         await asyncio.sleep(GRACE_POLL)
             except TimeoutError:
                 gentle = False
                 self._status = -signal.SIGKILL  # unless the leader has written otherwise
-        await sweep(self.pid, instance_id)
+        await self._kin.sweep(instance_id, self.launched)
         if not self.ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(KILL_LIMIT):
                     await self.wait()
         return gentle
-
-
-async def sweep(session: int | None, instance_id: str) -> None:
-    """Kill whatever is left of an instance and return when it is gone."""
-    deadline = asyncio.get_running_loop().time() + KILL_LIMIT
-    while members := find_members(session, instance_id):
-        _send(signal.SIGKILL, members)
-        if asyncio.get_running_loop().time() > deadline:
-            log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in members])
-            return
-        await asyncio.sleep(POLL)
-
-
-def _send(number: int, members: Iterable[Stat]) -> None:
-    for stat in members:
-        try:
-            fd = os.pidfd_open(stat.pid)
-        except ProcessLookupError:
-            continue
-        try:
-            now = read_stat(stat.pid)  # the pidfd pins the process: no reused pid is hit
-            if now is not None and now.birth == stat.birth:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, number)
-        finally:
-            os.close(fd)
 
 
 def read_exit_code(folder: Path, run: int) -> int | None:

@@ -22,7 +22,7 @@ from seaway.engine.local.files import locate_files, renew_files
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.probe import HOST, Target
-from seaway.engine.local.process import Group, exit_file, launch, read_exit_code, sweep
+from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_exit, describe_unstarted, quote_output
 from seaway.engine.local.state import Launched, Record, remove_folder
 from seaway.engine.local.usage import find_listening
@@ -198,7 +198,7 @@ class Runner:
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env)
+            self._target = Target(port, root.workdir, env, self.machine.kin.admit(self.id))
 
     async def _launch(self) -> None:
         if self.workload.routed or self._checks.need_port:
@@ -212,9 +212,11 @@ class Runner:
         self._follow_output()
         run = self.record.launched.run + 1
         self._update(launched=Launched(run=run))
-        command, presence = self.workload.process.command, str(self.machine.state.presence)
-        launched = launch(self.folder, run, command, self._target.workdir, self._target.env, presence=presence)
-        self._group = Group(self.folder, launched)
+        launched = launch(
+            self.folder, run, self.workload.process.command, self._target.workdir, self._target.env,
+            presence=str(self.machine.state.presence), enter=self.machine.kin.admit(self.id),
+        )  # fmt: skip
+        self._group = Group(self.folder, launched, self.machine.kin)
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
         self._update(
             launched=launched, state=S.STARTING, ready=False, ready_since=None, started_at=utc_now(),
@@ -276,7 +278,8 @@ class Runner:
         fault = await await_passing(self._checks.startup, self._ask, max(0.1, limit - passed), self.machine.timings)
         if fault is None:
             return None
-        listening = await asyncio.to_thread(find_listening, group.pid, self.id)
+        members = self.machine.kin.find(self.id, group.launched)
+        listening = await asyncio.to_thread(find_listening, members)
         why = describe_unstarted(self.instance.port, fault, limit, listening)
         return Failure(why + await self._quote(), hopeless=True)
 
@@ -324,7 +327,7 @@ class Runner:
                 self._update(exit_code=code)
             self._group = None
         else:
-            await sweep(None, self.id)
+            await self.machine.kin.sweep(self.id)
         await self.machine.collector.flush(self.id)
         launched = self.record.launched
         self._update(launched=Launched(run=launched.run, marks=launched.marks))

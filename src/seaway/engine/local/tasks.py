@@ -13,7 +13,7 @@ import structlog
 from seaway.engine.base import EngineError
 from seaway.engine.local.files import discard_files, renew_files
 from seaway.engine.local.machine import Machine, utc_now
-from seaway.engine.local.process import Group, launch, read_exit_code, sweep
+from seaway.engine.local.process import Group, launch, read_exit_code
 from seaway.engine.local.reasons import describe_exit
 from seaway.engine.local.state import RECORD, Launched, TaskRecord, remove_folder
 from seaway.model import Task
@@ -92,7 +92,7 @@ class TaskRunner:
             code, reason = None, str(error)
         except OSError as error:
             code, reason = None, f"could not be started: {error.strerror or error}"
-        await sweep(self._group.pid if self._group else None, self.id)
+        await self.machine.kin.sweep(self.id, self._group.launched if self._group else None)
         await self.machine.collector.finish(self.id)
         self._forget_secrets()
         ended = self.record.state.ended_at or utc_now()
@@ -134,9 +134,11 @@ class TaskRunner:
         )
         self._follow_output()
         self._update(Launched(run=1))
-        given, presence = self._keep_input(task), str(self.machine.state.presence)
-        launched = launch(self.folder, 1, task.command, root.workdir, env, stdin=given, presence=presence)
-        group = Group(self.folder, launched)
+        launched = launch(
+            self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
+            presence=str(self.machine.state.presence), enter=self.machine.kin.admit(self.id),
+        )  # fmt: skip
+        group = Group(self.folder, launched, self.machine.kin)
         self._update(launched, started_at=utc_now(), reason="running")
         return group
 

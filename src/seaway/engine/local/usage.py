@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 
-from seaway.engine.local.process import find_members, list_stats
+from seaway.engine.local.procs import Stat, list_stats
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -38,10 +38,10 @@ class Sampler:
         return {s: (ticks[s] / TICKS / max(passed, 0.001), pages[s] * PAGE) for s in wanted if pages[s]}
 
 
-def find_listening(session: int | None, instance_id: str) -> list[str]:
-    """Return "address:port" of every TCP socket that the instance's processes listen on."""
+def find_listening(members: Iterable[Stat]) -> list[str]:
+    """Return "address:port" of every TCP socket that these processes listen on."""
     found: set[str] = set()
-    for stat in find_members(session, instance_id):
+    for stat in members:
         with suppress(psutil.Error):
             for connection in psutil.Process(stat.pid).net_connections(kind="tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr:

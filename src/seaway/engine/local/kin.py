@@ -1,0 +1,105 @@
+"""What belongs to an instance: every process that it ever started, whatever that did to get away.
+
+Where this process may make control groups each instance has one. Elsewhere its leader is a subreaper: what loses its
+parent becomes the leader's child, and the leader outlives them all. Instances of an older version have neither; theirs
+are known by session and environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import structlog
+
+from seaway.engine.local.cgroups import Cgroups
+from seaway.engine.local.procs import Stat, list_stats, read_living, send
+from seaway.engine.local.state import Launched
+
+log = structlog.get_logger(__name__)
+
+POLL = 0.01  # seconds between looks at what was just killed
+KILL_LIMIT = 10.0  # seconds that what was killed may take to vanish (disk waits); then it is reported and left
+
+
+class Kin:
+    """Finds and kills what belongs to instances. Without `cgroups` their leaders are subreapers."""
+
+    def __init__(self, cgroups: Cgroups | None = None) -> None:
+        self.cgroups = cgroups
+
+    def admit(self, instance_id: str) -> str:
+        """Return the file to which a leader writes "0" before it starts anything; "" if there are no groups."""
+        return str(self.cgroups.make(instance_id)) if self.cgroups is not None else ""
+
+    def list_names(self) -> list[str]:
+        """Return the ids of the instances that have a group now."""
+        return self.cgroups.list_names() if self.cgroups is not None else []
+
+    def close(self) -> None:
+        """Leave nothing behind but what is of use to the next agent."""
+        if self.cgroups is not None:
+            self.cgroups.close()
+
+    def find(self, instance_id: str, leader: Launched | None = None) -> list[Stat]:
+        """Return its live processes, the leader's among them."""
+        if self.cgroups is not None and self.cgroups.has(instance_id):
+            inside = set(self.cgroups.list_pids(instance_id))
+            outside = {leader.pid} - inside if leader is not None and leader.pid else set()  # it has only just begun
+            return read_living(inside) + [s for s in read_living(outside) if leader and s.birth == leader.birth]
+        stats = list_stats()
+        family = _find_descendants(stats, leader)
+        session = leader.pid if leader is not None else None
+        marker, me = f"SEAWAY_INSTANCE={instance_id}".encode(), os.getpid()
+        return [s for s in stats if s.pid != me and (s.pid in family or _is_marked(s, marker, session))]
+
+    def is_gone(self, instance_id: str, leader: Launched | None = None) -> bool:
+        """Whether nothing of it lives any more."""
+        if self.cgroups is not None and not self.cgroups.is_empty(instance_id):
+            return False
+        return not self.find(instance_id, leader)
+
+    async def sweep(self, instance_id: str, leader: Launched | None = None) -> None:
+        """Kill whatever is left of an instance and return when it is gone."""
+        deadline = asyncio.get_running_loop().time() + KILL_LIMIT
+        while not self.is_gone(instance_id, leader):
+            if self.cgroups is not None and self.cgroups.has(instance_id):
+                self.cgroups.kill(instance_id)
+            members = self.find(instance_id, leader)
+            send(signal.SIGKILL, members)
+            if asyncio.get_running_loop().time() > deadline:
+                log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in members])
+                return
+            await asyncio.sleep(POLL)
+        if self.cgroups is not None:
+            self.cgroups.remove(instance_id)
+
+
+def _find_descendants(stats: list[Stat], leader: Launched | None) -> set[int]:
+    """Return the leader, if it is still that process, and all that descends from it."""
+    children: dict[int, list[int]] = {}
+    for stat in stats:
+        children.setdefault(stat.parent, []).append(stat.pid)
+    found: set[int] = set()
+    pending = [s.pid for s in stats if leader is not None and (s.pid, s.birth) == (leader.pid, leader.birth)]
+    while pending:
+        pid = pending.pop()
+        found.add(pid)
+        pending += children.get(pid, ())
+    return found
+
+
+def _is_marked(stat: Stat, marker: bytes, session: int | None) -> bool:
+    """Whether it carries the instance's environment, or is of its session and carries nobody's.
+
+    A session number cannot be reused while a member lives; an empty environment is a process that cleared it.
+    """
+    try:
+        environ = Path(f"/proc/{stat.pid}/environ").read_bytes()
+    except OSError:
+        environ = b""
+    if marker in environ.split(b"\0"):
+        return True
+    return b"SEAWAY_INSTANCE=" not in environ and session is not None and stat.session == session
