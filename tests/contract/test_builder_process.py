@@ -235,6 +235,30 @@ async def test_cancel_leaves_nothing_behind(dock: Dock, tmp_path: Path) -> None:
     assert ImageLayout(dock.home.images).list_images() == []
 
 
+def leave_running(mark: Path) -> str:
+    """Return Python that leaves a process to itself, which has written its pid to the file."""
+    shell = f"echo $$ >{mark}; exec sleep 600"
+    command = f"(env -i setsid sh -c '{shell}' >/dev/null 2>&1 &); until [ -s {mark} ]; do sleep 0.01; done"
+    return f"import os; os.system({command!r})\n"
+
+
+async def test_what_a_build_leaves_running_ends_with_it(dock: Dock, tmp_path: Path) -> None:
+    """In a session of its own and without the environment: when the build is done, and when it is cancelled."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    files = {**PROJECT_APP, "backend.py": leave_running(first) + PROJECT_APP["backend.py"]}
+    await dock.build(write_app(tmp_path / "done", files))
+    assert not psutil.pid_exists(int(first.read_text()))
+    app, fifo = write_hanging_app(tmp_path)
+    write_app(app, {"backend.py": leave_running(second) + HANGING_BACKEND.format(fifo=str(fifo))})
+    task = asyncio.create_task(dock.build(app))
+    await asyncio.to_thread(fifo.read_text)
+    left = psutil.Process(int(second.read_text()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(wait_gone, left.pid)
+
+
 async def test_build_timeout_of_the_app(dock: Dock, tmp_path: Path) -> None:
     """[build] timeout ends a build that hangs, and says so."""
     app, fifo = write_hanging_app(tmp_path)

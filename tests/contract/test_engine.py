@@ -14,12 +14,12 @@ from tests.contract.engine_kit import EngineKit, LocalKit, MemoryKit, eventually
 S = InstanceState
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "local", "local, no cgroups"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineKit]:
     if request.param == "memory":
         yield MemoryKit()
         return
-    local = LocalKit(tmp_path)
+    local = LocalKit(tmp_path, cgroups=request.param == "local")
     await local.start()
     yield local
     await local.close()

@@ -21,9 +21,9 @@ from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_tas
 S = InstanceState
 
 
-@pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    made = ProcessKit(tmp_path)
+@pytest.fixture(params=["cgroups", "no cgroups"])
+async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessKit]:
+    made = ProcessKit(tmp_path, cgroups=request.param == "cgroups")
     await made.start()
     yield made
     await made.close()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from seaway.builder.base import BuildError
 
-LONGEST_LINE = 4000
+LONGEST_LINE = 4000  # characters, or bytes where they are not characters yet
 KEPT_LINES = 200  # of the output, for the error
+MOST_OUTPUT = 16 * 1024 * 1024  # characters of a build's log
+CHUNK = 64 * 1024  # bytes read at once
+DROP_PAUSE = 0.001  # seconds between chunks that are only counted
+LINE_END = re.compile(rb"\r?\n|\r(?=[^\n])")  # a carriage return alone: progress bars
 
 PASSED = frozenset(
     {
@@ -92,22 +97,73 @@ class CommandFailed(Exception):
         self.output = output
 
 
+class Lines:
+    """Splits output into lines as terminals do; of one that is too long the rest is left out, however long it is."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self._take = take
+        self._rest = b""
+        self._skips = False  # until the end of a line whose beginning was taken
+
+    def feed(self, data: bytes) -> None:
+        """Take in output as it comes."""
+        *complete, rest = LINE_END.split(self._rest + data)
+        for line in complete:
+            self._put(line)
+            self._skips = False
+        if len(rest) > LONGEST_LINE:
+            self._put(rest)
+            rest, self._skips = b"", True
+        self._rest = rest
+
+    def end(self) -> None:
+        """There will be no more."""
+        if last := self._rest.rstrip(b"\r"):
+            self._put(last)
+        self._rest = b""
+
+    def _put(self, line: bytes) -> None:
+        if not self._skips:
+            self._take(line.decode(errors="replace"))
+
+
 @dataclass
 class Commands:
-    """Runs commands one after the other; `emit` gets each line, `deadline` is of time.monotonic()."""
+    """Runs commands one after the other; `emit` gets each line, `deadline` is of time.monotonic().
+
+    All together emit at most `room` bytes; what comes then is counted, and read no faster than 64 MB a second.
+    """
 
     emit: Callable[[str], None]
     deadline: float
     env: Mapping[str, str] = field(default_factory=lambda: choose_environment(os.environ))
     secrets: tuple[str, ...] = field(default_factory=lambda: find_secrets(os.environ))
+    room: int = MOST_OUTPUT
 
     def run(
         self, argv: Sequence[str], cwd: Path, *, quiet: bool = False, env: Mapping[str, str] | None = None
     ) -> list[str]:
-        """Run to the end; return the output's last lines; raise CommandFailed, or BuildError at the deadline."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+        """Run to the end; return the output's last lines; raise CommandFailed, or BuildError at the deadline.
+
+        What it leaves running in the background is not waited for.
+        """
+        if self.deadline <= time.monotonic():
             raise BuildError(self._explain_deadline())
+        kept: deque[str] = deque(maxlen=KEPT_LINES)
+        left_out = 0
+
+        def take(raw: str) -> None:
+            nonlocal left_out
+            line = redact(raw, self.secrets)[:LONGEST_LINE]
+            kept.append(line)
+            if quiet or not line.strip():
+                return
+            if self.room <= 0:
+                left_out += 1
+                return
+            self.room -= len(line)
+            self.emit(line)
+
         process = subprocess.Popen(
             argv,
             cwd=cwd,
@@ -115,33 +171,44 @@ class Commands:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            bufsize=0,
         )
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(left, end)
-        timer.daemon = True
-        timer.start()
-        lines: list[str] = []
         assert process.stdout is not None
+        lines = Lines(take)
         with process, process.stdout:
-            for raw in process.stdout:
-                line = redact(raw.rstrip("\r\n"), self.secrets)[:LONGEST_LINE]
-                lines.append(line)
-                del lines[:-KEPT_LINES]
-                if not quiet and line.strip():
-                    self.emit(line)
-        timer.cancel()
-        if late.is_set():
+            is_late = not self._read(process, process.stdout.fileno(), lines)
+            if is_late:
+                process.kill()
+        lines.end()
+        if left_out:
+            self.emit(f"... {left_out} lines are left out: a build's output is kept up to {MOST_OUTPUT >> 20} MiB")
+        if is_late:
             raise BuildError(self._explain_deadline())
         if process.returncode != 0:
-            raise CommandFailed(process.returncode, lines)
-        return lines
+            raise CommandFailed(process.returncode, list(kept))
+        return list(kept)
+
+    def _read(self, process: subprocess.Popen[bytes], output: int, lines: Lines) -> bool:
+        """Read until the process has ended and nothing of its is left to read; return whether that was in time."""
+        os.set_blocking(output, False)
+        ended = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(output, select.POLLIN)
+            poll.register(ended, select.POLLIN)
+            while (left := self.deadline - time.monotonic()) > 0:
+                ready = {fd for fd, _ in poll.poll(left * 1000)}
+                if output in ready:
+                    if data := os.read(output, CHUNK):
+                        lines.feed(data)
+                        time.sleep(0 if self.room > 0 else DROP_PAUSE)
+                        continue
+                    poll.unregister(output)  # closed by all; the end follows
+                elif ended in ready:
+                    return True
+            return False
+        finally:
+            os.close(ended)
 
     @staticmethod
     def _explain_deadline() -> str:

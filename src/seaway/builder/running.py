@@ -26,6 +26,7 @@ LINE_LIMIT = 64 * 1024 * 1024  # bytes of one message of the worker; the manifes
 SCRATCH_PREFIX = "scratch-"
 REMOVE_ATTEMPTS = 100
 REMOVE_PAUSE = 0.02  # seconds
+TERM_LIMIT = 2.0  # seconds for a worker to kill what it has started
 LOCK_NAME = ".lock"
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -182,6 +183,10 @@ def _describe_exit(code: int) -> str:
 
 async def _clean_up(process: asyncio.subprocess.Process | None, scratch: Scratch) -> None:
     if process is not None:
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            process.terminate()  # it knows what it has started, also what has left its group
+            async with asyncio.timeout(TERM_LIMIT):
+                await process.wait()
         with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

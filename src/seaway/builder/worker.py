@@ -2,7 +2,7 @@
 
 Stdin: one JSON request a line, then an answer to each question. Stdout: JSON lines, {"step": sentence},
 {"line": output}, {"ask": ...} (for containers), and last {"built": {...}} or {"error": message}. It leads a process
-group, and takes the whole group along when its parent dies.
+group, and takes along all that it ever started when it ends, is told to end (SIGTERM) or its parent dies.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from seaway.builder.archive import unpack_archive
 from seaway.builder.base import BuildError
@@ -46,7 +49,8 @@ from seaway.builder.source import SourceFile, list_files
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+DYING_PAUSE = 0.005  # seconds between looks at what was just killed
 
 
 @dataclass(frozen=True)
@@ -287,16 +291,34 @@ def format_size(size: int) -> str:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel signal this process when its parent ends; on the signal the whole process group is killed."""
+    """Have the kernel signal this process when its parent ends; on the signal all that the build started is killed.
 
-    def kill_group(*_: object) -> None:
+    What a command leaves running becomes a child of this process, wherever it went.
+    """
+
+    def kill_all(*_: object) -> None:
+        kill_descendants()
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
-    signal.signal(signal.SIGTERM, kill_group)
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+    signal.signal(signal.SIGTERM, kill_all)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 or libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
-        kill_group()
+        kill_all()
+
+
+def kill_descendants() -> None:
+    """Kill what is left of all that the build started; those of a killed parent become children of this process."""
+    me = psutil.Process()
+    while children := me.children(recursive=True):
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                continue
+        time.sleep(DYING_PAUSE)
 
 
 def main() -> int:
@@ -308,7 +330,10 @@ def main() -> int:
     die_with_parent(request.parent)
     reporter = Reporter()
     try:
-        built = SourceBuild(request, reporter).run()
+        try:
+            built = SourceBuild(request, reporter).run()
+        finally:
+            kill_descendants()
     except BuildError as error:
         reporter.send(error=redact(str(error)))
         return 0
