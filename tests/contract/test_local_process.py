@@ -46,7 +46,9 @@ def kin(request: pytest.FixtureRequest, tmp_path: Path) -> Kin:
     if request.param == "subreaper":
         return Kin()
     found = Cgroups.open(tmp_path)
-    assert found is not None, "this machine has no cgroup v2 to write to"
+    if found is None and os.geteuid() != 0:
+        pytest.skip("this user may make no control groups")
+    assert found is not None, "root may not make control groups here: is /sys/fs/cgroup mounted read-only?"
     return Kin(found)
 
 

@@ -66,6 +66,8 @@ class Attachments:
             before = now
             try:
                 for state in self.take_abandoned((await engine.observe()).tasks):
+                    if self.is_held(state.id):  # its caller is back, while others were killed
+                        continue
                     await engine.remove_task(state.id)
                     await _tell_killed(state, store, tell, clock())
             except EngineError as error:
