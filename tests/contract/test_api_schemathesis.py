@@ -83,7 +83,8 @@ def test_no_question_makes_a_stream_fail(
     running: Platform, path: str, app: str, number: str, query: dict[str, str]
 ) -> None:
     """Whatever stands in path and query: no 5xx, and an error in the one shape."""
-    place = path.format(app=quote(app or "shop", safe=""), number=quote(number or "1", safe=""))
+    name = quote(number or "1", safe="")
+    place = path.format(app=quote(app or "shop", safe=""), number=name, task=name)
     status, body = ask(running, "GET", f"{place}?{urlencode(query)}")
     assert status < 500, (place, query, body)
     assert status < 400 or set(json.loads(body)) == {"error"}, body
