@@ -51,19 +51,16 @@ def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop
     leader = wait_until(platform.find_leader, "a leader")
     (follower,) = (control for control in platform.controls if control is not leader)
 
-    def find_jobs() -> list[Any]:
-        found: list[Any] = platform.cluster.get("-n", f"{platform.prefix}{platform.team}", "jobs")
-        return found
-
-    def await_running() -> None:
-        wait_until(lambda: any(job["status"].get("active") for job in find_jobs()), "it runs", 60)
+    def is_running() -> bool:
+        jobs: list[Any] = platform.cluster.get("-n", f"{platform.prefix}{platform.team}", "jobs")
+        return any(job["status"].get("active") for job in jobs)
 
     words = ("run", "-a", shop.name, "--")
     env, nowhere = platform.find_env(follower), subprocess.DEVNULL
     with started([*words, "sleep 600"], env, nowhere, nowhere) as killed:
-        await_running()
+        wait_until(is_running, "it runs", 60)
         killed.kill()
-        wait_until(lambda: not find_jobs(), "its Job goes", 10)
+        wait_until(lambda: not is_running(), "its Job goes", 10)
     with started([*words, "echo began; sleep 8; exit 7"], env, subprocess.PIPE, nowhere) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"began\n"
