@@ -45,32 +45,6 @@ def test_run_passes_input_and_ps_shows_a_dash(shop: Shop) -> None:
         assert line.count("-") == 2
 
 
-def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop) -> None:
-    """Whichever replica is asked: one that follows passes the stream on."""
-    platform = shop.platform
-    leader = wait_until(platform.find_leader, "a leader")
-    (follower,) = (control for control in platform.controls if control is not leader)
-
-    def is_running() -> bool:
-        jobs: list[Any] = platform.cluster.get("-n", f"{platform.prefix}{platform.team}", "jobs")
-        return any(job["status"].get("active") for job in jobs)
-
-    words = ("run", "-a", shop.name, "--")
-    env, nowhere = platform.find_env(follower), subprocess.DEVNULL
-    with started([*words, "sleep 600"], env, nowhere, nowhere) as killed:
-        wait_until(is_running, "it runs", 60)
-        killed.kill()
-        wait_until(lambda: not is_running(), "its Job goes", 10)
-    with started([*words, "echo began; sleep 8; exit 7"], env, subprocess.PIPE, nowhere) as run:
-        assert run.stdout is not None
-        assert run.stdout.readline() == b"began\n"
-        leader.kill()
-        leader.start()
-        assert run.wait(60) == 7
-        assert run.stdout.read() == b""
-    platform.wait_whole()
-
-
 def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:
     """The rollout ends, the old release serves; while it waits, the app and `ps` name what is lacking, too."""
     platform, namespace = shop.platform, f"{shop.platform.prefix}{shop.platform.team}"
@@ -99,3 +73,30 @@ def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:
     assert platform.get(f"{shop.name}.localhost")[0] == 200
     found = platform.read("apps", "info", shop.name)["status"]
     assert (found["state"], found["current"], found["traffic"]) == ("serving", 1, {"1": 100})
+    platform.cluster.kubectl("-n", namespace, "delete", "resourcequota", "small")
+
+
+def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop) -> None:
+    """Whichever replica is asked: one that follows passes the stream on."""
+    platform = shop.platform
+    leader = wait_until(platform.find_leader, "a leader")
+    (follower,) = (control for control in platform.controls if control is not leader)
+
+    def is_running() -> bool:
+        jobs: list[Any] = platform.cluster.get("-n", f"{platform.prefix}{platform.team}", "jobs")
+        return any(job["status"].get("active") for job in jobs)
+
+    words = ("run", "-a", shop.name, "--")
+    env, nowhere = platform.find_env(follower), subprocess.DEVNULL
+    with started([*words, "sleep 600"], env, nowhere, nowhere) as killed:
+        wait_until(is_running, "it runs", 60)
+        killed.kill()
+        wait_until(lambda: not is_running(), "its Job goes", 10)
+    with started([*words, "echo began; sleep 8; exit 7"], env, subprocess.PIPE, nowhere) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"began\n"
+        leader.kill()
+        leader.start()
+        assert run.wait(60) == 7
+        assert run.stdout.read() == b""
+    platform.wait_whole()
