@@ -21,6 +21,8 @@ from seaway.logs.intake import open_pipe
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
 """Keeps the leader busy without a child, after its traps are set and before it starts the command."""
 
+NAP = f"9473.{os.getpid()}"  # seconds for which everything sleeps that a test here starts
+
 LEAVING = {
     "a session of its own": "(setsid sleep {0} &)",
     "no environment": "(env -i setsid sleep {0} &)",
@@ -66,7 +68,7 @@ def find_sleepers() -> list[psutil.Process]:
     found = []
     for running in psutil.process_iter():
         try:
-            if running.status() != psutil.STATUS_ZOMBIE and "9473" in running.cmdline():
+            if running.status() != psutil.STATUS_ZOMBIE and NAP in running.cmdline():
                 found.append(running)
         except psutil.Error:
             continue
@@ -114,7 +116,7 @@ async def test_without_a_grace_it_is_killed(kin: Kin, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", LEAVING)
 async def test_what_left_is_told_to_end_and_does(kin: Kin, tmp_path: Path, way: str) -> None:
     """However it left: SIGTERM reaches it, the grace is its, too, and nothing of it stays."""
-    group = start(kin, tmp_path, f"{LEAVING[way].format(9473)}; exec sleep 9473")
+    group = start(kin, tmp_path, f"{LEAVING[way].format(NAP)}; exec sleep {NAP}")
     await eventually(lambda: len(find_sleepers()) >= 2)
     began = time.monotonic()
     assert await group.stop(30.0, tmp_path.name)
@@ -126,7 +128,7 @@ async def test_what_left_is_told_to_end_and_does(kin: Kin, tmp_path: Path, way: 
 @pytest.mark.parametrize("way", LEAVING)
 async def test_the_end_of_the_command_is_seen_though_something_stays(kin: Kin, tmp_path: Path, way: str) -> None:
     """At once, with its exit code; then what stays is cleared away."""
-    group = start(kin, tmp_path, f"{LEAVING[way].format(9473)}; until [ -e go ]; do sleep 0.05; done; exit 7")
+    group = start(kin, tmp_path, f"{LEAVING[way].format(NAP)}; until [ -e go ]; do sleep 0.05; done; exit 7")
     await eventually(find_sleepers)
     (tmp_path / "go").touch()
     async with asyncio.timeout(10):
@@ -140,7 +142,7 @@ async def test_the_end_of_the_command_is_seen_though_something_stays(kin: Kin, t
 async def test_the_end_of_the_command_is_seen_by_another_agent(kin: Kin, tmp_path: Path) -> None:
     """Which finds it over already, or sees it end; what stayed is cleared away all the same."""
     for first in (True, False):
-        group = start(kin, tmp_path, "(env -i setsid sleep 9473 &); until [ -e go ]; do sleep 0.05; done; exit 7")
+        group = start(kin, tmp_path, f"(env -i setsid sleep {NAP} &); until [ -e go ]; do sleep 0.05; done; exit 7")
         await eventually(find_sleepers)
         group.detach()
         if first:
@@ -164,7 +166,7 @@ async def test_the_end_of_the_command_is_seen_by_another_agent(kin: Kin, tmp_pat
 
 async def test_a_killed_leader_is_seen(kin: Kin, tmp_path: Path) -> None:
     """Its signal is the exit code; with a control group what it leaves is found all the same."""
-    group = start(kin, tmp_path, "sleep 9473")
+    group = start(kin, tmp_path, f"sleep {NAP}")
     await eventually(find_sleepers)
     os.kill(group.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
@@ -179,7 +181,7 @@ async def test_what_forks_without_end_is_killed(tmp_path: Path, kin: Kin) -> Non
     if kin.cgroups is None:
         return  # a subreaper's agent can only look
     (tmp_path / "runaway.py").write_text(RUNAWAY)
-    group = start(kin, tmp_path, "(env -i python3 runaway.py 9473 &); exec sleep 9473")
+    group = start(kin, tmp_path, f"(env -i python3 runaway.py {NAP} &); exec sleep {NAP}")
     await eventually((tmp_path / "away").exists)
     assert not await group.stop(1.0, tmp_path.name)
     assert find_sleepers() == []

@@ -214,11 +214,14 @@ def test_commands_wait_while_the_control_plane_comes_back(shared: Platform) -> N
     assert {app["meta"]["name"] for app in shared.read("apps", "list")} >= {"patient", "calm"}
 
 
-MESSY = """\
-release: (env -i setsid sleep 94741 &)
-web: (env -i setsid sleep 94742 &); exec python3 app.py
-"""
-CHECK = "(env -i setsid sleep 94743 >/dev/null 2>&1 &)"
+def leave(number: int) -> str:
+    """Return a shell's words that leave a `sleep` to itself; they end when it has left."""
+    shell = f"echo >$0; exec sleep {number}.{os.getpid()}"
+    mark = f"$TMPDIR/{number}"
+    return f"(env -i setsid sh -c '{shell}' {mark} >/dev/null 2>&1 &); until [ -e {mark} ]; do sleep 0.01; done"
+
+
+MESSY = f"release: {leave(94741)}\nweb: {leave(94742)}; exec python3 app.py\n"
 
 
 def count(number: int) -> int:
@@ -226,7 +229,10 @@ def count(number: int) -> int:
     found = 0
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            found += process.status() != psutil.STATUS_ZOMBIE and process.cmdline() == ["sleep", str(number)]
+            found += process.status() != psutil.STATUS_ZOMBIE and process.cmdline() == [
+                "sleep",
+                f"{number}.{os.getpid()}",
+            ]
     return found
 
 
@@ -235,7 +241,7 @@ def test_all_that_an_instance_ever_started_ends_with_it(platform: Platform) -> N
     source = platform.home / "sources-of-the-test" / "messy"
     shutil.copytree(PLAIN, source)
     (source / "Procfile").write_text(MESSY)
-    (source / "seaway.toml").write_text(f"[processes.web.health.startup]\ncommand = '{CHECK}'\n")
+    (source / "seaway.toml").write_text(f'[processes.web.health.startup]\ncommand = """{leave(94743)}"""\n')
     for app in ("one", "two"):
         platform.run("apps", "create", app)
         platform.run("deploy", str(source), "-a", app)
@@ -245,7 +251,7 @@ def test_all_that_an_instance_ever_started_ends_with_it(platform: Platform) -> N
     assert count(94742) == 3
     platform.run("ps", "scale", "web=1", "-a", "one")
     wait_until(lambda: count(94742) == 2, "what the stopped instance had started is gone")
-    done = platform.run("run", "-a", "one", "--", "(env -i setsid sleep 94744 &); exit 3", check=False)
+    done = platform.run("run", "-a", "one", "--", f"{leave(94744)}; exit 3", check=False)
     assert (done.returncode, count(94744)) == (3, 0)
     platform.run("apps", "destroy", "two", "--confirm", "two")
     assert count(94742) == 1

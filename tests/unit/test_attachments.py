@@ -137,6 +137,9 @@ async def test_a_command_is_killed_soon_after_its_stream_and_told(bench: Bench) 
             pass
         took = await bench.await_left(NAMES[1], "shop-run-c", "shop-run-d")
         assert RETURN - 2 * TICK <= took < RETURN + 5, "a second, on a machine that is not too busy"
+    async with asyncio.timeout(10):
+        while not bench.told:
+            await asyncio.sleep(0.01)
     (event,) = bench.told
     assert (event.app, event.about, event.reason) == ("shop", f"task {NAMES[0]}", "TaskKilled")
     assert "whoever ran it is gone" in event.message

@@ -50,16 +50,22 @@ class Kin:
             outside = {leader.pid} - inside if leader is not None and leader.pid else set()  # it has only just begun
             return read_living(inside) + [s for s in read_living(outside) if leader and s.birth == leader.birth]
         stats = list_stats()
-        family = _find_descendants(stats, leader)
         session = leader.pid if leader is not None else None
         marker, me = f"SEAWAY_INSTANCE={instance_id}".encode(), os.getpid()
-        return [s for s in stats if s.pid != me and (s.pid in family or _is_marked(s, marker, session))]
+        marked = {stat.pid for stat in stats if stat.pid != me and _is_marked(stat, marker, session)}
+        family = _add_descendants(stats, marked)
+        return [stat for stat in stats if stat.pid in family]
+
+    def is_over(self, instance_id: str, leader: Launched) -> bool:
+        """Whether nothing of it lives any more but a leader whose command has ended."""
+        return self._is_empty(instance_id) and all(s.pid == leader.pid for s in self.find(instance_id, leader))
 
     def is_gone(self, instance_id: str, leader: Launched | None = None) -> bool:
         """Whether nothing of it lives any more."""
-        if self.cgroups is not None and not self.cgroups.is_empty(instance_id):
-            return False
-        return not self.find(instance_id, leader)
+        return self._is_empty(instance_id) and not self.find(instance_id, leader)
+
+    def _is_empty(self, instance_id: str) -> bool:
+        return self.cgroups is None or self.cgroups.is_empty(instance_id)
 
     async def sweep(self, instance_id: str, leader: Launched | None = None) -> None:
         """Kill whatever is left of an instance and return when it is gone."""
@@ -77,17 +83,17 @@ class Kin:
             self.cgroups.remove(instance_id)
 
 
-def _find_descendants(stats: list[Stat], leader: Launched | None) -> set[int]:
-    """Return the leader, if it is still that process, and all that descends from it."""
+def _add_descendants(stats: list[Stat], pids: set[int]) -> set[int]:
+    """Return these processes and all that descend from them."""
     children: dict[int, list[int]] = {}
     for stat in stats:
         children.setdefault(stat.parent, []).append(stat.pid)
-    found: set[int] = set()
-    pending = [s.pid for s in stats if leader is not None and (s.pid, s.birth) == (leader.pid, leader.birth)]
+    found, pending = set[int](), list(pids)
     while pending:
         pid = pending.pop()
-        found.add(pid)
-        pending += children.get(pid, ())
+        if pid not in found:
+            found.add(pid)
+            pending += children.get(pid, ())
     return found
 
 

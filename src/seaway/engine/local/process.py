@@ -30,15 +30,16 @@ exec 3>&2 2>/dev/null
 (exec /bin/sh -c "$1" 2>&3 3>&- 9>&-)
 echo $? >"$3"
 exec 9>&-
-while [ -z "$6" ]; left=; read -r left </proc/$$/task/$$/children; [ -n "$left" ]; do sleep 0.1; done
+[ -n "$6" ] || : <"$7"
 : >"$4"
 """
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
 Its own remarks ("Terminated") are not the app's output: dash redirects itself while it runs a simple command, hence the
 subshell. $6 is how it enters its control group (`Kin.admit`). Without one it is a subreaper, says by closing
-descriptor 9 that the command has ended, and stays as long as something is left of what that started. The last line
-opens the agent's named pipe (`open_presence`), which waits for an agent if there is none.
+descriptor 9 that the command has ended, and stays until it is killed with what that left: it waits for somebody who
+writes to its own named pipe ($7), which nobody ever does. The last line opens the agent's named pipe (`open_presence`),
+which waits for an agent if there is none.
 """
 
 BECOME_SUBREAPER = """import ctypes, os, sys
@@ -93,8 +94,8 @@ def launch(
     actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / f"{s}.pipe"), PIPE, 0) for fd, s in enumerate(STREAMS, start=1)]
     argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance"]
-    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES), enter]
     (held := folder / HELD).unlink(missing_ok=True)
+    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES), enter, str(held)]
     if not enter:
         os.mkfifo(held, 0o600)
         actions.append((os.POSIX_SPAWN_OPEN, HELD_FD, str(held), PIPE, 0))
@@ -265,7 +266,7 @@ class Group:
                     others = self._kin.find(instance_id, self.launched)
                     send(signal.SIGTERM, (member for member in others if member.group != self.pid))
                     await self.wait()
-                    while not self._kin.is_gone(instance_id, self.launched):
+                    while not self._kin.is_over(instance_id, self.launched):
                         await asyncio.sleep(GRACE_POLL)
             except TimeoutError:
                 gentle = False
