@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from seaway.builder.base import BuildError
 LONGEST_LINE = 4000  # characters, or bytes where they are not characters yet
 KEPT_LINES = 200  # of the output, for the error
 MOST_OUTPUT = 16 * 1024 * 1024  # characters of a build's log
-CHUNK = 64 * 1024  # bytes read at once
+CHUNK = 64 * 1024  # bytes read at once: as many as a pipe holds
 DROP_PAUSE = 0.001  # seconds between chunks that are only counted
 LINE_END = re.compile(rb"\r?\n|\r(?=[^\n])")  # a carriage return alone: progress bars
 
@@ -131,7 +132,7 @@ class Lines:
 class Commands:
     """Runs commands one after the other; `emit` gets each line, `deadline` is of time.monotonic().
 
-    All together emit at most `room` bytes; what comes then is counted, and read no faster than 64 MB a second.
+    All together emit about `room` characters; what comes then is counted, and read no faster than 64 MB a second.
     """
 
     emit: Callable[[str], None]
@@ -202,9 +203,11 @@ class Commands:
                     if data := os.read(output, CHUNK):
                         lines.feed(data)
                         time.sleep(0 if self.room > 0 else DROP_PAUSE)
-                        continue
-                    poll.unregister(output)  # closed by all; the end follows
-                elif ended in ready:
+                    else:
+                        poll.unregister(output)  # closed by all; the end follows
+                if ended in ready:
+                    with suppress(BlockingIOError):
+                        lines.feed(os.read(output, CHUNK))  # all that it can have left; others may write for ever
                     return True
             return False
         finally:

@@ -50,7 +50,7 @@ from seaway.home import Home
 from seaway.model import BuildManifest, Source
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-DYING_PAUSE = 0.005  # seconds between looks at what was just killed
+DYING_PAUSE, DYING_LIMIT = 0.005, 10.0  # seconds between looks at what was just killed, and for all of them
 
 
 @dataclass(frozen=True)
@@ -309,11 +309,14 @@ def die_with_parent(parent: int) -> None:
 
 
 def kill_descendants() -> None:
-    """Kill what is left of all that the build started; those of a killed parent become children of this process."""
-    me = psutil.Process()
-    while children := me.children(recursive=True):
+    """Kill what is left of all that the build started; those of a killed parent become children of this process.
+
+    What does not die (a disk waits, or it became somebody else's) is left after some seconds.
+    """
+    me, limit = psutil.Process(), time.monotonic() + DYING_LIMIT
+    while (children := me.children(recursive=True)) and time.monotonic() < limit:
         for child in children:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 child.kill()
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
