@@ -151,11 +151,15 @@ class LocalKit:
 
     async def close(self) -> None:
         """Stop everything, end the agent, and check that no process is left."""
-        async with asyncio.timeout(30):
-            await self.engine.stop_all()
-        await self.end_agent()
-        await self.engine.close()
-        left = find_processes(str(self.home.root))
+        try:
+            async with asyncio.timeout(30):
+                await self.engine.stop_all()
+            await self.end_agent()
+            await self.engine.close()
+        finally:  # a test that failed half-way leaves nothing either
+            left = find_processes(str(self.home.root))
+            for process in left:
+                process.kill()
         assert not left, left
 
     def workload(self, behaviour: str, count: int = 1, release: int = 1, **process: Any) -> Workload:
@@ -241,13 +245,13 @@ class ProcessKit(LocalKit):
         assert self.process.wait(20) == 0
 
 
-def find_processes(text: str) -> list[str]:
-    """Return the command lines of processes (not this one) whose environment mentions the text in TMPDIR."""
+def find_processes(text: str) -> list[psutil.Process]:
+    """Return the processes (not this one) whose environment mentions the text in TMPDIR."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get("TMPDIR", "").startswith(text):
-                found.append(" ".join(process.cmdline()))
+                found.append(process)
         except psutil.Error:
             continue
     return found
