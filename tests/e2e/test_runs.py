@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from seaway.control.attachments import LONG_RETURN
@@ -26,7 +28,11 @@ def shop(platform: Platform) -> Platform:
 
 def runs(platform: Platform, word: str) -> bool:
     """Whether a command with this word runs; command lines of `seaway` itself do not count."""
-    return any(word in " ".join(p.cmdline()) for p in platform.processes() if "seaway" not in p.name())
+    for process in platform.processes():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "seaway" not in process.name() and word in " ".join(process.cmdline()):
+                return True
+    return False
 
 
 def await_start(platform: Platform, word: str) -> None:
