@@ -30,16 +30,18 @@ class FolderUnpacker:
         folder = self.images / image.removeprefix("sha256:")
         if not folder.is_dir():
             raise EngineError(f"image {image} needs containers: this engine cannot run it")
-        return RunRoot(folder, {"PATH": f"{Path(sys.executable).parent}:{os.defpath}"})
+        python = (Path(sys.prefix), Path(sys.base_prefix))
+        return RunRoot(folder, {"PATH": f"{Path(sys.executable).parent}:{os.defpath}"}, python)
 
     def release(self, images_in_use: Set[str]) -> None:
         """Note what is in use."""
         self.in_use = images_in_use
 
 
-async def main(home: Home, images: Path, timings: Timings, kin: Kin | None) -> int:
+async def main(home: Home, images: Path, timings: Timings, kin: Kin | None, *, protect: bool) -> int:
     """Run an agent until a signal."""
-    return await run_agent(home, FolderUnpacker(images), FileLogCollector(home), "node-1", timings, kin=kin)
+    collector = FileLogCollector(home)
+    return await run_agent(home, FolderUnpacker(images), collector, "node-1", timings, kin=kin, protect=protect)
 
 
 if __name__ == "__main__":
@@ -48,5 +50,6 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--timings", type=json.loads, default={})
     parser.add_argument("--no-cgroups", action="store_const", const=Kin(), dest="kin")
+    parser.add_argument("--unprotected", action="store_false", dest="protect")
     options = parser.parse_args()
-    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings), options.kin)))
+    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings), options.kin, protect=options.protect)))

@@ -86,7 +86,7 @@ def start(kin: Kin, folder: Path, command: str) -> Group:
     for stream in STREAMS:
         os.close(open_pipe(folder, stream))
     env = os.environ | {"SEAWAY_INSTANCE": folder.name}
-    return Group(folder, launch(folder, 1, command, folder, env, enter=kin.admit(folder.name)), kin)
+    return Group(folder, launch(folder, 1, command, folder, env, admission=kin.admit(folder.name)), kin)
 
 
 async def test_a_stop_right_after_the_start_reaches_the_command(

@@ -37,10 +37,14 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An unpacked image: the folder its commands start in, and the environment they need (PATH, PYTHONPATH, ...)."""
+    """An unpacked image: the folder its commands start in, and the environment they need (PATH, PYTHONPATH, ...).
+
+    `folders` is all that they need to see but that folder: layers, environment, interpreter.
+    """
 
     workdir: Path
     env: Mapping[str, str]
+    folders: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class ImageUnpacker:
         with self._sharing():
             folders = [self._unpack(layer) for layer in found.layers]
             python = self._make_python(found.labels[LABEL_RUNTIME])
-        return Prepared(_locate(APP_FOLDER, folders), _map_env(found.config, folders, python, found.labels))
+        needed = (*folders, python.parent, _find_prefix(python / "python"))
+        return Prepared(_locate(APP_FOLDER, folders), _map_env(found.config, folders, python, found.labels), needed)
 
     def _read(self, image: str) -> _Image:
         manifest = self._layout.read_json(image)
@@ -169,6 +174,11 @@ def _find_python(version: str) -> Path:
         raise CannotRun(f"{error}; or {TO_CONTAINERS}") from None
 
 
+def _find_prefix(python: Path) -> Path:
+    """Return the folder that an interpreter and its standard library are in."""
+    return python.resolve().parents[1]
+
+
 def _unpack_layer(blob: Path, target: Path) -> None:
     """Unpack one layer that Seaway wrote. Times are left as now: web servers make ETags of them."""
     links: list[tuple[Path, str]] = []
@@ -222,10 +232,10 @@ def _write_environment(target: Path, version: str, executable: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     (scratch / "bin").mkdir()
     for name in ("python", "python3", f"python{version}"):
-        (scratch / "bin" / name).symlink_to(executable)
+        (scratch / "bin" / name).symlink_to(executable.resolve())
     (scratch / "lib" / f"python{version}" / "site-packages").mkdir(parents=True)
     (scratch / "pyvenv.cfg").write_text(
-        f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
+        f"home = {executable.resolve().parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
     scratch.rename(target)
 

@@ -30,6 +30,7 @@ from seaway.engine.local.ports import PortPool
 from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
 from seaway.engine.local.state import NodeState
 from seaway.home import Home
+from seaway.sandbox.sandbox import open_sandbox
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +58,14 @@ class Agent:
         timings: Timings | None = None,
         *,
         kin: Kin | None = None,
+        protect: bool = True,
     ) -> None:
-        """`kin`: how what belongs to an instance is held together, if not the best way that there is here."""
+        """`kin`: how what belongs to an instance is held together, if not the best way that there is here.
+
+        `protect`: run each app as a user of its own, if that is possible here.
+        """
         self._kin = kin
+        self._protect = protect
         self._home = home
         self._unpacker = unpacker
         self._collector = collector
@@ -76,10 +82,14 @@ class Agent:
         self._lock = _take_lock(self._home.run / "node.lock")
         self._changes = Changes()
         self._kin = kin = self._kin or Kin(Cgroups.open(self._home.root))
+        sandbox, unprotected = (
+            await asyncio.to_thread(open_sandbox, self._home) if self._protect else (None, "not asked")
+        )
         machine = Machine(
             node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
             kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,
+            sandbox=sandbox, unprotected=unprotected,
         )  # fmt: skip
         self._keeper = Keeper(machine, self._changes)
         await self._keeper.load()
@@ -141,9 +151,10 @@ async def run_agent(
     timings: Timings | None = None,
     *,
     kin: Kin | None = None,
+    protect: bool = True,
 ) -> int:
     """Run a node agent until SIGTERM or SIGINT; return the exit code."""
-    agent = Agent(home, unpacker, collector, node_name, timings, kin=kin)
+    agent = Agent(home, unpacker, collector, node_name, timings, kin=kin, protect=protect)
     try:
         await agent.start()
     except RuntimeError as error:

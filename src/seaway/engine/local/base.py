@@ -13,11 +13,13 @@ class RunRoot:
     """An image made ready to run here: where commands start, and the image's environment.
 
     `workdir` is shared and never written to: each instance gets a copy of it (files.py). `env` holds PATH and the
-    like with the image's own paths already mapped to this machine.
+    like with the image's own paths already mapped to this machine. `folders` is all that the image needs to run but
+    `workdir`, for commands that see nothing else of Seaway's.
     """
 
     workdir: Path
     env: Mapping[str, str]
+    folders: tuple[Path, ...] = ()
 
 
 class Unpacker(Protocol):

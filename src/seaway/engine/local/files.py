@@ -21,19 +21,33 @@ WHOLE = 1 << 30  # bytes asked for at once; the kernel copies as many as it like
 NOT_HERE = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
 
-def renew_files(folder: Path, root: RunRoot) -> RunRoot:
-    """Make the instance's folders anew; return the root with the app's paths leading to its own copy."""
+def renew_files(folder: Path, root: RunRoot, owner: int | None = None) -> RunRoot:
+    """Make the instance's folders anew; return the root with the app's paths leading to its own copy.
+
+    They belong to the user id `owner` (and the group of that number), None: to us.
+    """
     discard_files(folder)
     for name in OWN[1:]:
         (folder / name).mkdir(mode=0o700)
     copy_tree(root.workdir, folder / APP)
+    if owner is not None:
+        for name in OWN:
+            _give_away(folder / name, owner)
     return locate_files(folder, root)
 
 
-def locate_files(folder: Path, root: RunRoot) -> RunRoot:
+def _give_away(path: Path, owner: int) -> None:
+    """Hand over a folder and all in it; nobody else can change it meanwhile."""
+    for parent, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            os.lchown(os.path.join(parent, name), owner, owner)  # noqa: PTH118 - as os.walk names them
+    os.lchown(path, owner, owner)
+
+
+def locate_files(folder: Path, root: RunRoot, _owner: int | None = None) -> RunRoot:
     """Return the root as the instance in this folder sees it; nothing is made."""
     own = folder / APP
-    return RunRoot(own, {name: _relocate(value, root.workdir, own) for name, value in root.env.items()})
+    return RunRoot(own, {name: _relocate(value, root.workdir, own) for name, value in root.env.items()}, root.folders)
 
 
 def discard_files(folder: Path) -> None:

@@ -60,6 +60,7 @@ class Keeper:
                 await self.machine.kin.sweep(name)
         for desired in list(self._desired.values()):
             self._settle(desired)
+        self._let_go()
 
     def apply(self, workload: Workload) -> None:
         """See Engine.apply."""
@@ -123,7 +124,13 @@ class Keeper:
     def _forget(self, key: WorkloadKey) -> None:
         self.machine.state.delete_desired(key)
         del self._desired[key]
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Something is gone for good: others may have its image and its user id."""
         self._stale_images.set()
+        tasks = {task.record.task.app for task in self._tasks.values() if not task.done}
+        self.machine.keep_users(tasks | {key.app for key in self._desired})
 
     def observe(self) -> Observation:
         """See Engine.observe."""
@@ -134,7 +141,7 @@ class Keeper:
         ]
         node = Node(
             name=self.machine.node, ready=not self.halted, reason="the platform is going down" if self.halted else "",
-            cores=float(psutil.cpu_count() or 1), memory=psutil.virtual_memory().total,
+            unprotected=self.machine.unprotected, cores=float(psutil.cpu_count() or 1), memory=psutil.virtual_memory().total,
         )  # fmt: skip
         return Observation(
             nodes=(node,),
@@ -160,7 +167,7 @@ class Keeper:
         runner = self._tasks.pop(task_id, None)
         if runner is not None:
             await runner.remove()
-            self._stale_images.set()
+            self._let_go()
             self.machine.notify(runner.record.task.app)
 
     def _prune_tasks(self) -> None:

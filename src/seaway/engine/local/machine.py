@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from seaway.engine.base import EngineError
 from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
+from seaway.engine.local.files import OWN
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
 from seaway.engine.local.state import NodeState
+from seaway.sandbox.sandbox import Sandbox
+from seaway.sandbox.view import NAME, View
 
+APPS = "app/"  # before the names of those who have user ids
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -54,7 +59,23 @@ class Machine:
     kin: Kin
     leaders: LeaderIndex
     notify: Callable[[str], None]  # called with the app's name at each change
+    sandbox: Sandbox | None = None  # None: apps run as this process's user, for the reason `unprotected`
+    unprotected: str = ""
     prober: Prober = field(default_factory=Prober)
+
+    def make_view(self, app: str, folder: Path, root: RunRoot) -> View | None:
+        """Return what commands of the app see in this instance's folder; None: everything. May raise EngineError."""
+        if self.sandbox is None:
+            return None
+        try:
+            return self.sandbox.make_view(f"{APPS}{app}", folder, OWN, root.folders)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+
+    def keep_users(self, apps: Set[str]) -> None:
+        """Let go of the user ids of all other apps: nothing of them is left here."""
+        if self.sandbox is not None:
+            self.sandbox.users.keep({f"{APPS}{app}" for app in apps}, APPS)
 
     def make_env(
         self,
@@ -76,6 +97,7 @@ class Machine:
             "TMPDIR": str(folder / "tmp"),
             "HOST": HOST,
             "PYTHONUNBUFFERED": "1",
+            **({} if self.sandbox is None else {"USER": NAME, "LOGNAME": NAME}),
             **root.env,
             **config,
             "SEAWAY_APP": app,

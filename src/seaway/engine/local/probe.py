@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import time
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from pathlib import Path
 import httpx
 
 from seaway.engine.local.lag import Lag
+from seaway.engine.local.usage import find_listeners
 from seaway.model import Check
+from seaway.sandbox.view import View, enter
 
 HOST = "127.0.0.1"
 LATE = 0.25  # of a check's timeout: a failed check that the agent delayed by more says nothing
@@ -29,13 +32,14 @@ CHECK = '[ -z "$2" ] || { echo 0 >"$2"; } 2>/dev/null; exec /bin/sh -c "$1"'
 class Target:
     """What a check is asked of: the port, and the folder and environment in which commands run.
 
-    `enter`: how they enter the instance's control group (`Kin.admit`).
+    `admission`: how they enter the instance's control group (`Kin.admit`); `view`: what they see and who they are.
     """
 
     port: int | None
     workdir: Path
     env: Mapping[str, str]
-    enter: str = ""
+    admission: str = ""
+    view: View | None = None
 
 
 class Unknown(Exception):
@@ -64,8 +68,10 @@ class Prober:
         if target.port is None:
             return "the process has no PORT"
         if check.http is not None:
-            return await self._ask_http(check.http, check.timeout, target.port)
-        return await ask_tcp(check.timeout, target.port)
+            fault = await self._ask_http(check.http, check.timeout, target.port)
+        else:
+            fault = await ask_tcp(check.timeout, target.port)
+        return fault or find_stranger(target)
 
     async def _ask_http(self, path: str, timeout: float, port: int) -> str | None:
         if self._http is None:
@@ -109,13 +115,29 @@ async def ask_tcp(timeout: float, port: int) -> str | None:
     return None
 
 
+def find_stranger(target: Target) -> str | None:
+    """Return what is wrong if others than the instance's user listen on its port: traffic must not go to them."""
+    if target.view is None or target.port is None:
+        return None
+    strangers = find_listeners(target.port) - {target.view.user}
+    return f"port {target.port} is held by another user's process (user id {min(strangers)})" if strangers else None
+
+
 async def ask_command(command: str, timeout: float, target: Target) -> str | None:
     """Run the command in the instance's folder and environment; 0 is good. Its whole group is killed at the limit."""
-    process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", CHECK, "seaway-check", command, target.enter,
-        cwd=target.workdir, env=dict(target.env), start_new_session=True,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+    sealed, env = [], dict(target.env)
+    if target.view is not None:
+        sealed = [target.view.seal(["/bin/sh", "-c", command], target.workdir, env)]
+        command, env = f"exec {shlex.join(enter(sealed[0]))}", {}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", CHECK, "seaway-check", command, target.admission,
+            cwd=target.workdir, env=env, start_new_session=True, pass_fds=sealed,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+    finally:
+        for fd in sealed:
+            os.close(fd)
     try:
         async with asyncio.timeout(timeout):
             output, _ = await process.communicate()

@@ -11,15 +11,18 @@ import asyncio
 import os
 import re
 import resource
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from seaway.engine.local.kin import KILL_LIMIT, POLL, Kin
-from seaway.engine.local.procs import list_stats, read_stat, send
+from seaway.engine.local.procs import list_stats, read_stat, read_user, send
 from seaway.engine.local.state import Launched
+from seaway.sandbox.view import View, enter
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
@@ -61,8 +64,10 @@ FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 """Files that an instance may have open: as many as the agent might before it asked for more. Old programs that use
 select() would write beyond its end with a descriptor over 1023."""
 
+VIEW_FD = 8  # holds what the command becomes and sees, if that is a view of its own
 HELD, HELD_FD = "held", 9  # a named pipe that a subreaper holds open while its command runs
 PIPE = os.O_RDWR  # for reading too: writing neither fails nor signals while nobody else reads
+INSTANCE = "SEAWAY_INSTANCE"  # the variable that says whose processes they are, where there are no control groups
 GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 
 
@@ -82,28 +87,43 @@ def launch(
     *,
     stdin: str = os.devnull,
     presence: str = os.devnull,
-    enter: str = "",
+    admission: str = "",
+    view: View | None = None,
 ) -> Launched:
     """Start the command in a session of its own; it reads the file `stdin` and writes to the pipes in `folder`.
 
-    They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`), `enter` what `Kin.admit`
-    returned. posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the command, the work
-    folder and some files is in argv.
+    They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`), `admission` what
+    `Kin.admit` returned. posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the
+    command, the work folder and some files is in argv. With a view the leader stays ours, out of the app's reach, and
+    gets none of its environment, in which LD_PRELOAD may stand.
     """
     marks = {stream: _size(folder / stream) for stream in STREAMS}
-    actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / f"{s}.pipe"), PIPE, 0) for fd, s in enumerate(STREAMS, start=1)]
     argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance"]
     (held := folder / HELD).unlink(missing_ok=True)
-    argv += [exec_plain(command), str(workdir), str(exit_file(folder, run)), presence, str(FILES), enter, str(held)]
-    if not enter:
+    command = exec_plain(command)
+    sealed: int | None = None
+    if view is not None:
+        sealed = view.seal(["/bin/sh", "-c", command], workdir, env)
+        actions.append((os.POSIX_SPAWN_DUP2, sealed, VIEW_FD))
+        for path in (stdin, *(str(folder / f"{stream}.pipe") for stream in STREAMS)):
+            if path != os.devnull:
+                os.chown(path, view.user, view.user)  # it may open /dev/stdout again
+        command, env = f"exec {shlex.join(enter(VIEW_FD))}", {INSTANCE: env[INSTANCE]}
+    argv += [command, str(workdir), str(exit_file(folder, run)), presence, str(FILES), admission, str(held)]
+    if not admission:
         os.mkfifo(held, 0o600)
         actions.append((os.POSIX_SPAWN_OPEN, HELD_FD, str(held), PIPE, 0))
         argv = [sys.executable, "-I", "-S", "-c", BECOME_SUBREAPER, *argv]
-    pid = os.posix_spawn(
-        argv[0], argv, dict(env), file_actions=actions, setsid=True,
-        setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
-    )  # fmt: skip
+    try:
+        pid = os.posix_spawn(
+            argv[0], argv, dict(env), file_actions=actions, setsid=True,
+            setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+        )  # fmt: skip
+    finally:
+        if sealed is not None:
+            os.close(sealed)
     stat = read_stat(pid)
     return Launched(run=run, pid=pid, birth=stat.birth if stat else None, marks=marks)
 
@@ -135,9 +155,13 @@ def _size(path: Path) -> int:
 
 
 def _read_leader(pid: int) -> list[bytes]:
-    """Return the argv of a leader (or of its fork that has not yet become the command); [] for any other process."""
+    """Return the argv of a leader (or of its fork that has not yet become the command); [] for any other process.
+
+    An app may call itself so, too; where it has a user id of its own, that tells.
+    """
     argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return argv if len(argv) > 8 and argv[3] == b"seaway-instance" else []
+    is_leader = len(argv) > 8 and argv[3] == b"seaway-instance" and read_user(pid) == os.geteuid()
+    return argv if is_leader else []
 
 
 class LeaderIndex:

@@ -37,6 +37,15 @@ def read_stat(pid: int) -> Stat | None:
     )  # fmt: skip
 
 
+def read_user(pid: int) -> int | None:
+    """Return the user id that the process runs as, None if it is gone. The owner of /proc/PID may be another."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
+
+
 def read_living(pids: Iterable[int]) -> list[Stat]:
     """Return the numbers of those that live (zombies do not)."""
     return [stat for pid in pids if (stat := read_stat(pid)) is not None and stat.state not in "ZX"]

@@ -188,17 +188,18 @@ class Runner:
         assert self._group is not None
         return await self._attend(self._group)
 
-    async def _prepare_target(self, place: Callable[[Path, RunRoot], RunRoot]) -> None:
+    async def _prepare_target(self, place: Callable[[Path, RunRoot, int | None], RunRoot]) -> None:
         """Find (or renew) folder and environment of commands; the same for the process and its command checks."""
         if self._target is None:
             image = await self.machine.images.prepare(self.workload.image)
-            root = await asyncio.to_thread(place, self.folder, image)
             key, port = self.workload.key, self.instance.port
+            view = self.machine.make_view(key.app, self.folder, image)
+            root = await asyncio.to_thread(place, self.folder, image, view.user if view is not None else None)
             env = self.machine.make_env(
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env, self.machine.kin.admit(self.id))
+            self._target = Target(port, root.workdir, env, self.machine.kin.admit(self.id), view)
 
     async def _launch(self) -> None:
         if self.workload.routed or self._checks.need_port:
@@ -214,7 +215,7 @@ class Runner:
         self._update(launched=Launched(run=run))
         launched = launch(
             self.folder, run, self.workload.process.command, self._target.workdir, self._target.env,
-            presence=str(self.machine.state.presence), enter=self.machine.kin.admit(self.id),
+            presence=str(self.machine.state.presence), admission=self._target.admission, view=self._target.view,
         )  # fmt: skip
         self._group = Group(self.folder, launched, self.machine.kin)
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"

@@ -128,7 +128,8 @@ class TaskRunner:
 
     async def _launch(self, task: Task) -> Group:
         image = await self.machine.images.prepare(task.image)
-        root = await asyncio.to_thread(renew_files, self.folder, image)
+        view = self.machine.make_view(task.app, self.folder, image)
+        root = await asyncio.to_thread(renew_files, self.folder, image, view.user if view is not None else None)
         env = self.machine.make_env(
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )
@@ -136,7 +137,7 @@ class TaskRunner:
         self._update(Launched(run=1))
         launched = launch(
             self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
-            presence=str(self.machine.state.presence), enter=self.machine.kin.admit(self.id),
+            presence=str(self.machine.state.presence), admission=self.machine.kin.admit(self.id), view=view,
         )  # fmt: skip
         group = Group(self.folder, launched, self.machine.kin)
         self._update(launched, started_at=utc_now(), reason="running")

@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from seaway.engine.local.procs import Stat, list_stats
 
 TICKS = os.sysconf("SC_CLK_TCK")
+LISTENING = "0A"  # in /proc/net/tcp
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,6 +38,24 @@ class Sampler:
         passed = now - self._at if self._at else 1.0
         self._cpu, self._at = cpu, now
         return {s: (ticks[s] / TICKS / max(passed, 0.001), pages[s] * PAGE) for s in wanted if pages[s]}
+
+
+def find_listeners(port: int) -> set[int]:
+    """Return the user ids whose processes listen on a TCP port of this machine.
+
+    Listening sockets come first in these files (net/ipv4/tcp_ipv4.c), whatever connections there are.
+    """
+    found: set[int] = set()
+    for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(FileNotFoundError), path.open() as lines:
+            next(lines, None)
+            for line in lines:
+                _, local, _, state, _, _, _, user, *_ = line.split()
+                if state != LISTENING:
+                    break
+                if int(local.rpartition(":")[2], 16) == port:
+                    found.add(int(user))
+    return found
 
 
 def find_listening(members: Iterable[Stat]) -> list[str]:
