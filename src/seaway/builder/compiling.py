@@ -92,7 +92,8 @@ class CacheCompiler:
         """`root`: home.node/rootfs."""
         self._root = root
         self._markers = root / "compiled"
-        self._jobs: list[_Job] = []  # the first is being done; if there is one, so is the thread that does it
+        self._jobs: list[_Job] = []  # the first is being done
+        self._is_working = False  # there is a thread that does them
         self._crashes = Counter[str]()  # by marker
         self._changed = threading.Condition()
 
@@ -107,7 +108,8 @@ class CacheCompiler:
                 is_hopeless = self._crashes[job.marker] >= MOST_CRASHES
                 if job.marker not in known and not is_hopeless and not (self._markers / job.marker).exists():
                     self._jobs.append(job)
-            if self._jobs and not known:
+            if self._jobs and not self._is_working:
+                self._is_working = True
                 threading.Thread(target=self._work, name="compiling", daemon=True).start()
 
     def forget(self, concerns: Callable[[str], bool]) -> None:
@@ -132,19 +134,25 @@ class CacheCompiler:
             log.error("a compile does not die", layer=job.layer.name, pid=job.process.pid)
 
     def _work(self) -> None:
-        job, code = None, 0
-        while True:
+        while (job := self._take()) is not None:
+            assert job.process is not None
+            code = job.process.wait()
             with self._changed:
-                if job is not None:
-                    self._end(job, code)
-                if not self._jobs:
-                    return
+                self._end(job, code)
+
+    def _take(self) -> _Job | None:
+        """Begin the next job that can be begun; None: there is none, and the thread ends."""
+        with self._changed:
+            while self._jobs:
                 job = self._jobs[0]
                 try:
                     job.process = self._begin(job)
+                    return job
                 except OSError as error:
+                    self._jobs.remove(job)
                     log.warning("cannot compile a layer", layer=job.layer.name, error=str(error))
-            code = job.process.wait() if job.process is not None else 1
+            self._is_working = False
+            return None
 
     def _begin(self, job: _Job) -> subprocess.Popen[bytes]:
         with self._open_lock() as lock:
