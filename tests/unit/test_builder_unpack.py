@@ -181,6 +181,7 @@ def test_compile_is_out_of_the_way(tmp_path: Path) -> None:
         os.umask(before)
     process = find_compile()
     assert (process.nice(), os.getsid(process.pid)) == (19, process.pid)
+    assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
     assert cache.stat().st_mode & 0o777 == 0o644
     compiler.forget(lambda _: True)
     assert not process.is_running()

@@ -30,10 +30,12 @@ ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(parent):
     sys.exit(1)
 os.nice(19)
-try:
-    open("/proc/self/autogroup", "w").write("19")
-except OSError:
-    pass
+for name, value in (("autogroup", "19"), ("oom_score_adj", "1000")):
+    try:
+        with open("/proc/self/" + name, "w") as file:
+            file.write(value)
+    except OSError:
+        pass
 for kind, most in ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_CPU, 600), (resource.RLIMIT_CORE, 0)):
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
@@ -41,8 +43,9 @@ fcntl.flock(int(lock), fcntl.LOCK_EX)
 os.execv(argv[0], argv)
 """
 """Run by Seaway's own interpreter, which becomes the image's: the end of the parent kills it (PR_SET_PDEATHSIG; it may
-have come before), and no source takes more than 2 GiB and 10 minutes. Between sessions some kernels count the niceness
-of the session alone. The lock is of the whole home, and held until the end."""
+have come before), no compile takes more than 2 GiB and 10 minutes of a processor, and where memory is short it is the
+first to go. Between sessions some kernels count the niceness of the session alone. The lock is of the whole home, and
+held until the end."""
 
 COMPILE = """import errno, os, py_compile
 def fail(error):
