@@ -3,18 +3,21 @@
 home.node/rootfs/layers/HEX    one layer, shared by every image that has it
 home.node/rootfs/python/3.11   an empty virtual environment around this machine's interpreter
 A layer's folder never changes once it has its name, so sharing it is safe: it is read-only (which does not hold off
-root) but for the __pycache__ folders, where Python writes its caches at the first import.
+root) but for the __pycache__ folders, which the node itself fills (compiling.py). Every user may read all of it: who
+gets that far is up to the folders above.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +26,14 @@ from typing import Any
 
 from seaway.builder.archive import clean_name, make_folder, write_member
 from seaway.builder.base import TO_CONTAINERS, BuildError
+from seaway.builder.compiling import CacheCompiler
 from seaway.builder.image import APP_FOLDER, LABEL_LOCAL, LABEL_RUNTIME, SYSTEM_PATH, this_architecture
 from seaway.builder.interpreter import NoInterpreter, find_interpreter, this_version
 from seaway.builder.layout import LAYER_TYPE, ImageError, ImageLayout, lock_file
 from seaway.home import Home
 
 CACHE = "__pycache__"
+REMOVING_LIMIT = 10.0  # seconds in which a layer must have gone, though another process still compiles it
 
 
 class CannotRun(Exception):
@@ -63,9 +68,13 @@ class ImageUnpacker:
     def __init__(self, home: Home) -> None:
         self._layout = ImageLayout(home.images.absolute())
         self._root = home.node.absolute() / "rootfs"
+        self._compiler = CacheCompiler(self._root)
 
     async def prepare(self, image: str) -> Prepared:
-        """Unpack what is not there yet; raise CannotRun (not for this machine) or ImageError (missing, damaged)."""
+        """Unpack what is not there yet; raise CannotRun (not for this machine) or ImageError (missing, damaged).
+
+        Python's caches come later, in the background; what does not get done is begun again by the next call.
+        """
         return await asyncio.to_thread(self._prepare, image)
 
     async def release(self, images_in_use: Set[str]) -> None:
@@ -79,6 +88,7 @@ class ImageUnpacker:
         with self._sharing():
             folders = [self._unpack(layer) for layer in found.layers]
             python = self._make_python(found.labels[LABEL_RUNTIME])
+            self._compiler.compile(folders, python.parent.name, python / "python")
         needed = (*folders, python.parent, _find_prefix(python / "python"))
         return Prepared(_locate(APP_FOLDER, folders), _map_env(found.config, folders, python, found.labels), needed)
 
@@ -99,6 +109,7 @@ class ImageUnpacker:
         try:
             _unpack_layer(blob, scratch)
             _lock_down(scratch)
+            self._compiler.forget(lambda layer: layer == target.name)  # somebody removed the folder by hand
             scratch.rename(target)
         except OSError:
             _remove(scratch)
@@ -119,6 +130,7 @@ class ImageUnpacker:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with lock_file(target.parent / f"{version}.lock"):
                 _write_environment(target, version, executable)
+        _lock_down(target)  # also one that an older Seaway made, for itself alone
         return target / "bin"
 
     def _release(self, images_in_use: Set[str]) -> None:
@@ -129,6 +141,7 @@ class ImageUnpacker:
             for image in images_in_use:
                 if self._layout.has(image):
                     kept |= {str(layer["digest"]).removeprefix("sha256:") for layer in self._read(image).layers}
+            self._compiler.forget(lambda layer: layer not in kept)
             for folder in (self._root / "layers").iterdir():
                 if folder.name not in kept:
                     # Under another name first: half a layer must never stand under the name of a whole one.
@@ -186,6 +199,8 @@ def _unpack_layer(blob: Path, target: Path) -> None:
         with tarfile.open(blob, mode="r:") as opened:
             for member in opened:
                 name = clean_name(member.name)
+                if CACHE in name.split("/"):  # made here or not at all
+                    continue
                 if member.issym():
                     links.append((target / name, member.linkname))
                 elif member.isdir():
@@ -203,32 +218,47 @@ def _unpack_layer(blob: Path, target: Path) -> None:
         path.symlink_to(linked)
 
 
-def _lock_down(layer: Path) -> None:
-    """Take away every right to write, but in __pycache__, which each folder with Python files gets."""
-    for parent, _, files in os.walk(layer, topdown=False):
+def _lock_down(folder: Path) -> None:
+    """Let every user read all (and run what its owner may run) and nobody write, whatever the modes were.
+
+    Each folder with Python files gets a __pycache__, where the owner may.
+    """
+    for parent, _, files in os.walk(folder, topdown=False):
+        if Path(parent).name == CACHE:
+            continue
         for name in files:
             path = Path(parent, name)
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode & 0o555)
-        if Path(parent).name == CACHE:
-            continue
+                path.chmod(0o555 if path.stat().st_mode & 0o100 else 0o444)
         if any(name.endswith(".py") for name in files):
-            Path(parent, CACHE).mkdir(exist_ok=True)
+            cache = Path(parent, CACHE)
+            cache.mkdir(exist_ok=True)
+            cache.chmod(0o755)
         Path(parent).chmod(0o555)
 
 
 def _remove(layer: Path) -> None:
-    """Remove a layer, whole or half, read-only or not."""
-    for parent, _, _ in os.walk(layer):
-        Path(parent).chmod(0o700)
-    shutil.rmtree(layer)
+    """Remove a layer, whole or half, read-only or not; OSError if that fails."""
+    deadline = time.monotonic() + REMOVING_LIMIT
+    while True:
+        for parent, _, _ in os.walk(layer):
+            Path(parent).chmod(0o700)
+        try:
+            shutil.rmtree(layer)
+            return
+        except OSError as error:  # another process's compile may still write; it ends when it misses a source
+            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT} or time.monotonic() > deadline:
+                raise
+            if not layer.exists():
+                return
 
 
 def _write_environment(target: Path, version: str, executable: Path) -> None:
     """Write a virtual environment by hand (no pip, no packages of the system); atomic, and fine if it is there."""
     if (target / "bin" / "python").exists():
         return
-    shutil.rmtree(target, ignore_errors=True)
+    if target.is_dir():
+        _remove(target)
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     (scratch / "bin").mkdir()
     for name in ("python", "python3", f"python{version}"):
@@ -237,6 +267,7 @@ def _write_environment(target: Path, version: str, executable: Path) -> None:
     (scratch / "pyvenv.cfg").write_text(
         f"home = {executable.resolve().parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
+    _lock_down(scratch)
     scratch.rename(target)
 
 

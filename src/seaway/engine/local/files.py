@@ -14,6 +14,7 @@ from seaway.engine.local.base import RunRoot
 from seaway.engine.local.state import remove_folder
 
 APP = "app"
+CACHE = "__pycache__"
 OWN = (APP, "home", "tmp")
 OWNER_MAY = 0o600  # added to every copied file; layers are read-only
 OWNER_MAY_ENTER = 0o700  # likewise for folders
@@ -64,6 +65,8 @@ def copy_tree(source: Path, target: Path) -> None:
     target.mkdir(mode=0o755)
     with os.scandir(source) as entries:
         for entry in entries:
+            if source.name == CACHE and not entry.name.endswith(".pyc"):
+                continue  # a cache that is being written (builder/compiling.py) has a name that is gone in a moment
             own = target / entry.name
             if entry.is_symlink():
                 own.symlink_to(os.readlink(entry.path))  # noqa: PTH115 - scandir gives strings
