@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from seaway.cluster.firewall import make_rules
 from tests.cluster_kit import make_cluster
+from tests.namespace_kit import inside, namespace
 from tests.packages import find_program
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -44,26 +42,6 @@ for port in PORTS:
 """
 
 
-@contextmanager
-def namespace(script: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python script in a network namespace of its own until the block ends."""
-    words = ["unshare", "--net", "python3", "-c", script]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() != ""
-        yield process
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-
-
-def inside(pid: int, *words: str, stdin: str | None = None) -> str:
-    """Run a command in a process's network namespace."""
-    command = ["nsenter", "-t", str(pid), "-n", *words]
-    return subprocess.run(command, input=stdin, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
 def connect(master: int, callers: int) -> None:
     """Lay a cable between both namespaces; the callers' end has every caller's address."""
     there = ["peer", "name", "eth0", "netns", str(callers)]
@@ -82,10 +60,9 @@ def test_only_masters_nodes_and_operators_come_in(tmp_path: Path) -> None:
         pytest.skip("nft is not installed")
     rules = tmp_path / "rules.nft"
     rules.write_text(make_rules(make_cluster()))
-    idle = "import signal; print('there', flush=True); signal.pause()"
     with ExitStack() as stack:
         master = stack.enter_context(namespace(f"PORTS = {PORTS}\n{LISTEN}")).pid
-        callers = stack.enter_context(namespace(idle)).pid
+        callers = stack.enter_context(namespace()).pid
         connect(master, callers)
 
         def reach(address: str) -> set[int]:

@@ -48,6 +48,9 @@ defaults
   option dontlognull
   option clitcpka
   option srvtcpka
+  srvtcpka-idle 6s
+  srvtcpka-intvl 2s
+  srvtcpka-cnt 3
   option redispatch 1
   retries 3
   timeout connect 2s
@@ -64,9 +67,11 @@ backend kube-api
   option httpchk
   http-check send meth GET uri /readyz?exclude=etcd&exclude=etcd-readiness ver HTTP/1.1 hdr Host kube-api
   http-check expect status 200
-  # A connection that is refused goes to a neighbour. It must not count as a failed check (observe): the one that takes
-  # its server out would be shut down with that server's sessions, instead of going on.
-  default-server inter 1s fastinter 500ms downinter 1s fall 3 rise 2 on-marked-down shutdown-sessions
+  # A connection that is refused goes to a neighbour; nothing else may end it. So a refusal is no failed check (observe)
+  # and a server found dead keeps its sessions (on-marked-down shutdown-sessions would end also those that are just
+  # being refused). Idle ones to a machine that vanished end by srvtcpka, after 12 s. No tcp-ut for the others: it ends
+  # also those whose server acknowledges but reads no more for a while (`kubectl exec -i` of what takes its time).
+  default-server inter 1s fastinter 500ms downinter 1s fall 3 rise 2
 {servers}
 """
 
