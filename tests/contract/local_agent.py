@@ -52,4 +52,8 @@ if __name__ == "__main__":
     parser.add_argument("--no-cgroups", action="store_const", const=Kin(), dest="kin")
     parser.add_argument("--unprotected", action="store_false", dest="protect")
     options = parser.parse_args()
-    sys.exit(asyncio.run(main(Home(options.home), options.images, Timings(**options.timings), options.kin, protect=options.protect)))
+    sys.exit(
+        asyncio.run(
+            main(Home(options.home), options.images, Timings(**options.timings), options.kin, protect=options.protect)
+        )
+    )

@@ -22,6 +22,7 @@ from seaway.home import Home
 from seaway.model import Check, Health, Instance, InstanceState
 from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload
 from tests.pace import Stopwatch
+from tests.shared_place import find_shared
 
 S = InstanceState
 
@@ -181,11 +182,11 @@ async def test_killed_leader_is_healed(kit: LocalKit) -> None:
     assert find_app(seen.id).pid != app.pid
 
 
-async def test_readiness_flips(kit: LocalKit, tmp_path: Path) -> None:
+async def test_readiness_flips(kit: LocalKit) -> None:
     """A failing HTTP readiness check takes an instance out and a good one puts it back; it is not restarted."""
-    fault = tmp_path / "fault"
+    seen, fault = (place / "fault" for place in find_shared(kit.home.root, "shop"))
     check = Check(http="/healthz", interval=0.05, unhealthy_after=2)
-    await kit.engine.apply(kit.workload("serve", health=Health(readiness=check), env={"FAULT": str(fault)}))
+    await kit.engine.apply(kit.workload("serve", health=Health(readiness=check), env={"FAULT": str(seen)}))
     before = await kit.await_serving()
     fault.touch()
     out = await kit.await_instance(lambda i: not i.ready)
@@ -196,11 +197,11 @@ async def test_readiness_flips(kit: LocalKit, tmp_path: Path) -> None:
     assert after.started_at == before.started_at
 
 
-async def test_liveness_restarts(kit: LocalKit, tmp_path: Path) -> None:
+async def test_liveness_restarts(kit: LocalKit) -> None:
     """A failing liveness check restarts the instance and says which check."""
-    fault = tmp_path / "fault"
+    seen, fault = (place / "fault" for place in find_shared(kit.home.root, "shop"))
     check = Check(http="/", interval=0.05, unhealthy_after=2)
-    await kit.engine.apply(kit.workload("serve", health=Health(liveness=check), env={"FAULT": str(fault)}))
+    await kit.engine.apply(kit.workload("serve", health=Health(liveness=check), env={"FAULT": str(seen)}))
     await kit.await_serving()
     fault.touch()
     failed = await kit.await_instance(lambda i: i.state is S.BACKOFF)
@@ -209,18 +210,18 @@ async def test_liveness_restarts(kit: LocalKit, tmp_path: Path) -> None:
     assert (await kit.await_instance(lambda i: i.serving)).restarts >= 1
 
 
-async def test_command_check(kit: LocalKit, tmp_path: Path) -> None:
+async def test_command_check(kit: LocalKit) -> None:
     """A command check runs in the instance's folder and environment; its last words are in the reason."""
-    flag = tmp_path / "flag"
+    seen, flag = (place / "flag" for place in find_shared(kit.home.root, "shop"))
     check = Check(command='test -f app.py && test -e "$FLAG" || { echo no flag; exit 7; }', interval=0.1)
     health = Health(startup=check, start_timeout=20)
-    await kit.engine.apply(kit.workload("silent", process="worker", health=health, env={"FLAG": str(flag)}))
+    await kit.engine.apply(kit.workload("silent", process="worker", health=health, env={"FLAG": str(seen)}))
     assert (await kit.await_instance(lambda i: i.state is S.STARTING)).port is None
     flag.touch()
     await kit.await_serving()
     flag.unlink()
     quick = Health(startup=check, start_timeout=0.5)
-    await kit.engine.apply(kit.workload("silent", release=2, process="worker", health=quick, env={"FLAG": str(flag)}))
+    await kit.engine.apply(kit.workload("silent", release=2, process="worker", health=quick, env={"FLAG": str(seen)}))
     failed = await kit.await_instance(lambda i: i.state is S.CRASHING)
     assert "check command ended with code 7: no flag" in failed.reason
 

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.e2e.harness import Platform, wait_until
+from tests.shared_place import find_shared
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -43,7 +44,8 @@ def test_every_example_deploys_and_answers(shared: Platform) -> None:
     apps = {name: f"{name}-{shared.http_port}" for name in ("python-web", "web-worker", "websocket")}
     for name, app in apps.items():
         shared.run("apps", "create", app)
-        shared.run("config", "set", f"JOBS_FILE={shared.home}/jobs.db", "-a", app)  # and not in /tmp, for ever
+        jobs = find_shared(shared.home, app)[0] / "jobs.db"
+        shared.run("config", "set", f"JOBS_FILE={jobs}", "-a", app)  # for an ordinary user /tmp is everybody's
         shared.run("deploy", str(EXAMPLES / name), "-a", app)
         assert shared.get(f"{app}.localhost")[0] == 200, name
     assert "nothing to migrate" in shared.run("logs", "-p", "release", "-a", apps["python-web"]).stdout

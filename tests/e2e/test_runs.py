@@ -14,6 +14,7 @@ import pytest
 from seaway.control.attachments import LONG_RETURN
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 from tests.pace import Stopwatch
+from tests.shared_place import find_shared
 
 PLAIN = Path(__file__).parent / "apps" / "plain"
 SOON = 2.0  # seconds: the promise
@@ -93,8 +94,8 @@ def test_a_command_ends_with_a_command_line_that_is_killed(shop: Platform) -> No
 
 def test_a_command_outlives_the_control_plane(shop: Platform) -> None:
     """Whoever waits for it is told, and gets all of its output and its exit code all the same."""
-    mark = shop.home / "go-on"
-    command = f"i=0; until [ -e {mark} ]; do i=$((i+1)); echo $i; sleep 0.2; done; exit 7"
+    seen, mark = (place / "go-on" for place in find_shared(shop.home, "shop"))
+    command = f"i=0; until [ -e {seen} ]; do i=$((i+1)); echo $i; sleep 0.2; done; exit 7"
     with shop.started("run", "-a", "shop", "--", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stderr is not None

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.command_line import COMMANDS
 from tests.e2e.harness import SEAWAY, Platform, wait_until
+from tests.shared_place import find_shared
 
 PLAIN = Path(__file__).parent / "apps" / "plain"
 
@@ -94,7 +95,7 @@ def test_recreate_never_runs_two_at_once(platform: Platform) -> None:
     for name, text in files.items():
         (folder / name).write_text(text)
     platform.run("apps", "create", "alone")
-    platform.run("config", "set", f"LOCK={platform.home / 'lock'}", "-a", "alone")
+    platform.run("config", "set", f"LOCK={find_shared(platform.home, 'alone')[0] / 'lock'}", "-a", "alone")
     platform.run("deploy", str(folder), "-a", "alone")
     platform.run("config", "set", "X=1", "-a", "alone")
     platform.run("ps", "restart", "-a", "alone")

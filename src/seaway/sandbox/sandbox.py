@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from contextlib import suppress
 from pathlib import Path
 
 from seaway.home import Home
@@ -22,21 +24,40 @@ class Sandbox:
         self._home = home
         self.users = users
 
-    def make_view(self, name: str, folder: Path, own: Iterable[str], shown: Iterable[Path]) -> View:
-        """Return the view of commands that own these folders in `folder`, "tmp" and "home" among them.
+    def make_view(self, name: str, folder: Path, own: Iterable[Path], shown: Iterable[Path]) -> View:
+        """Return the view of commands of whoever has the name; their own are these folders, and what /tmp is for them.
 
-        `name`: who gets the user id.
-        Raises ValueError if no user id is left, OSError.
+        `folder` is where the files of the view are written, and what they call their home is below it. Raises
+        ValueError if no user id is left, OSError.
         """
-        user = self.users.take(name)
-        folders = [(str(folder / name), str(folder / name)) for name in own]
+        user, shared = self.users.take(name), self.find_shared(name)
+        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(shared, user, user)
         return View(
             user=user,
             hidden=(str(self._home.root),),
             shown=tuple(map(str, shown)),
-            own=(*folders, *((str(folder / "tmp"), place) for place in TEMPORARY)),
+            own=(*((str(path), str(path)) for path in own), *((str(shared), place) for place in TEMPORARY)),
             files=write_users(folder, user, folder / "home"),
         )
+
+    def find_shared(self, name: str) -> Path:
+        """Return the folder that is /tmp for all commands of whoever has the name."""
+        return self._home.node / "tmp" / name
+
+    def keep(self, names: Set[str], prefix: str) -> list[Path]:
+        """Let go of the user ids of all others whose names begin so, as nothing of them runs any more.
+
+        Returns what they left, for the caller to remove: it has got names that nobody else will use.
+        """
+        old = self._home.node / "tmp" / ".old"
+        old.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in self.users.list_names():
+            if name.startswith(prefix) and name not in names:
+                with suppress(FileNotFoundError):
+                    self.find_shared(name).rename(old / secrets.token_hex(8))
+                self.users.drop(name)
+        return list(old.iterdir())
 
 
 def open_sandbox(home: Home) -> tuple[Sandbox | None, str]:
@@ -53,9 +74,8 @@ def open_sandbox(home: Home) -> tuple[Sandbox | None, str]:
 
 def _try(sandbox: Sandbox, folder: Path) -> str:
     """Return what went wrong when a command began as others will; "" if nothing did."""
-    for name in ("tmp", "home"):
-        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    view = sandbox.make_view(PROBE, folder, ("tmp", "home"), ())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    view = sandbox.make_view(PROBE, folder, (), ())
     fd = view.seal(["/bin/sh", "-c", "exit 0"], Path("/"), {})
     try:
         ended = subprocess.run(

@@ -52,11 +52,16 @@ class Users:
                 self._write(given)
             return given.ids[name]
 
-    def keep(self, names: set[str], prefix: str = "") -> None:
-        """Let go of all that are not among the names; with a prefix, only of those that begin with it."""
+    def list_names(self) -> list[str]:
+        """Return who has an id."""
         with self._locked() as given:
-            left = {name: number for name, number in given.ids.items() if name in names or not name.startswith(prefix)}
-            if left != given.ids:
+            return list(given.ids)
+
+    def drop(self, name: str) -> None:
+        """Let go of the name's id: nothing of it is left."""
+        with self._locked() as given:
+            if name in given.ids:
+                left = {each: number for each, number in given.ids.items() if each != name}
                 self._write(given.model_copy(update={"ids": left}))
 
     def _write(self, given: Given) -> None:

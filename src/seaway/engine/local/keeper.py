@@ -37,7 +37,7 @@ class Keeper:
         self._tasks: dict[str, TaskRunner] = {}
         self._stopped: dict[str, tuple[float, Instance]] = {}
         self._sampler = Sampler()
-        self._stale_images = asyncio.Event()
+        self._gone = asyncio.Event()
 
     async def load(self) -> None:
         """Read what is on disk, adopt what runs, and start what is missing."""
@@ -60,7 +60,7 @@ class Keeper:
                 await self.machine.kin.sweep(name)
         for desired in list(self._desired.values()):
             self._settle(desired)
-        self._let_go()
+        self._gone.set()
 
     def apply(self, workload: Workload) -> None:
         """See Engine.apply."""
@@ -124,13 +124,7 @@ class Keeper:
     def _forget(self, key: WorkloadKey) -> None:
         self.machine.state.delete_desired(key)
         del self._desired[key]
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Something is gone for good: others may have its image and its user id."""
-        self._stale_images.set()
-        tasks = {task.record.task.app for task in self._tasks.values() if not task.done}
-        self.machine.keep_users(tasks | {key.app for key in self._desired})
+        self._gone.set()
 
     def observe(self) -> Observation:
         """See Engine.observe."""
@@ -167,7 +161,7 @@ class Keeper:
         runner = self._tasks.pop(task_id, None)
         if runner is not None:
             await runner.remove()
-            self._let_go()
+            self._gone.set()
             self.machine.notify(runner.record.task.app)
 
     def _prune_tasks(self) -> None:
@@ -198,11 +192,17 @@ class Keeper:
             await asyncio.sleep(self.machine.timings.sample_interval)
 
     async def collect_garbage(self) -> None:
-        """Free unpacked images that nothing wants any more, for ever."""
+        """Free unpacked images that nothing wants any more, and user ids of apps that are gone, for ever."""
         while True:
-            await self._stale_images.wait()
-            self._stale_images.clear()
+            await self._gone.wait()
+            self._gone.clear()
+            await self.machine.keep_users(self._list_apps())
             await self.machine.images.release(self._list_images)
+
+    def _list_apps(self) -> Set[str]:
+        return {task.record.task.app for task in self._tasks.values() if not task.done} | {
+            key.app for key in self._desired
+        }
 
     def _list_images(self) -> Set[str]:
         tasks = {task.record.task.image for task in self._tasks.values() if not task.done}

@@ -15,7 +15,7 @@ from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
-from seaway.engine.local.state import NodeState
+from seaway.engine.local.state import NodeState, remove_folder
 from seaway.sandbox.sandbox import Sandbox
 from seaway.sandbox.view import NAME, View
 
@@ -68,14 +68,16 @@ class Machine:
         if self.sandbox is None:
             return None
         try:
-            return self.sandbox.make_view(f"{APPS}{app}", folder, OWN, root.folders)
+            own = (folder / name for name in OWN)
+            return self.sandbox.make_view(f"{APPS}{app}", folder, own, root.folders)
         except ValueError as error:
             raise EngineError(str(error)) from None
 
-    def keep_users(self, apps: Set[str]) -> None:
-        """Let go of the user ids of all other apps: nothing of them is left here."""
+    async def keep_users(self, apps: Set[str]) -> None:
+        """Let go of the user ids of all other apps, of which nothing runs here, and remove what they left."""
         if self.sandbox is not None:
-            self.sandbox.users.keep({f"{APPS}{app}" for app in apps}, APPS)
+            for folder in self.sandbox.keep({f"{APPS}{app}" for app in apps}, APPS):
+                await asyncio.to_thread(remove_folder, folder)
 
     def make_env(
         self,
