@@ -1,8 +1,8 @@
 """Becomes a command of an app: `python -I -S enter.py FD`, as root, where descriptor FD holds a `Sandbox.describe`.
 
 It makes a view of the file system for itself and what it starts, takes on the app's user id, and becomes the command.
-On its own: nothing of Seaway is imported, for it runs at every start of an instance. What goes wrong is said on standard
-error, and ends it with exit code 126. Source: mount(2), mount_setattr(2), mount_namespaces(7), proc(5) of Linux.
+It imports nothing of Seaway, nor pathlib, for it runs at every start of an instance. What goes wrong is said on
+standard error and ends it with exit code 126. Source: mount(2), mount_setattr(2), mount_namespaces(7), proc(5).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def is_below(path: str, folders: set[str]) -> bool:
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
 
-def make_place(target: str, is_folder: bool) -> None:
+def make_place(target: str, *, is_folder: bool) -> None:
     """Make what something can be mounted on, if it is not there."""
     os.makedirs(target if is_folder else os.path.dirname(target), 0o755, exist_ok=True)
     if not is_folder and not os.path.exists(target):
@@ -89,18 +89,19 @@ def make_view(hidden: list[str], shown: list[str], own: list[list[str]], files: 
     mount("none", "/", "", MS_REC | MS_SLAVE)
     covers = set(hidden)
     covers |= {closed for path in (*shown, *(target for _, target in own)) if (closed := find_closed(path))}
+    covers = {path for path in covers if not is_below(path, covers - {path})}
     places = covers | {target for _, target in own}
-    covers = {path for path in covers if not is_below(path, places - {path})}
-    binds = [(source, target, True) for source, target in own] + [(source, target, False) for source, target in files]
+    binds = [(target, source, True) for source, target in own] + [(target, source, False) for source, target in files]
     binds += [(path, path, False) for path in shown if is_below(path, places)]
-    sources = {source: os.open(source, os.O_PATH) for source, _, _ in binds}  # before anything covers them
+    sources = {source: os.open(source, os.O_PATH) for _, source, _ in binds}  # before anything covers them
     folders = {source for source in sources if os.path.isdir(source)}
     set_writable("/", False, AT_RECURSIVE)
-    for path in covers:
-        mount("seaway", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
-    for source, target, writable in sorted(binds, key=lambda bind: len(bind[1])):  # the outer ones first
-        make_place(target, source in folders)
-        mount(f"/proc/self/fd/{sources[source]}", target, "", MS_BIND | MS_REC)
+    for target, source, writable in sorted([*((path, "", True) for path in covers), *binds]):  # the outer ones first
+        make_place(target, is_folder=not source or source in folders)
+        if source:
+            mount(f"/proc/self/fd/{sources[source]}", target, "", MS_BIND | MS_REC)
+        else:
+            mount("seaway", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
         set_writable(target, writable)
     for path in covers:
         set_writable(path, False)

@@ -48,8 +48,8 @@ class Users:
         """Return the id of a name, a new one if it has none. ValueError if none is free, OSError."""
         with self._locked() as given:
             if name not in given.ids:
-                given = given.give(name)
-                self._write(given)
+                self._write(more := given.give(name))
+                return more.ids[name]
             return given.ids[name]
 
     def list_names(self) -> list[str]:

@@ -19,7 +19,7 @@ USERS = {"passwd": f"{NAME}:x:{{user}}:{{user}}::{{home}}:/bin/sh\n", "group": f
 class View:
     """The machine as an app sees it: all read-only, nothing hidden, its own writable. Paths are absolute.
 
-    `own` and `files` are pairs of what there is and where it is seen. `shown` is seen although what is around it is not.
+    `own` and `files` are pairs of what there is and where it is seen. `shown` is seen though what is around it is not.
     """
 
     user: int
@@ -38,7 +38,7 @@ class View:
 
 
 def enter(fd: int) -> list[str]:
-    """Return the command that becomes what the descriptor holds. It runs as root: give it no environment of an app's."""
+    """Return the command that becomes what the descriptor holds. It begins as root: with no environment of an app's."""
     return [sys.executable, "-I", "-S", str(ENTER), str(fd)]
 
 

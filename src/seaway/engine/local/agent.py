@@ -23,6 +23,7 @@ from seaway.engine.local.api import make_api
 from seaway.engine.local.base import OutputCollector, Timings, Unpacker
 from seaway.engine.local.cgroups import Cgroups
 from seaway.engine.local.changes import Changes
+from seaway.engine.local.guard import OURS, PortGuard
 from seaway.engine.local.keeper import Keeper
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.machine import Images, Machine
@@ -89,7 +90,7 @@ class Agent:
             node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
             kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,
-            sandbox=sandbox, unprotected=unprotected,
+            sandbox=sandbox, unprotected=unprotected, guard=self._guard(kin) if sandbox is not None else None,
         )  # fmt: skip
         self._keeper = Keeper(machine, self._changes)
         await self._keeper.load()
@@ -102,6 +103,21 @@ class Agent:
         log.info(
             "node agent ready", node=self._node, socket=str(self._path), instances=len(self._keeper.observe().instances)
         )
+
+    def _guard(self, kin: Kin) -> PortGuard | None:
+        """Keep apps from each other's ports, and from those of Seaway itself, if the kernel can and lets us."""
+        if kin.cgroups is None:
+            return None
+        settings = self._home.read_settings()
+        try:
+            guard = PortGuard()
+            for port in (settings.api_port, settings.http_port):
+                guard.keep(port, OURS)
+            guard.attach(kin.cgroups.create())
+        except OSError as error:
+            log.warning("ports of apps are not guarded", reason=str(error))
+            return None
+        return guard
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

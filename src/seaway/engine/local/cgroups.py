@@ -56,6 +56,11 @@ class Cgroups:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         return folder / PROCS
 
+    def create(self) -> Path:
+        """Make the folder that holds all groups, if it is not there; return it."""
+        self.base.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self.base
+
     def has(self, name: str) -> bool:
         """Whether the group is there."""
         return (self.base / name).is_dir()

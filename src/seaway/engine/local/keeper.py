@@ -135,7 +135,8 @@ class Keeper:
         ]
         node = Node(
             name=self.machine.node, ready=not self.halted, reason="the platform is going down" if self.halted else "",
-            unprotected=self.machine.unprotected, cores=float(psutil.cpu_count() or 1), memory=psutil.virtual_memory().total,
+            unprotected=self.machine.unprotected,
+            cores=float(psutil.cpu_count() or 1), memory=psutil.virtual_memory().total,
         )  # fmt: skip
         return Observation(
             nodes=(node,),
@@ -200,9 +201,8 @@ class Keeper:
             await self.machine.images.release(self._list_images)
 
     def _list_apps(self) -> Set[str]:
-        return {task.record.task.app for task in self._tasks.values() if not task.done} | {
-            key.app for key in self._desired
-        }
+        tasks = {task.record.task.app for task in self._tasks.values() if not task.done}
+        return tasks | {key.app for key in self._desired}
 
     def _list_images(self) -> Set[str]:
         tasks = {task.record.task.image for task in self._tasks.values() if not task.done}

@@ -11,6 +11,7 @@ from pathlib import Path
 from seaway.engine.base import EngineError
 from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
 from seaway.engine.local.files import OWN
+from seaway.engine.local.guard import PortGuard
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
@@ -61,6 +62,7 @@ class Machine:
     notify: Callable[[str], None]  # called with the app's name at each change
     sandbox: Sandbox | None = None  # None: apps run as this process's user, for the reason `unprotected`
     unprotected: str = ""
+    guard: PortGuard | None = None  # None: others may take a port whose instance is gone
     prober: Prober = field(default_factory=Prober)
 
     def make_view(self, app: str, folder: Path, root: RunRoot) -> View | None:
@@ -72,6 +74,15 @@ class Machine:
             return self.sandbox.make_view(f"{APPS}{app}", folder, own, root.folders)
         except ValueError as error:
             raise EngineError(str(error)) from None
+
+    def guard_port(self, port: int | None, view: View | None) -> None:
+        """Keep an instance's port for it; without a view, for nobody any more."""
+        if self.guard is None or port is None:
+            return
+        if view is not None:
+            self.guard.keep(port, view.user)
+        else:
+            self.guard.release(port)
 
     async def keep_users(self, apps: Set[str]) -> None:
         """Let go of the user ids of all other apps, of which nothing runs here, and remove what they left."""

@@ -194,6 +194,7 @@ class Runner:
             image = await self.machine.images.prepare(self.workload.image)
             key, port = self.workload.key, self.instance.port
             view = self.machine.make_view(key.app, self.folder, image)
+            self.machine.guard_port(port, view)
             root = await asyncio.to_thread(place, self.folder, image, view.user if view is not None else None)
             env = self.machine.make_env(
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
@@ -205,6 +206,7 @@ class Runner:
         if self.workload.routed or self._checks.need_port:
             port = self.machine.ports.keep(self.instance.port)
             if port != self.instance.port:
+                self.machine.guard_port(self.instance.port, None)
                 self._update(port=port, address=HOST)
         self._target = None
         await self._prepare_target(renew_files)
@@ -350,6 +352,7 @@ class Runner:
         await self.machine.collector.finish(self.id)
         if self.instance.port is not None:
             self.machine.ports.release(self.instance.port)
+            self.machine.guard_port(self.instance.port, None)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
         stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0}
         await asyncio.to_thread(remove_folder, self.folder)
