@@ -230,12 +230,15 @@ def supervise() -> int:
 def up(settings: Settings, detach: bool) -> int:
     """Start the platform."""
     from seaway.cli.errors import CliError
+    from seaway.sandbox.sandbox import ORDINARY, UNPROTECTED
     from seaway.supervisor.running import PlatformError, run_foreground, start_detached, wait_started
 
     home = Home.find()
     try:
         if not detach:
             configure_logging()
+            if os.geteuid() != 0:
+                print(f"warning: {UNPROTECTED}: {ORDINARY}", file=sys.stderr)
             return run_foreground(home, settings, stop_apps)
         start_detached(home, settings)
         wait_started(home, lambda: _find_missing(home, settings), lambda text: print(f"  {text}", file=sys.stderr))

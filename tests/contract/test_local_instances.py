@@ -103,6 +103,17 @@ async def test_listens_elsewhere(kit: LocalKit) -> None:
     assert f"did not listen on PORT {seen.port} within 1 s (it listens on 127.0.0.1:{port})" in seen.reason
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
+async def test_port_is_taken_by_another_user(kit: LocalKit) -> None:
+    """Whoever answers there instead of the app gets no traffic."""
+    await kit.engine.apply(kit.workload("silent", process="web", health=Health(start_timeout=1.0)))
+    starting = await kit.await_instance(lambda i: i.state is S.STARTING and i.port is not None)
+    assert starting.port is not None
+    with socket.create_server(("127.0.0.1", starting.port)):
+        seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert f"port {starting.port} is held by another user's process (user id 0)" in seen.reason
+
+
 async def test_image_cannot_run(kit: LocalKit) -> None:
     """An image that cannot run here makes the instance say why."""
     await kit.engine.apply(kit.workload("serve").model_copy(update={"image": "sha256:other"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 from seaway.engine.local import process
 from seaway.engine.local.cgroups import Cgroups
 from seaway.engine.local.kin import Kin
-from seaway.engine.local.process import STREAMS, Group, LeaderIndex, launch
+from seaway.engine.local.process import STREAMS, Group, LeaderIndex, exit_file, launch
+from seaway.engine.local.state import Launched
 from seaway.logs.intake import open_pipe
 
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
@@ -111,6 +113,19 @@ async def test_without_a_grace_it_is_killed(kin: Kin, tmp_path: Path) -> None:
         assert not await group.stop(0.0, tmp_path.name)
         assert group.exit_code() == -9
         (tmp_path / "exit.1").unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
+@pytest.mark.parametrize(("user", "is_leader"), [(1999999999, False), (0, True)])
+async def test_an_app_that_calls_itself_a_leader_is_none(tmp_path: Path, user: int, is_leader: bool) -> None:
+    """Where apps are users of their own: an agent would adopt it, and signal whom it says."""
+    words = ["/bin/sh", "-c", "read end", "seaway-instance", "x", "/", str(exit_file(tmp_path, 1)), os.devnull, "1"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, user=user) as impostor:
+        group = LeaderIndex(Kin()).adopt(tmp_path, Launched(run=1))
+        assert (group is not None) == is_leader
+        if group is not None:
+            group.detach()
+        impostor.communicate()
 
 
 @pytest.mark.parametrize("way", LEAVING)

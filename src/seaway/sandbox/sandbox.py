@@ -14,7 +14,8 @@ from seaway.sandbox.users import Users
 from seaway.sandbox.view import TEMPORARY, View, enter, write_users
 
 PROBE, PROBE_LIMIT = "probe", 20.0  # seconds; a busy machine
-ORDINARY = "Seaway runs as an ordinary user, and apps run as that user: run it as root"
+ORDINARY = "Seaway runs as an ordinary user, and all apps run as that user; run as root it gives each one of its own"
+UNPROTECTED = "apps are not protected from each other"
 
 
 class Sandbox:

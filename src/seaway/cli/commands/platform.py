@@ -94,10 +94,20 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
 def _print_up(settings: Settings, output: Output) -> None:
     apps, api = f"http://APP.{settings.domain}:{settings.http_port}/", f"http://{settings.bind}:{settings.api_port}/"
     home = Home.find().root
+    warnings = list_warnings(asyncio.run(_ask_api()))
     if output is Output.JSON:
-        print_json({"result": "up", "apps": apps, "api": api, "home": str(home), "routers": settings.routers})
+        result = {"result": "up", "apps": apps, "api": api, "home": str(home), "routers": settings.routers}
+        print_json({**result, "warnings": warnings})
     else:
+        for warning in warnings:
+            print_text(f"warning: {warning}")
         print_text(f"Seaway is up: apps at {apps}, API at {api}, home {home}")
+
+
+def list_warnings(api: Doc) -> list[str]:
+    """Return what people should know of the platform though it works, from what the API says of it."""
+    nodes = [(dig(node, "name", ""), dig(node, "unprotected", "")) for node in dig(api, "engine.nodes", [])]
+    return [f"apps on {name} are not protected from each other: {why}" for name, why in nodes if why]
 
 
 def merge_settings(given: dict[str, Any]) -> Settings:
@@ -204,6 +214,8 @@ def _describe_api(api: Doc) -> Iterator[tuple[str, Cell]]:
         for r in dig(api, "routers", [])
     ]
     yield "routers", ", ".join(routers) or "none has connected yet"
+    for warning in list_warnings(api):
+        yield "warning", warning
 
 
 def _add_processes(root: typer.Typer, platform: PlatformCommands) -> None:

@@ -31,7 +31,7 @@ from seaway.engine.local.ports import PortPool
 from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
 from seaway.engine.local.state import NodeState
 from seaway.home import Home
-from seaway.sandbox.sandbox import open_sandbox
+from seaway.sandbox.sandbox import UNPROTECTED, open_sandbox
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +86,8 @@ class Agent:
         sandbox, unprotected = (
             await asyncio.to_thread(open_sandbox, self._home) if self._protect else (None, "not asked")
         )
+        if sandbox is None:
+            log.warning(UNPROTECTED, reason=unprotected)
         machine = Machine(
             node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
