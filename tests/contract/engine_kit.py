@@ -124,22 +124,23 @@ class LocalKit:
     """The local engine: real apps, the agent in this process (see ProcessKit for one that can be killed)."""
 
     def __init__(
-        self, root: Path, timings: Timings = FAST, limits: Limits | None = None, *, cgroups: bool = True
+        self, root: Path, timings: Timings = FAST, limits: Limits | None = None, *, as_ordinary_user: bool = False
     ) -> None:
+        """`as_ordinary_user`: without control groups and user ids for apps, as such a user mostly has it."""
         self.home = Home(root / "home").create()
         self.engine = LocalEngine(self.home)
         self.timings = timings
         self.unpacker = FolderUnpacker(IMAGES)
         self.reader = FileLogReader(self.home)
         self._limits = limits
-        self._cgroups = cgroups
+        self._is_ordinary = as_ordinary_user
         self._agent: Agent | None = None
 
     async def start(self) -> None:
         """Start the agent."""
         collector = FileLogCollector(self.home, self._limits)
-        kin = None if self._cgroups else Kin()
-        self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings, kin=kin)
+        kin, protect = (Kin(), False) if self._is_ordinary else (None, True)
+        self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings, kin=kin, protect=protect)
         await self._agent.start()
 
     async def end_agent(self) -> None:
@@ -219,7 +220,7 @@ class ProcessKit(LocalKit):
         """Start the agent and wait until it answers."""
         command = [sys.executable, "-m", "tests.contract.local_agent", "--home", str(self.home.root)]
         command += ["--images", str(IMAGES), "--timings", json.dumps(asdict(self.timings))]
-        command += [] if self._cgroups else ["--no-cgroups"]
+        command += ["--as-ordinary-user"] if self._is_ordinary else []
         with (self.home.root / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - some ms
                 command, cwd=REPOSITORY, stdout=log, stderr=log

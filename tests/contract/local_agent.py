@@ -38,9 +38,10 @@ class FolderUnpacker:
         self.in_use = images_in_use
 
 
-async def main(home: Home, images: Path, timings: Timings, kin: Kin | None, *, protect: bool) -> int:
+async def main(home: Home, images: Path, timings: Timings, *, as_ordinary_user: bool) -> int:
     """Run an agent until a signal."""
     collector = FileLogCollector(home)
+    kin, protect = (Kin(), False) if as_ordinary_user else (None, True)
     return await run_agent(home, FolderUnpacker(images), collector, "node-1", timings, kin=kin, protect=protect)
 
 
@@ -49,11 +50,7 @@ if __name__ == "__main__":
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--timings", type=json.loads, default={})
-    parser.add_argument("--no-cgroups", action="store_const", const=Kin(), dest="kin")
-    parser.add_argument("--unprotected", action="store_false", dest="protect")
+    parser.add_argument("--as-ordinary-user", action="store_true")
     options = parser.parse_args()
-    sys.exit(
-        asyncio.run(
-            main(Home(options.home), options.images, Timings(**options.timings), options.kin, protect=options.protect)
-        )
-    )
+    timings = Timings(**options.timings)
+    sys.exit(asyncio.run(main(Home(options.home), options.images, timings, as_ordinary_user=options.as_ordinary_user)))

@@ -14,12 +14,12 @@ from tests.contract.engine_kit import EngineKit, LocalKit, MemoryKit, eventually
 S = InstanceState
 
 
-@pytest.fixture(params=["memory", "local", "local, no cgroups"])
+@pytest.fixture(params=["memory", "local", "local, as an ordinary user"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineKit]:
     if request.param == "memory":
         yield MemoryKit()
         return
-    local = LocalKit(tmp_path, cgroups=request.param == "local")
+    local = LocalKit(tmp_path, as_ordinary_user=request.param != "local")
     await local.start()
     yield local
     await local.close()

@@ -21,9 +21,9 @@ from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_tas
 S = InstanceState
 
 
-@pytest.fixture(params=["cgroups", "no cgroups"])
+@pytest.fixture(params=["as the agent can", "as an ordinary user"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    made = ProcessKit(tmp_path, cgroups=request.param == "cgroups")
+    made = ProcessKit(tmp_path, as_ordinary_user=request.param != "as the agent can")
     await made.start()
     yield made
     await made.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -120,12 +119,12 @@ async def test_without_a_grace_it_is_killed(kin: Kin, tmp_path: Path) -> None:
 async def test_an_app_that_calls_itself_a_leader_is_none(tmp_path: Path, user: int, is_leader: bool) -> None:
     """Where apps are users of their own: an agent would adopt it, and signal whom it says."""
     words = ["/bin/sh", "-c", "read end", "seaway-instance", "x", "/", str(exit_file(tmp_path, 1)), os.devnull, "1"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, user=user) as impostor:
-        group = LeaderIndex(Kin()).adopt(tmp_path, Launched(run=1))
-        assert (group is not None) == is_leader
-        if group is not None:
-            group.detach()
-        impostor.communicate()
+    impostor = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, user=user)
+    group = LeaderIndex(Kin()).adopt(tmp_path, Launched(run=1))
+    if group is not None:
+        group.detach()
+    await impostor.communicate(b"")
+    assert (group is not None) == is_leader
 
 
 @pytest.mark.parametrize("way", LEAVING)
