@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import seaway.cluster
 from seaway.cluster.certificates import list_certificates
 from seaway.cluster.config import parse_cluster
 from seaway.cluster.issuing import Issuer
@@ -77,8 +78,9 @@ def start_anew(programs: Path) -> None:
 
 
 def fingerprint(programs: Path) -> str:
-    """Return what tells clusters apart that were started from different configurations."""
-    return hashlib.sha256(make_cluster_toml(programs, VERSION.removeprefix("v")).encode()).hexdigest()
+    """Return what tells clusters apart that were started from different configurations, or rendered differently."""
+    renderer = b"".join(path.read_bytes() for path in sorted(Path(seaway.cluster.__file__).parent.glob("*.py")))
+    return hashlib.sha256(make_cluster_toml(programs, VERSION.removeprefix("v")).encode() + renderer).hexdigest()
 
 
 def running(env: Mapping[str, str] = os.environ) -> bool:
