@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seaway.builder.base import BuildError
+from seaway.builder.quarters import Room
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 
@@ -28,6 +29,7 @@ REMOVE_ATTEMPTS = 100
 REMOVE_PAUSE = 0.02  # seconds
 TERM_LIMIT = 2.0  # seconds for a worker to kill what it has started
 LOCK_NAME = ".lock"
+NO_ROOM = Room()
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 """Answers what the worker asks in the middle of a build (see worker.Containers); may raise BuildError."""
@@ -77,11 +79,13 @@ class Journal:
         self._output.flush()
 
 
-async def run_worker(home: Home, app: str, source: Source, journal: Journal, answer: Answer | None = None) -> Made:
+async def run_worker(
+    home: Home, app: str, source: Source, journal: Journal, answer: Answer | None = None, *, room: Room = NO_ROOM
+) -> Made:
     """Build with `python -m seaway.builder.worker` below `home`. Raises BuildError.
 
-    With `answer` layers for containers are made, else a whole image for this machine. Cancelling kills the process
-    group and removes the scratch folder before it returns.
+    With `answer` layers for containers are made, else a whole image for this machine; `room` is the app's. Cancelling
+    kills the process group and removes the scratch folder before it returns.
     """
     scratch = await asyncio.to_thread(make_scratch, home)
     process: asyncio.subprocess.Process | None = None
@@ -99,6 +103,8 @@ async def run_worker(home: Home, app: str, source: Source, journal: Journal, ans
             "parent": os.getpid(),
             "lock": scratch.lock,
             "containers": answer is not None,
+            "user": room.user,
+            "word": room.word,
         }
         return await _converse(process, request, journal, answer)
     finally:
@@ -213,9 +219,11 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
 def _remove_tree(folder: Path) -> None:
     """Remove a folder, also where a build took away its own rights, or still writes for an instant while it dies."""
 
-    def grant(_function: Callable[..., Any], path: str, _error: object) -> None:
+    def grant(_function: Callable[..., Any], path: str, error: Any) -> None:
         if not os.path.lexists(path):
             return
+        if os.geteuid() == 0:  # needs no rights, and may be led astray by a link where it grants some
+            raise error[1]
         Path(path).parent.chmod(0o700)
         if Path(path).is_dir() and not Path(path).is_symlink():
             Path(path).chmod(0o700)
