@@ -115,12 +115,12 @@ async def test_builds_see_and_change_nothing(dock: Dock, tmp_path: Path, monkeyp
 
 async def test_links_that_lead_out(dock: Dock, tmp_path: Path) -> None:
     """A link to the token among what was installed ends the build; so does one instead of the whole folder."""
-    token, home = str(dock.home.admin_token), str(dock.home.root)
+    token = str(dock.home.admin_token)
     deeds = f"os.symlink({token!r}, '../project/x')"
     with pytest.raises(BuildError, match=r"x: what was installed links to .*admin.token, outside its folder"):
         await dock.build(write_hostile_app(tmp_path / "one", deeds))
-    deeds = f"os.system('(sleep 0.1; while :; do rm -rf ../project; ln -s {home} ../project; done) &')"
-    with pytest.raises(BuildError):
+    deeds = "os.rename('../project', '../gone'); os.symlink('home', '../project')"
+    with pytest.raises(BuildError, match="outside its folder"):
         await dock.build(write_hostile_app(tmp_path / "two", deeds))
     assert ImageLayout(dock.home.images).list_images() == []
     assert list_running(dock) == []

@@ -154,10 +154,9 @@ def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
 
 
 def _check_inside(path: Path, relative: str, top: str) -> None:
-    if not os.path.realpath(path).startswith(top + os.sep):
-        raise BuildError(
-            f"{relative}: what was installed links to {path.readlink()}, outside its folder: install a copy"
-        )
+    real = os.path.realpath(path)
+    if not real.startswith(top + os.sep):
+        raise BuildError(f"{relative}: what was installed links to {real}, outside its folder: install a copy of that")
     if not stat.S_ISREG(path.stat().st_mode):
         raise BuildError(f"{relative}: what was installed is neither a file nor a folder: install files")
 
