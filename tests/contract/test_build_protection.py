@@ -87,7 +87,8 @@ def write_hostile_app(folder: Path, deeds: str) -> Path:
 
 def read_files(dock: Dock, image: str) -> dict[str, bytes]:
     """Return the files of an image by name."""
-    layout, files = ImageLayout(dock.home.images), {}
+    layout = ImageLayout(dock.home.images)
+    files: dict[str, bytes] = {}
     for layer in layout.read_json(image)["layers"]:
         with tarfile.open(layout.path(layer["digest"])) as opened:
             files |= {member.name: opened.extractfile(member).read() for member in opened if member.isreg()}  # type: ignore[union-attr]
