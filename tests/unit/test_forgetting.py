@@ -36,7 +36,7 @@ class HangingBuilder(SubprocessBuilder):
         super().__init__(home)
         self.said: list[str] = []
 
-    async def build(self, app: str, source: Source, log: Path, progress: Callable[[str], None]) -> Built:  # noqa: ARG002
+    async def build(self, app: str, source: Source, log: Path, progress: Callable[[str], None]) -> Built:
         self.said.append(f"builds {app}")
         try:
             await asyncio.Event().wait()
