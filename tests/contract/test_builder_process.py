@@ -203,10 +203,25 @@ async def test_concurrent_builds(dock: Dock, tmp_path: Path) -> None:
     assert sorted(ImageLayout(dock.home.images).list_images()) == sorted({first.image, other.image})
 
 
+@pytest.fixture
+def meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that commands of builds can see, whoever runs them."""
+    folder = tmp_path / "meeting"
+    folder.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    return folder
+
+
+def make_pipe(path: Path) -> Path:
+    """Make a named pipe that everybody may write to."""
+    os.mkfifo(path)
+    path.chmod(0o666)
+    return path
+
+
 def write_hanging_app(tmp_path: Path) -> tuple[Path, Path]:
-    """Return an app whose build writes its pid to a pipe and hangs, and the pipe."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
+    """Return an app whose build writes its pid to a pipe in `meeting` and hangs, and the pipe."""
+    fifo = make_pipe(tmp_path / "meeting" / "fifo")
     files = {**PROJECT_APP, "backend.py": HANGING_BACKEND.format(fifo=str(fifo))}
     return write_app(tmp_path / "app", files), fifo
 
@@ -221,6 +236,7 @@ def wait_gone(pid: int) -> None:
         return
 
 
+@pytest.mark.usefixtures("meeting")
 async def test_cancel_leaves_nothing_behind(dock: Dock, tmp_path: Path) -> None:
     """Cancelling kills the build's own children too, and removes its folder."""
     app, fifo = write_hanging_app(tmp_path)
@@ -235,30 +251,36 @@ async def test_cancel_leaves_nothing_behind(dock: Dock, tmp_path: Path) -> None:
     assert ImageLayout(dock.home.images).list_images() == []
 
 
-def leave_running(mark: Path) -> str:
-    """Return Python that leaves a process to itself, which has written its pid to the file."""
-    shell = f"echo $$ >{mark}; exec sleep 600"
-    command = f"(env -i setsid sh -c '{shell}' >/dev/null 2>&1 &); until [ -s {mark} ]; do sleep 0.01; done"
+def leave_running(pipe: Path) -> str:
+    """Return Python that leaves a process to itself, and writes its pid to the pipe."""
+    shell = "echo $$ >$FILE; exec sleep 600"
+    command = f"f=$(mktemp); (env -i FILE=$f setsid sh -c '{shell}' >/dev/null 2>&1 &); "
+    command += f"until [ -s $f ]; do sleep 0.01; done; cat $f >{pipe}; rm $f"
     return f"import os; os.system({command!r})\n"
 
 
-async def test_what_a_build_leaves_running_ends_with_it(dock: Dock, tmp_path: Path) -> None:
+async def test_what_a_build_leaves_running_ends_with_it(dock: Dock, tmp_path: Path, meeting: Path) -> None:
     """In a session of its own and without the environment: when the build is done, and when it is cancelled."""
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = make_pipe(meeting / "first"), make_pipe(meeting / "second")
     files = {**PROJECT_APP, "backend.py": leave_running(first) + PROJECT_APP["backend.py"]}
+    held = os.open(first, os.O_RDWR)  # uv imports the backend more than once
     await dock.build(write_app(tmp_path / "done", files))
-    assert not psutil.pid_exists(int(first.read_text()))
+    left = os.read(held, 1000).split()
+    os.close(held)
+    assert left
+    assert not any(psutil.pid_exists(int(pid)) for pid in left)
     app, fifo = write_hanging_app(tmp_path)
     write_app(app, {"backend.py": leave_running(second) + HANGING_BACKEND.format(fifo=str(fifo))})
     task = asyncio.create_task(dock.build(app))
+    process = psutil.Process(int(await asyncio.to_thread(second.read_text)))
     await asyncio.to_thread(fifo.read_text)
-    left = psutil.Process(int(second.read_text()))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.to_thread(wait_gone, left.pid)
+    await asyncio.to_thread(wait_gone, process.pid)
 
 
+@pytest.mark.usefixtures("meeting")
 async def test_build_timeout_of_the_app(dock: Dock, tmp_path: Path) -> None:
     """[build] timeout ends a build that hangs, and says so."""
     app, fifo = write_hanging_app(tmp_path)
@@ -270,6 +292,7 @@ async def test_build_timeout_of_the_app(dock: Dock, tmp_path: Path) -> None:
     await asyncio.to_thread(wait_gone, pid)
 
 
+@pytest.mark.usefixtures("meeting")
 async def test_kill_of_the_platform(dock: Dock, tmp_path: Path) -> None:
     """kill -9 of the control plane takes the build along; the next start removes what it left."""
     app, fifo = write_hanging_app(tmp_path)

@@ -139,10 +139,12 @@ async def test_what_nothing_needs_goes(quay: Quay, tmp_path: Path) -> None:
     assert quay.layout.complete(again.image)
 
 
-async def test_a_build_meanwhile_is_unharmed(quay: Quay, tmp_path: Path) -> None:
+async def test_a_build_meanwhile_is_unharmed(quay: Quay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Source and layers of a build under way stay, also those that it reuses; its image survives the next prune."""
-    fifo = tmp_path / "fifo"
+    (fifo := tmp_path / "meeting" / "fifo").parent.mkdir()
     os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    monkeypatch.setenv("UV_FIND_LINKS", str(fifo.parent))  # whoever runs the build's commands, they see it
     files = {**PROJECT_APP, "backend.py": SLOW_BACKEND.replace("FIFO", repr(str(fifo)))}
     await quay.queue(1, quay.dock.upload(write_app(tmp_path / "app", files)))
     old = await quay.dock.build(write_app(tmp_path / "old", SHELL_APP))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +20,9 @@ from seaway.engine.local.ports import PortPool, is_free
 from seaway.engine.local.probe import Prober, Target, Unknown
 from seaway.engine.local.process import exec_plain
 from seaway.engine.local.reasons import describe_exit, describe_unstarted, read_last_lines
-from seaway.engine.local.state import Desired, NodeState, Record, remove_folder
+from seaway.engine.local.state import Desired, NodeState, Record
 from seaway.model import Check, Health, Instance, InstanceState, Process, Workload, WorkloadKey
+from seaway.sandbox.removing import remove_tree
 
 KEY = WorkloadKey(app="shop", release=1, process="web")
 
@@ -240,6 +243,17 @@ def test_folders_that_resist_go_too(tmp_path: Path) -> None:
     (folder / "closed" / "deep").mkdir(parents=True)
     (folder / "link").symlink_to(outside)
     (folder / "closed").chmod(0)
-    remove_folder(folder)
+    remove_tree(folder)
     assert not folder.exists()
     assert outside.stat().st_mode & 0o777 == 0o755
+    remove_tree(folder)
+
+
+def test_folders_deeper_than_any_path_go_too(tmp_path: Path) -> None:
+    """An app makes them in a moment; Python's own way to remove them runs out of stack."""
+    folder = tmp_path / "instance"
+    code = "import os, sys\nfor _ in range(3000):\n    os.mkdir('x' * 9)\n    os.chdir('x' * 9)"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    remove_tree(folder)
+    assert not folder.exists()

@@ -66,3 +66,7 @@ class Builder(Protocol):
         Return the bytes freed; None: a build is under way, nothing was done. Running builds are unharmed.
         """
         ...
+
+    async def forget(self, app: str) -> None:
+        """Leave nothing of an app that is being destroyed but its images; no build of it runs. May be called again."""
+        ...

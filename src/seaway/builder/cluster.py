@@ -88,6 +88,9 @@ class RegistryBuilder:
         """Delete layers made here that were pushed long ago; the registry's own are left alone."""
         return await asyncio.to_thread(self._layout.create().prune_blobs, spare_after)
 
+    async def forget(self, app: str) -> None:
+        """See builder.base.Builder: there is nothing of one app alone but its repository."""
+
     async def _build(self, app: str, source: Source, journal: Journal) -> Built:
         repository = self._registries.own.repository(app)
         key = self._make_key(source)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seaway.builder.base import BuildError
+from seaway.sandbox.view import View, enter
 
 LONGEST_LINE = 4000  # characters, or bytes where they are not characters yet
 KEPT_LINES = 200  # of the output, for the error
@@ -63,6 +64,7 @@ def choose_environment(environ: Mapping[str, str]) -> dict[str, str]:
     env.update(
         UV_PYTHON_DOWNLOADS="never",
         UV_NO_PROGRESS="1",
+        UV_LINK_MODE="hardlink",  # not links to files outside of what was installed
         UV_NO_EDITABLE="1",  # an image cannot refer to the folder it was built in
         NO_COLOR="1",
         PYTHONDONTWRITEBYTECODE="1",
@@ -128,6 +130,32 @@ class Lines:
             self._take(line.decode(errors="replace"))
 
 
+def start(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, pass_fds: Sequence[int] = (), umask: int = -1
+) -> subprocess.Popen[bytes]:
+    """Start a command that reads nothing, and whose whole output is one pipe. `umask` -1: as here."""
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        umask=umask,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+
+
+def start_in(view: View, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command as the view's user, who sees nothing else; `cwd` is a folder of the view."""
+    sealed = view.seal(argv, cwd, env)
+    try:
+        return start(enter(sealed), Path("/"), {}, pass_fds=(sealed,), umask=0o022)
+    finally:
+        os.close(sealed)
+
+
 @dataclass
 class Commands:
     """Runs commands one after the other; `emit` gets each line, `deadline` is of time.monotonic().
@@ -142,11 +170,17 @@ class Commands:
     room: int = MOST_OUTPUT
 
     def run(
-        self, argv: Sequence[str], cwd: Path, *, quiet: bool = False, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        *,
+        quiet: bool = False,
+        env: Mapping[str, str] | None = None,
+        view: View | None = None,
     ) -> list[str]:
         """Run to the end; return the output's last lines; raise CommandFailed, or BuildError at the deadline.
 
-        What it leaves running in the background is not waited for.
+        What it leaves running in the background is not waited for. With a view `env` is its whole environment.
         """
         if self.deadline <= time.monotonic():
             raise BuildError(self._explain_deadline())
@@ -165,14 +199,8 @@ class Commands:
             self.room -= len(line)
             self.emit(line)
 
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
+        process = (
+            start(argv, cwd, {**self.env, **(env or {})}) if view is None else start_in(view, argv, cwd, env or {})
         )
         assert process.stdout is not None
         lines = Lines(take)

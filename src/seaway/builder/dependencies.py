@@ -9,13 +9,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from uv import find_uv_bin
 
 from seaway.builder.base import BuildError
-from seaway.builder.commands import CommandFailed, Commands
+from seaway.builder.commands import CommandFailed
 from seaway.builder.image import TextFile
 from seaway.builder.interpreter import Interpreter, NoInterpreter, find_interpreter
 from seaway.builder.plan import BuildPlan, Recipe, SourceFacts
@@ -31,17 +33,25 @@ _UV_SHEBANG = re.compile(rb"\A(?:#![^\n]*python[^\n]*\n|#!/bin/sh\n'''exec' [^\n
 _NOISE = ("Using CPython", "warning: Failed to hardlink", "         If the cache and target", "Resolved ", "Audited ")
 
 
+class Runner(Protocol):
+    """Runs commands, such as `Commands`."""
+
+    def run(self, argv: Sequence[str], cwd: Path, *, quiet: bool = False) -> list[str]:
+        """See `Commands.run`."""
+        ...
+
+
 class DependencyInstaller:
     """Carries out the install steps of one plan; `source` is the app's folder, `scratch` a private one."""
 
-    def __init__(self, plan: BuildPlan, facts: SourceFacts, source: Path, scratch: Path, commands: Commands) -> None:
+    def __init__(self, plan: BuildPlan, facts: SourceFacts, source: Path, scratch: Path, commands: Runner) -> None:
         assert plan.python is not None
         self._plan = plan
         self._facts = facts
         self._source = source
         self._scratch = scratch
         self._commands = commands
-        self._interpreter = _find(plan.python)
+        self._interpreter = find(plan.python)
 
     def install_dependencies(self) -> Path:
         """Install what the plan's recipe names; return the folder."""
@@ -86,7 +96,8 @@ class DependencyInstaller:
             raise BuildError(explain_failure(self._plan.recipe, failed.output, str(self._scratch))) from None
 
 
-def _find(version: str) -> Interpreter:
+def find(version: str) -> Interpreter:
+    """Return this machine's interpreter of the version. BuildError."""
     try:
         return find_interpreter(version)
     except NoInterpreter as error:
@@ -121,14 +132,18 @@ def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
 def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
     """Return the files of a `--target` folder for a layer at `prefix`, free of what differs between machines.
 
-    Shebangs become `env python3`, RECORD is rewritten to match, and installer leftovers are dropped.
+    Shebangs become `env python3`, RECORD is rewritten to match, and installer leftovers are dropped. Links to files
+    become what they lead to. BuildError for one that leads out of the folder: foreign code may have left it, and we may
+    read what that may not.
     """
+    top = os.path.realpath(folder.parent) + os.sep + folder.name
     files: dict[str, SourceFile | TextFile] = {}
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
             path = Path(root) / name
             relative = path.relative_to(folder).as_posix()
+            _check_inside(path, relative, top)
             if relative != ".lock" and not name.endswith((".pyc", ".pyo")) and not _is_leftover(path):
                 files[relative] = _read(path, relative)
     for record in [name for name in files if name.endswith(".dist-info/RECORD")]:
@@ -136,6 +151,14 @@ def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
     if any("/" not in name and name.endswith(".pth") for name in files) and "sitecustomize.py" not in files:
         files["sitecustomize.py"] = TextFile("sitecustomize.py", ADD_SITE)
     return [_move(file, prefix) for file in files.values()]
+
+
+def _check_inside(path: Path, relative: str, top: str) -> None:
+    real = os.path.realpath(path)
+    if not real.startswith(top + os.sep):
+        raise BuildError(f"{relative}: what was installed links to {real}, outside its folder: install a copy of that")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BuildError(f"{relative}: what was installed is neither a file nor a folder: install files")
 
 
 def _is_leftover(path: Path) -> bool:

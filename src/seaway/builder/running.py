@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -19,8 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from seaway.builder.base import BuildError
+from seaway.builder.quarters import Room
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
+from seaway.sandbox.removing import remove_tree
 
 LINE_LIMIT = 64 * 1024 * 1024  # bytes of one message of the worker; the manifest is the longest
 SCRATCH_PREFIX = "scratch-"
@@ -28,6 +28,7 @@ REMOVE_ATTEMPTS = 100
 REMOVE_PAUSE = 0.02  # seconds
 TERM_LIMIT = 2.0  # seconds for a worker to kill what it has started
 LOCK_NAME = ".lock"
+NO_ROOM = Room()
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 """Answers what the worker asks in the middle of a build (see worker.Containers); may raise BuildError."""
@@ -77,11 +78,13 @@ class Journal:
         self._output.flush()
 
 
-async def run_worker(home: Home, app: str, source: Source, journal: Journal, answer: Answer | None = None) -> Made:
+async def run_worker(
+    home: Home, app: str, source: Source, journal: Journal, answer: Answer | None = None, *, room: Room = NO_ROOM
+) -> Made:
     """Build with `python -m seaway.builder.worker` below `home`. Raises BuildError.
 
-    With `answer` layers for containers are made, else a whole image for this machine. Cancelling kills the process
-    group and removes the scratch folder before it returns.
+    With `answer` layers for containers are made, else a whole image for this machine; `room` is the app's. Cancelling
+    kills the process group and removes the scratch folder before it returns.
     """
     scratch = await asyncio.to_thread(make_scratch, home)
     process: asyncio.subprocess.Process | None = None
@@ -99,6 +102,8 @@ async def run_worker(home: Home, app: str, source: Source, journal: Journal, ans
             "parent": os.getpid(),
             "lock": scratch.lock,
             "containers": answer is not None,
+            "user": room.user,
+            "word": room.word,
         }
         return await _converse(process, request, journal, answer)
     finally:
@@ -126,7 +131,7 @@ def clean_leftovers(home: Home) -> int:
         except BlockingIOError:
             continue
         else:
-            _remove_tree(folder)
+            _remove(folder)
             removed += 1
         finally:
             os.close(lock)
@@ -190,7 +195,7 @@ async def _clean_up(process: asyncio.subprocess.Process | None, scratch: Scratch
         with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-    await asyncio.to_thread(_remove_tree, scratch.folder)
+    await asyncio.to_thread(_remove, scratch.folder)
     os.close(scratch.lock)
 
 
@@ -210,26 +215,11 @@ async def finish(work: Coroutine[Any, Any, None]) -> None:
         raise cancelled
 
 
-def _remove_tree(folder: Path) -> None:
-    """Remove a folder, also where a build took away its own rights, or still writes for an instant while it dies."""
-
-    def grant(_function: Callable[..., Any], path: str, _error: object) -> None:
-        if not os.path.lexists(path):
-            return
-        Path(path).parent.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink()
-
+def _remove(folder: Path) -> None:
+    """Remove a folder of a build that has ended; what was killed may still be writing for an instant."""
     for _ in range(REMOVE_ATTEMPTS):
         try:
-            shutil.rmtree(folder, onerror=grant)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            time.sleep(REMOVE_PAUSE)  # a killed process of the group was still writing
-        else:
-            return
-    raise OSError(errno.ENOTEMPTY, "a process of the build still writes to it", str(folder))
+            return remove_tree(folder)
+        except OSError:
+            time.sleep(REMOVE_PAUSE)
+    return remove_tree(folder)

@@ -78,6 +78,9 @@ class _Ignores:
         rules: tuple[tuple[str, GitIgnoreSpec], ...] = ()
         if git:
             rules = tuple(_read_outer_rules(root))
+        real = os.path.realpath(root / SEAWAY_IGNORE)
+        if not real.startswith(os.path.realpath(root) + os.sep):  # an error in it would be quoted
+            raise BuildError(f"{SEAWAY_IGNORE}: {_explain_link(real)}")
         return cls(rules, _read_spec(root / SEAWAY_IGNORE), git)
 
     def enter(self, folder: Path, name: str) -> _Ignores:

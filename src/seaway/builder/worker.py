@@ -7,28 +7,26 @@ group, and takes along all that it ever started when it ends, is told to end (SI
 
 from __future__ import annotations
 
-import ctypes
+import hashlib
 import json
 import os
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from seaway.builder.archive import unpack_archive
 from seaway.builder.base import BuildError
 from seaway.builder.base_image import BaseFacts, check_base, choose_platform
 from seaway.builder.commands import CommandFailed, Commands, redact
-from seaway.builder.dependencies import DependencyInstaller, is_noise, list_installed, move_all
+from seaway.builder.confined import Confined, confine
+from seaway.builder.dependencies import DependencyInstaller, find, is_noise, list_installed, move_all
 from seaway.builder.dockerfile import Steps, choose_dockerfile, explain_buildah, refuse_dockerfile
+from seaway.builder.dying import Descendants
 from seaway.builder.facts import read_facts, read_text
 from seaway.builder.git import clone
 from seaway.builder.image import (
@@ -44,13 +42,11 @@ from seaway.builder.image import (
 from seaway.builder.layout import Blob, ImageLayout
 from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, parse_toml, read_app_files, set_port
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
+from seaway.builder.quarters import find_cache
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import SourceFile, list_files
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
-
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-DYING_PAUSE, DYING_LIMIT = 0.005, 10.0  # seconds between looks at what was just killed, and for all of them
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,8 @@ class Request:
     parent: int  # pid of the process that waits for the answer
     lock: int  # inherited handle; while anybody holds it the scratch folder is in use
     containers: bool = False  # make layers to go on a base image, not an image for this machine
+    user: int | None = None  # foreign code is run by this user id; None: by this process's
+    word: str = ""  # see quarters.py
 
 
 class Reporter:
@@ -118,8 +116,10 @@ class Result:
 class SourceBuild:
     """The steps of one build, in order."""
 
-    def __init__(self, request: Request, reporter: Reporter) -> None:
+    def __init__(self, request: Request, reporter: Reporter, descendants: Descendants) -> None:
         self._request = request
+        self._descendants = descendants
+        self._confined: Confined | None = None
         self._report = reporter
         self._home = Home(Path(request.home))
         self._scratch = Path(request.scratch)
@@ -247,16 +247,30 @@ class SourceBuild:
         app: list[SourceFile | TextFile] = move_all(files, APP_FOLDER.lstrip("/"))
         if plan.install_project:
             self._report.step("Installing the project itself")
-            folder = DependencyInstaller(plan, facts, root, self._scratch, self._commands).install_project()
+            folder = self._make_installer(plan, facts, root).install_project()
             app += list_installed(folder, PROJECT_FOLDER.lstrip("/"))
         self._report.step(f"Writing the app layer ({len(app)} files)")
         layers.append(Layer(write_layer(self._layout, app, self._scratch), "app"))
         return layers
 
+    def _make_installer(self, plan: BuildPlan, facts: SourceFacts, root: Path) -> DependencyInstaller:
+        if self._request.user is None:
+            return DependencyInstaller(plan, facts, root, self._scratch, self._commands)
+        if self._confined is None:
+            assert plan.python is not None
+            cache, python = find_cache(self._home, self._request.app), find(plan.python).executable
+            self._confined = confine(
+                self._commands, self._descendants, self._home, scratch=self._scratch, source=root, cache=cache,
+                prefix=python.resolve().parents[1],
+            )  # fmt: skip
+        return DependencyInstaller(plan, facts, self._confined.source, self._confined.folder, self._confined)
+
     def _make_dependency_layer(self, plan: BuildPlan, facts: SourceFacts, root: Path) -> Blob:
         """Return the layer for the plan's key, made now unless there is one."""
         key = plan.dependency_key
         assert key is not None
+        if self._request.word:
+            key = hashlib.sha256(f"{key}\n{self._request.word}".encode()).hexdigest()
         with self._layout.lock_dependencies(key):
             known = self._layout.read_cache("deps", key)
             if known is not None and self._layout.has(known["digest"]):
@@ -266,7 +280,7 @@ class SourceBuild:
                 self._report.step("Dependencies are unchanged: their layer is in the registry")
                 return Blob(str(found["digest"]), int(found["size"]))
             self._report.step(f"Installing dependencies from {plan.recipe.value}")
-            folder = DependencyInstaller(plan, facts, root, self._scratch, self._commands).install_dependencies()
+            folder = self._make_installer(plan, facts, root).install_dependencies()
             self._report.step("Writing the dependency layer")
             blob = write_layer(self._layout, list_installed(folder, DEPS_FOLDER.lstrip("/")), self._scratch)
             self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
@@ -290,53 +304,20 @@ def format_size(size: int) -> str:
     return f"{size / 1024:.1f} KiB" if size < 1024**2 else f"{size / 1024**2:.1f} MiB"
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel signal this process when its parent ends; on the signal all that the build started is killed.
-
-    What a command leaves running becomes a child of this process, wherever it went.
-    """
-
-    def kill_all(*_: object) -> None:
-        kill_descendants()
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    signal.signal(signal.SIGTERM, kill_all)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 or libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:
-        kill_all()
-
-
-def kill_descendants() -> None:
-    """Kill what is left of all that the build started; those of a killed parent become children of this process.
-
-    What does not die (a disk waits, or it became somebody else's) is left after some seconds.
-    """
-    me, limit = psutil.Process(), time.monotonic() + DYING_LIMIT
-    while (children := me.children(recursive=True)) and time.monotonic() < limit:
-        for child in children:
-            with suppress(psutil.Error):
-                child.kill()
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                continue
-        time.sleep(DYING_PAUSE)
-
-
 def main() -> int:
     """Read the request, build, answer; exit code 0 also for a build that failed with a reason."""
     os.umask(0o077)
     raw = json.loads(sys.stdin.readline())
     request = Request(**{**raw, "source": Source.model_validate(raw["source"])})
     os.set_inheritable(request.lock, False)
-    die_with_parent(request.parent)
+    descendants = Descendants(request.user)
+    descendants.die_with_parent(request.parent)
     reporter = Reporter()
     try:
         try:
-            built = SourceBuild(request, reporter).run()
+            built = SourceBuild(request, reporter, descendants).run()
         finally:
-            kill_descendants()
+            descendants.kill()
     except BuildError as error:
         reporter.send(error=redact(str(error)))
         return 0

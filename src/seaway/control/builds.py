@@ -71,6 +71,14 @@ class BuildRunner:
             if build.status.state is BuildState.SUCCEEDED and build.spec.deploy and build.status.release is None:
                 await self._release(app, build, builds)
 
+    async def forget(self, app: str) -> None:
+        """End what is left of the builds of an app that is being deleted; nobody who takes its name gets any of it."""
+        tasks = [task for name, task in self._running.items() if name.rpartition(".b")[0] == app]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._builder.forget(app)
+
     def abandon(self) -> list[asyncio.Task[None]]:
         """Stop what runs, and return it; whoever leads next runs it again."""
         tasks = list(self._running.values())

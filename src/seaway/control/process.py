@@ -117,6 +117,7 @@ class ControlPlane:
             tell=self._tell,
             observe=Observer(engine, self._nodes.overlay).observe,
             may_act=self._may_act,
+            forget=self._forget_builds,  # of the runner that is made below
         )
         self._pruner = Pruner(store, parts.builder, engine, parts.home)
         self._builds = BuildRunner(
@@ -260,6 +261,9 @@ class ControlPlane:
         if self._may_act():
             await self._builds.reconcile(app)
         return again
+
+    async def _forget_builds(self, app: str) -> None:
+        await self._builds.forget(app)
 
     async def _note_failure(self, app: str, error: Exception) -> None:
         """Tell where users look that nothing is done for an app any more, and why."""

@@ -39,8 +39,12 @@ class Reconciler:
         tell: Tell,
         observe: Observe | None = None,
         may_act: Callable[[], bool] = lambda: True,
+        forget: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """`may_act` False: a pass only publishes routes (another replica of the control plane acts)."""
+        """`may_act` False: a pass only publishes routes (another replica of the control plane acts).
+
+        `forget` ends the builds of an app that is deleted, and removes what they left.
+        """
         self._store = store
         self._engine = engine
         self._routes = routes
@@ -48,6 +52,7 @@ class Reconciler:
         self._tell = tell
         self._observe = observe or engine.observe
         self._may_act = may_act
+        self._forget = forget
         self._incidents = Incidents(store, tell)
         self._told: set[str] = set()  # apps of which no event can be missing: the last pass told all of its own
 
@@ -150,5 +155,7 @@ class Reconciler:
                     await self._store.delete(kind, document.name)
                 except NotFound:
                     log.debug("gone already", document=document.name)
+        if self._forget is not None:
+            await self._forget(app.name)
         self._routes.withdraw(app.name)
         await self._store.delete(App, app.name)

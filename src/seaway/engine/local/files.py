@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from seaway.engine.local.base import RunRoot
-from seaway.engine.local.state import remove_folder
+from seaway.sandbox.removing import remove_tree
 
 APP = "app"
 CACHE = "__pycache__"
@@ -54,7 +54,7 @@ def locate_files(folder: Path, root: RunRoot, _owner: int | None = None) -> RunR
 def discard_files(folder: Path) -> None:
     """Remove whatever the instance wrote, its output apart."""
     for name in OWN:
-        remove_folder(folder / name)
+        remove_tree(folder / name)
 
 
 def copy_tree(source: Path, target: Path) -> None:

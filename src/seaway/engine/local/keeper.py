@@ -14,10 +14,11 @@ from seaway.engine.base import EngineError
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.runner import Runner
-from seaway.engine.local.state import Desired, Record, TaskRecord, check_name, remove_folder
+from seaway.engine.local.state import Desired, Record, TaskRecord, check_name
 from seaway.engine.local.tasks import TaskRunner
 from seaway.engine.local.usage import Sampler
 from seaway.model import Instance, InstanceState, Node, Observation, Task, TaskState, Workload, WorkloadKey
+from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class Keeper:
             if known is None:
                 log.error("instance without workload", instance=record.instance.id)
                 await self.machine.kin.sweep(record.instance.id)
-                remove_folder(self.machine.state.instance_folder(record.instance.id))
+                remove_tree(self.machine.state.instance_folder(record.instance.id))
             else:
                 self._run(known.workload, record)
         for task in self.machine.state.read_tasks():
@@ -169,7 +170,7 @@ class Keeper:
         """Forget the tasks that ended longest ago, beyond the limit."""
         ended = [task for task in self._tasks.values() if task.done]
         for task in ended[: max(0, len(ended) - self.machine.timings.kept_tasks + 1)]:
-            remove_folder(task.folder)
+            remove_tree(task.folder)
             del self._tasks[task.id]
 
     async def halt(self) -> None:

@@ -16,7 +16,8 @@ from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
-from seaway.engine.local.state import NodeState, remove_folder
+from seaway.engine.local.state import NodeState
+from seaway.sandbox.removing import remove_tree
 from seaway.sandbox.sandbox import Sandbox
 from seaway.sandbox.view import NAME, View
 
@@ -88,7 +89,7 @@ class Machine:
         """Let go of the user ids of all other apps, of which nothing runs here, and remove what they left."""
         if self.sandbox is not None:
             for folder in self.sandbox.keep({f"{APPS}{app}" for app in apps}, APPS):
-                await asyncio.to_thread(remove_folder, folder)
+                await asyncio.to_thread(remove_tree, folder)
 
     def make_env(
         self,

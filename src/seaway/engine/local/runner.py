@@ -24,9 +24,10 @@ from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_exit, describe_unstarted, quote_output
-from seaway.engine.local.state import Launched, Record, remove_folder
+from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
+from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
 S = InstanceState
@@ -355,7 +356,7 @@ class Runner:
             self.machine.guard_port(self.instance.port, None)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
         stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0}
-        await asyncio.to_thread(remove_folder, self.folder)
+        await asyncio.to_thread(remove_tree, self.folder)
         self.machine.collector.forget(self.id)
         self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
         self._on_end(self)

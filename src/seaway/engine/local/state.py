@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from seaway.engine.base import EngineError
 from seaway.model import Frozen, Instance, Task, TaskState, Workload, WorkloadKey
+from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=BaseModel)
@@ -136,16 +136,6 @@ def write_atomically(path: Path, value: BaseModel, *, durable: bool = False) -> 
     temporary.replace(path)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and what an app may have made in it, unreadable folders included."""
-    for parent, names, _ in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
-
-
 def _make_folder(parent: Path, name: str) -> Path:
     folder = parent / check_name(name)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -158,7 +148,7 @@ def _read_records(parent: Path, model: type[M]) -> Iterator[M]:
         if found is not None:
             yield found
         elif not (folder / RECORD).exists():
-            shutil.rmtree(folder)
+            remove_tree(folder)
 
 
 def _read(path: Path, model: type[M]) -> M | None:

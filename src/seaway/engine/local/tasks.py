@@ -15,8 +15,9 @@ from seaway.engine.local.files import discard_files, renew_files
 from seaway.engine.local.machine import Machine, utc_now
 from seaway.engine.local.process import Group, launch, read_exit_code
 from seaway.engine.local.reasons import describe_exit
-from seaway.engine.local.state import RECORD, Launched, TaskRecord, remove_folder
+from seaway.engine.local.state import RECORD, Launched, TaskRecord
 from seaway.model import Task
+from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class TaskRunner:
         """Kill it if it runs and forget it."""
         await self.kill("removed")
         if self.folder.exists():
-            await asyncio.to_thread(remove_folder, self.folder)
+            await asyncio.to_thread(remove_tree, self.folder)
 
     async def detach(self) -> None:
         """Stop looking after it; its process runs on."""
