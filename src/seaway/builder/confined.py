@@ -7,7 +7,6 @@ have made.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from seaway.builder.base import BuildError
 from seaway.builder.commands import Commands
 from seaway.builder.dying import Descendants
 from seaway.home import Home
+from seaway.sandbox.users import give_away
 from seaway.sandbox.view import NAME, TEMPORARY, View, write_users
 
 CREDENTIALS = (".netrc", ".config/uv", ".config/pip", ".local/share/uv/credentials")
@@ -114,11 +114,3 @@ def list_named(env: Mapping[str, str]) -> Iterable[Path]:
                 path = Path(word.removeprefix("file://"))
                 if path.is_absolute() and path.exists():
                     yield path
-
-
-def give_away(folder: Path, user: int) -> None:
-    """Hand over a folder and all in it, in which nobody else has written yet."""
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.lchown(os.path.join(parent, name), user, user)  # noqa: PTH118 - as os.walk names them
-    os.lchown(folder, user, user)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seaway.engine.local.base import RunRoot
 from seaway.sandbox.removing import remove_tree
+from seaway.sandbox.users import give_away
 
 APP = "app"
 CACHE = "__pycache__"
@@ -33,16 +34,8 @@ def renew_files(folder: Path, root: RunRoot, owner: int | None = None) -> RunRoo
     copy_tree(root.workdir, folder / APP)
     if owner is not None:
         for name in OWN:
-            _give_away(folder / name, owner)
+            give_away(folder / name, owner)
     return locate_files(folder, root)
-
-
-def _give_away(path: Path, owner: int) -> None:
-    """Hand over a folder and all in it; nobody else can change it meanwhile."""
-    for parent, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            os.lchown(os.path.join(parent, name), owner, owner)  # noqa: PTH118 - as os.walk names them
-    os.lchown(path, owner, owner)
 
 
 def locate_files(folder: Path, root: RunRoot, _owner: int | None = None) -> RunRoot:
