@@ -139,7 +139,7 @@ class LocalKit:
     async def start(self) -> None:
         """Start the agent."""
         collector = FileLogCollector(self.home, self._limits)
-        kin, protect = (Kin(), False) if self._is_ordinary else (None, True)
+        kin, protect = (Kin(self.home.root), False) if self._is_ordinary else (None, True)
         self._agent = Agent(self.home, self.unpacker, collector, "node-1", self.timings, kin=kin, protect=protect)
         await self._agent.start()
 

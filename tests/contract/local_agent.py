@@ -41,7 +41,7 @@ class FolderUnpacker:
 async def main(home: Home, images: Path, timings: Timings, *, as_ordinary_user: bool) -> int:
     """Run an agent until a signal."""
     collector = FileLogCollector(home)
-    kin, protect = (Kin(), False) if as_ordinary_user else (None, True)
+    kin, protect = (Kin(home.root), False) if as_ordinary_user else (None, True)
     return await run_agent(home, FolderUnpacker(images), collector, "node-1", timings, kin=kin, protect=protect)
 
 

@@ -47,12 +47,12 @@ while True:
 @pytest.fixture(params=["cgroups", "subreaper"])
 def kin(request: pytest.FixtureRequest, tmp_path: Path) -> Kin:
     if request.param == "subreaper":
-        return Kin()
+        return Kin(tmp_path)
     found = Cgroups.open(tmp_path)
     if found is None and os.geteuid() != 0:
         pytest.skip("this user may make no control groups")
     assert found is not None, "root may not make control groups here: is /sys/fs/cgroup mounted read-only?"
-    return Kin(found)
+    return Kin(tmp_path, found)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ async def eventually(look: object) -> None:
 def start(kin: Kin, folder: Path, command: str) -> Group:
     for stream in STREAMS:
         os.close(open_pipe(folder, stream))
-    env = os.environ | {"SEAWAY_INSTANCE": folder.name}
+    env = os.environ | {"SEAWAY_INSTANCE": folder.name, "TMPDIR": str(folder)}
     return Group(folder, launch(folder, 1, command, folder, env, admission=kin.admit(folder.name)), kin)
 
 
@@ -120,7 +120,7 @@ async def test_an_app_that_calls_itself_a_leader_is_none(tmp_path: Path, user: i
     """Where apps are users of their own: an agent would adopt it, and signal whom it says."""
     words = ["/bin/sh", "-c", "read end", "seaway-instance", "x", "/", str(exit_file(tmp_path, 1)), os.devnull, "1"]
     impostor = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, user=user)
-    group = LeaderIndex(Kin()).adopt(tmp_path, Launched(run=1))
+    group = LeaderIndex(Kin(tmp_path)).adopt(tmp_path, Launched(run=1))
     if group is not None:
         group.detach()
     await impostor.communicate(b"")
@@ -199,3 +199,21 @@ async def test_what_forks_without_end_is_killed(tmp_path: Path, kin: Kin) -> Non
     assert not await group.stop(1.0, tmp_path.name)
     assert find_sleepers() == []
     assert not kin.find(tmp_path.name, group.launched)
+
+
+async def test_another_home_may_use_the_same_ids(kin: Kin, tmp_path: Path) -> None:
+    """What is there of it is nobody's here, while it runs and when all of ours has gone."""
+    ours, theirs = tmp_path / "ours" / "one", tmp_path / "theirs" / "one"
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+    other = Kin(theirs.parent, Cgroups.open(theirs.parent) if kin.cgroups is not None else None)
+    kin = Kin(ours.parent, Cgroups.open(ours.parent) if kin.cgroups is not None else None)
+    group, stays = start(kin, ours, f"sleep {NAP}"), start(other, theirs, f"sleep {NAP}")
+    await eventually(lambda: len(find_sleepers()) == 2)
+    await group.stop(0.0, "one")
+    await kin.sweep("one")
+    assert len(find_sleepers()) == 1
+    assert not stays.ended
+    await stays.stop(0.0, "one")
+    for each in (kin, other):
+        each.close()

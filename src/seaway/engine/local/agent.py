@@ -82,7 +82,7 @@ class Agent:
         raise_file_limit()
         self._lock = _take_lock(self._home.run / "node.lock")
         self._changes = Changes()
-        self._kin = kin = self._kin or Kin(Cgroups.open(self._home.root))
+        self._kin = kin = self._kin or Kin(self._home.root, Cgroups.open(self._home.root))
         sandbox, unprotected = (
             await asyncio.to_thread(open_sandbox, self._home) if self._protect else (None, "not asked")
         )

@@ -25,10 +25,14 @@ KILL_LIMIT = 10.0  # seconds that what was killed may take to vanish (disk waits
 
 
 class Kin:
-    """Finds and kills what belongs to instances. Without `cgroups` their leaders are subreapers."""
+    """Finds and kills what belongs to instances. Without `cgroups` their leaders are subreapers.
 
-    def __init__(self, cgroups: Cgroups | None = None) -> None:
+    `home` is in the environment of all that it has started: another home may use the same ids.
+    """
+
+    def __init__(self, home: Path, cgroups: Cgroups | None = None) -> None:
         self.cgroups = cgroups
+        self._home = os.fsencode(home)
 
     def admit(self, instance_id: str) -> str:
         """Return the file to which a leader writes "0" before it starts anything; "" if there are no groups."""
@@ -52,9 +56,22 @@ class Kin:
         stats = list_stats()
         session = leader.pid if leader is not None else None
         marker, me = f"SEAWAY_INSTANCE={instance_id}".encode(), os.getpid()
-        marked = {stat.pid for stat in stats if stat.pid != me and _is_marked(stat, marker, session)}
+        marked = {stat.pid for stat in stats if stat.pid != me and self._is_marked(stat, marker, session)}
         family = _add_descendants(stats, marked)
         return [stat for stat in stats if stat.pid in family]
+
+    def _is_marked(self, stat: Stat, marker: bytes, session: int | None) -> bool:
+        """Whether it carries the instance's environment, or is of its session and carries nobody's.
+
+        A session number cannot be reused while a member lives; an empty environment is a process that cleared it.
+        """
+        try:
+            environ = Path(f"/proc/{stat.pid}/environ").read_bytes()
+        except OSError:
+            environ = b""
+        if marker in environ.split(b"\0") and self._home in environ:
+            return True
+        return b"SEAWAY_INSTANCE=" not in environ and session is not None and stat.session == session
 
     def is_over(self, instance_id: str, leader: Launched) -> bool:
         """Whether nothing of it lives any more but a leader whose command has ended."""
@@ -95,17 +112,3 @@ def _add_descendants(stats: list[Stat], pids: set[int]) -> set[int]:
             found.add(pid)
             pending += children.get(pid, ())
     return found
-
-
-def _is_marked(stat: Stat, marker: bytes, session: int | None) -> bool:
-    """Whether it carries the instance's environment, or is of its session and carries nobody's.
-
-    A session number cannot be reused while a member lives; an empty environment is a process that cleared it.
-    """
-    try:
-        environ = Path(f"/proc/{stat.pid}/environ").read_bytes()
-    except OSError:
-        environ = b""
-    if marker in environ.split(b"\0"):
-        return True
-    return b"SEAWAY_INSTANCE=" not in environ and session is not None and stat.session == session

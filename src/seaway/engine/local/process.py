@@ -67,9 +67,9 @@ select() would write beyond its end with a descriptor over 1023."""
 VIEW_FD = 8  # holds what the command becomes and sees, if that is a view of its own
 HELD, HELD_FD = "held", 9  # a named pipe that a subreaper holds open while its command runs
 PIPE = os.O_RDWR  # for reading too: writing neither fails nor signals while nobody else reads
-OWN_NAMES = tuple(
-    f"SEAWAY_{name}" for name in ("APP", "RELEASE", "PROCESS", "INSTANCE", "NODE")
-)  # see Machine.make_env
+OWN_NAMES = tuple(f"SEAWAY_{name}" for name in ("APP", "RELEASE", "PROCESS", "INSTANCE", "NODE"))
+"""What only the platform sets (Machine.make_env)."""
+
 GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 
 
@@ -112,7 +112,8 @@ def launch(
         for path in (stdin, *(str(folder / f"{stream}.pipe") for stream in STREAMS)):
             if path != os.devnull:
                 os.chown(path, view.user, view.user)  # it may open /dev/stdout again
-        command, env = f"exec {shlex.join(enter(VIEW_FD))}", {name: env[name] for name in OWN_NAMES if name in env}
+        own = {name: env[name] for name in OWN_NAMES if name in env}
+        command, env = f"exec {shlex.join(enter(VIEW_FD))}", {**own, "TMPDIR": str(folder / "tmp")}
     argv += [command, str(workdir), str(exit_file(folder, run)), presence, str(FILES), admission, str(held)]
     if not admission:
         os.mkfifo(held, 0o600)
