@@ -51,8 +51,17 @@ def kill_router(name: str, relay: int, envoy: psutil.Process, port: int) -> Kill
     )
     os.kill(relay, signal.SIGKILL)
     envoy.kill()
-    wait_until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE, f"{name} is gone")
+    wait_until(lambda: is_gone(envoy), f"{name} is gone")
     return Kill(name, began, time.time(), ports)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Return whether it holds nothing any more: its first thread may be a zombie while others hold its sockets."""
+    try:
+        threads = os.listdir(f"/proc/{process.pid}/task")
+    except FileNotFoundError:
+        return True
+    return not process.is_running() or (process.status() == psutil.STATUS_ZOMBIE and len(threads) == 1)
 
 
 def ask(port: int, host: str, path: str = "/") -> tuple[int, str]:
