@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from seaway.engine.local.cgroups import ENTER, Cgroups
 from seaway.engine.local.guard import OURS, Op, PortGuard, assemble
 from seaway.home import Home
-from seaway.sandbox.sandbox import ORDINARY, Sandbox, open_sandbox
+from seaway.sandbox.sandbox import ORDINARY, Sandbox, TrialError, open_sandbox
 from seaway.sandbox.view import View, enter
 from tests.ports import free_port
 
@@ -85,12 +87,57 @@ def test_its_environment_is_not_that_of_what_begins_it(sandbox: Sandbox, tmp_pat
 
 
 @as_root
-def test_a_machine_that_cannot_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is tried; what goes wrong is the reason."""
-    monkeypatch.setattr("seaway.sandbox.view.ENTER", Path("/nowhere.py"))
-    made, why = open_sandbox(Home(tmp_path / "home").create())
-    assert made is None
-    assert "/nowhere.py" in why
+def test_a_machine_that_cannot_is_told_apart(tmp_path: Path) -> None:
+    """It is tried; what the kernel refuses is the reason. Where it once could, nothing begins without it any more."""
+    home = Home(tmp_path / "home").create()
+    code = "import sys; from seaway.home import Home; from seaway.sandbox.sandbox import open_sandbox as o; "
+    code += "sandbox, why = o(Home.find()); print(sandbox is not None, why)"
+    refused = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin", sys.executable, "-c", code]
+
+    def ask(*command: str) -> str:
+        env = {**os.environ, "SEAWAY_HOME": str(home.root)}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+    why = "the command cannot be started as the app's own user: Operation not permitted (unshare)"
+    assert ask(*refused) == f"False seaway: {why}"
+    assert ask(sys.executable, "-c", code) == "True"
+    assert ask(*refused) == "True"
+
+
+@pytest.fixture
+def small_home(tmp_path: Path) -> Iterator[Home]:
+    """A home on a file system of 64 KiB."""
+    (root := tmp_path / "home").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "seaway-test", root], check=True)
+    yield Home(root).create()
+    subprocess.run(["umount", root], check=True)
+
+
+@as_root
+@pytest.mark.parametrize("want", ["time", "space", "files", "program"])
+def test_a_want_is_no_refusal(small_home: Home, want: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that keeps the machine busy or its disk full does not become root: it is told later."""
+    filler = small_home.root / "full"
+    said = {
+        "time": "a first command did not begin within 0.001 s", "space": "No space left on device",
+        "files": "Too many open files", "program": "/nowhere.py",
+    }  # fmt: skip
+    with monkeypatch.context() as now:
+        if want == "time":
+            now.setattr("seaway.sandbox.sandbox.PROBE_LIMIT", 0.001)
+        elif want == "space":
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(bytes(1 << 10)):
+                    pass
+        elif want == "program":
+            now.setattr("seaway.sandbox.view.ENTER", Path("/nowhere.py"))
+        else:
+            few = ["/bin/sh", "-c", 'ulimit -n 5; exec "$@"', "few"]
+            now.setattr("seaway.sandbox.sandbox.enter", lambda fd: [*few, *enter(fd)])
+        with pytest.raises(TrialError, match=re.escape(said[want])):
+            open_sandbox(small_home)
+    filler.unlink(missing_ok=True)
+    assert open_sandbox(small_home)[0] is not None
 
 
 def test_an_ordinary_user_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from seaway.builder.quarters import Quarters
 from seaway.builder.running import SCRATCH_PREFIX, Journal, clean_leftovers, run_worker
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
+from seaway.sandbox.sandbox import TrialError
 
 UNUSED = 30 * 24 * 3600.0  # seconds without a build until an app's cache is deleted
 
@@ -39,9 +40,10 @@ class SubprocessBuilder:
             journal = Journal(output, progress)
             try:
                 room = await asyncio.to_thread(self._quarters.open, app)
-            except ValueError as error:
-                journal.fail(str(error))
-                raise BuildError(str(error)) from None
+            except (OSError, TrialError, ValueError) as error:
+                fault = f"the build got no place of its own: {error}"
+                journal.fail(fault)
+                raise BuildError(fault) from error
             reused = await asyncio.to_thread(self._find_result, source, room.word)
             if reused is not None:
                 journal.step("The source is unchanged since it was last built: its image is reused")

@@ -39,18 +39,15 @@ class Quarters:
         self._home = home
         self._root = home.builds / "cache"
         self._users = Users(home.node / "users.json")
-        self._works = False  # once it did it always does: nobody can make it fail by keeping the machine busy
 
     def open(self, app: str) -> Room:
-        """Return the app's room, made if it has none. ValueError if no user id is left, OSError."""
+        """Return the app's room, made if it has none. ValueError if no user id is left, TrialError, OSError."""
         if os.geteuid() != 0:
             return Room()
-        if not self._works:
-            sandbox, fault = open_sandbox(self._home)
-            if sandbox is None:
-                return Room(unprotected=fault)
-            self._works = True
-        user, folder = self._users.take(f"{BUILDS}{app}"), self._root / app
+        sandbox, fault = open_sandbox(self._home)
+        if sandbox is None:
+            return Room(unprotected=fault)
+        user, folder = sandbox.users.take(f"{BUILDS}{app}"), self._root / app
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         cache, word = find_cache(self._home, app), folder / "word"
         cache.mkdir(mode=0o700, exist_ok=True)

@@ -2,12 +2,14 @@
 
 It makes a view of the file system for itself and what it starts, takes on the app's user id, and becomes the command.
 It imports nothing of Seaway, nor pathlib, for it runs at every start of an instance. What goes wrong is said on
-standard error and ends it with exit code 126. Source: mount(2), mount_setattr(2), mount_namespaces(7), proc(5).
+standard error and ends it with exit code 126, or 75 if it may work another time. Source: mount(2), mount_setattr(2),
+mount_namespaces(7), proc(5), sysexits(3).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -20,7 +22,10 @@ MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1  # 442 on every architecture
 PR_SET_NO_NEW_PRIVS = 38
 MOST_SPEC = 1 << 24  # bytes
-FAILED = 126  # as shells say that a command cannot be executed
+REFUSED, FAILED = 126, 75  # as shells say that a command cannot be executed; EX_TEMPFAIL
+PASSING = (  # a want of memory, descriptors, processes, mounts, space
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR,
+)  # fmt: skip
 SHARED_MEMORY = "256m"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -118,8 +123,8 @@ def become(user: int) -> None:
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
-def main() -> None:
-    """Do it; return only if it failed."""
+def main() -> int:
+    """Do it; return only if it failed, with the exit code."""
     try:
         fd = int(sys.argv[1])
         spec = json.loads(os.pread(fd, MOST_SPEC, 0))
@@ -133,8 +138,8 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"seaway: the command cannot be started as the app's own user: {error.strerror}{where}", file=sys.stderr)
+        return FAILED if error.errno in PASSING else REFUSED
 
 
 if __name__ == "__main__":
-    main()
-    sys.exit(FAILED)
+    sys.exit(main())

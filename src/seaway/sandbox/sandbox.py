@@ -10,12 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from seaway.home import Home
+from seaway.sandbox.enter import PASSING, REFUSED
 from seaway.sandbox.users import Users
 from seaway.sandbox.view import TEMPORARY, View, enter, write_users
 
 PROBE, PROBE_LIMIT = "probe", 20.0  # seconds; a busy machine
+MARK = "protected"  # a file of the node agent: apps are protected on this machine, or do not run
 ORDINARY = "Seaway runs as an ordinary user, and all apps run as that user; run as root it gives each one of its own"
 UNPROTECTED = "apps are not protected from each other"
+UNTOLD = "it cannot be told now whether apps can be protected from each other here"
+
+
+class TrialError(RuntimeError):
+    """It cannot be told now whether apps can be protected: this machine wants memory, space or time."""
 
 
 class Sandbox:
@@ -62,19 +69,31 @@ class Sandbox:
 
 
 def open_sandbox(home: Home) -> tuple[Sandbox | None, str]:
-    """Return the sandbox of a home that is there, or None and why apps are not protected: it is tried."""
+    """Return the sandbox of a home that is there, or None and why apps are not protected: it is tried.
+
+    Where it worked once it is never tried again, and nothing begins without: an app that keeps the machine busy or its
+    disk full could else become root. Raises TrialError if it cannot be told now.
+    """
     if os.geteuid() != 0:
         return None, ORDINARY
-    sandbox = Sandbox(home, Users(home.node / "users.json"))
+    sandbox, mark = Sandbox(home, Users(home.node / "users.json")), home.node / MARK
+    if mark.exists():
+        return sandbox, ""
     try:
         fault = _try(sandbox, home.node / PROBE)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if not fault:
+            mark.touch(mode=0o600)
+    except ValueError as error:
+        raise TrialError(f"{UNTOLD}: {error}") from None
+    except OSError as error:
+        if error.errno in PASSING:
+            raise TrialError(f"{UNTOLD}: {error.strerror}") from error
         fault = str(error)
     return (None, fault) if fault else (sandbox, "")
 
 
 def _try(sandbox: Sandbox, folder: Path) -> str:
-    """Return what went wrong when a command began as others will; "" if nothing did."""
+    """Return why a command cannot begin here as others would; "" if it did."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     view = sandbox.make_view(PROBE, folder, (), ())
     fd = view.seal(["/bin/sh", "-c", "exit 0"], Path("/"), {})
@@ -82,6 +101,11 @@ def _try(sandbox: Sandbox, folder: Path) -> str:
         ended = subprocess.run(
             enter(fd), pass_fds=(fd,), env={}, capture_output=True, text=True, timeout=PROBE_LIMIT, check=False
         )
+    except subprocess.TimeoutExpired:
+        raise TrialError(f"{UNTOLD}: a first command did not begin within {PROBE_LIMIT:g} s") from None
     finally:
         os.close(fd)
-    return "" if ended.returncode == 0 else ended.stderr.strip() or f"it ended with code {ended.returncode}"
+    said = ended.stderr.strip() or f"a first command ended with code {ended.returncode}"
+    if ended.returncode not in (0, REFUSED):
+        raise TrialError(f"{UNTOLD}: {said}")
+    return said if ended.returncode else ""

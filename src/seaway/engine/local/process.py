@@ -22,7 +22,7 @@ from typing import Any
 from seaway.engine.local.kin import KILL_LIMIT, POLL, Kin
 from seaway.engine.local.procs import list_stats, read_stat, read_user, send
 from seaway.engine.local.state import Launched
-from seaway.sandbox.view import View, enter
+from seaway.sandbox.view import ENTER, View, enter
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
 umask 022
@@ -65,6 +65,7 @@ FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 select() would write beyond its end with a descriptor over 1023."""
 
 VIEW_FD = 8  # holds what the command becomes and sees, if that is a view of its own
+ENTERING = f"/{ENTER.name} {VIEW_FD}".encode()  # how it begins then
 HELD, HELD_FD = "held", 9  # a named pipe that a subreaper holds open while its command runs
 PIPE = os.O_RDWR  # for reading too: writing neither fails nor signals while nobody else reads
 OWN_NAMES = tuple(f"SEAWAY_{name}" for name in ("APP", "RELEASE", "PROCESS", "INSTANCE", "NODE"))
@@ -172,34 +173,40 @@ class LeaderIndex:
 
     def __init__(self, kin: Kin) -> None:
         self._kin = kin
-        self._pids: dict[str, int] = {}
+        self._found: dict[str, tuple[int, bool]] = {}
         for stat in list_stats():
             with suppress(OSError):
                 argv = _read_leader(stat.pid)
                 if argv:
-                    self._pids[os.fsdecode(argv[6])] = stat.pid
+                    self._found[os.fsdecode(argv[6])] = stat.pid, argv[4].endswith(ENTERING)
 
     def adopt(self, folder: Path, launched: Launched) -> Group | None:
         """Return the group of that run if its leader lives."""
-        pid = self._pids.get(str(exit_file(folder, launched.run)))
+        pid, confined = self._found.get(str(exit_file(folder, launched.run)), (None, True))
         if pid is None:
             return None
         stat = read_stat(pid)
         if stat is None or (launched.pid == pid and launched.birth not in (None, stat.birth)):
             return None
         with suppress(ProcessLookupError):
-            return Group(folder, launched.model_copy(update={"pid": pid, "birth": stat.birth}), self._kin)
+            return Group(
+                folder, launched.model_copy(update={"pid": pid, "birth": stat.birth}), self._kin, confined=confined
+            )
         return None
 
 
 class Group:
-    """A started process group. Its command's end is noticed at once, be its leader our child or not."""
+    """A started process group. Its command's end is noticed at once, be its leader our child or not.
 
-    def __init__(self, folder: Path, launched: Launched, kin: Kin) -> None:
+    `confined`: whether it was started with a view, if the agent gives any.
+    """
+
+    def __init__(self, folder: Path, launched: Launched, kin: Kin, *, confined: bool = True) -> None:
         assert launched.pid is not None
         self.folder = folder
         self.launched = launched
         self.pid: int = launched.pid
+        self.confined = confined
         self._kin = kin
         self._status: int | None = None
         loop = asyncio.get_running_loop()

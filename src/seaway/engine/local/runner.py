@@ -194,7 +194,8 @@ class Runner:
         if self._target is None:
             image = await self.machine.images.prepare(self.workload.image)
             key, port = self.workload.key, self.instance.port
-            view = self.machine.make_view(key.app, self.folder, image)
+            confined = self._group is None or self._group.confined  # it may run since before apps were
+            view = self.machine.make_view(key.app, self.folder, image) if confined else None
             self.machine.guard_port(port, view)
             root = await asyncio.to_thread(place, self.folder, image, view.user if view is not None else None)
             env = self.machine.make_env(
