@@ -64,12 +64,15 @@ class Health(Frozen):
 
 
 class Process(Frozen):
-    """One process type of a release: the shell command it runs and how it is looked after."""
+    """One process type of a release: the shell command it runs, how it is looked after, what an instance may take."""
 
     command: str = Field(min_length=1, max_length=8192)
     port: int | None = Field(default=None, ge=1, le=65535)  # where it listens in a container, if not on $PORT
     health: Health = Health()
     stop_grace: Seconds = 30.0
+    memory: int | None = Field(default=None, ge=1 << 20)  # bytes an instance may have; beyond, it is killed
+    cpu: float | None = Field(default=None, ge=0.01, le=1024)  # cores an instance may use; beyond, it waits
+    pids: int | None = Field(default=None, ge=1, le=1 << 22)  # processes and threads; beyond, it can start none
 
 
 class Strategy(StrEnum):

@@ -115,7 +115,9 @@ class Node(Frozen):
     memory: int = 0
     renewed_at: datetime | None = None  # when its agent last said that it lives; None: it has no such habit
     held: str = ""  # why nothing new is placed on it; "": it is not held
+    available: int | None = None  # bytes of memory that more instances may have now; None: its scheduler knows
     unprotected: str = ""  # why apps on it are not protected from each other; "": they are
+    unlimited: str = ""  # which limits of instances do not hold on it and why; "": all do
     agent_port: int = 0  # where its agent (a kubelet) listens at `address`; 0: unknown
 
 
