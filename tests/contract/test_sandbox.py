@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from seaway.engine.local.cgroups import ENTER, Cgroups
 from seaway.engine.local.guard import OURS, Op, PortGuard, assemble
 from seaway.home import Home
+from seaway.sandbox.cgroups import ENTER, Cgroups
 from seaway.sandbox.sandbox import ORDINARY, Sandbox, TrialError, open_sandbox
 from seaway.sandbox.view import View, enter
 from tests.ports import free_port

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import PrivateAttr
 
-from seaway.model.app import Process
+from seaway.model.app import Limits, Process
 from seaway.model.base import Frozen, Seconds
 
 
@@ -134,6 +134,7 @@ class Task(Frozen):
     stdin: str | None = None  # base64 of what it reads from standard input; None: nothing (/dev/null)
     timeout: Seconds = 600.0
     process: str = "run"  # label in the logs: "run" or "release"
+    limits: Limits = Limits()
     attached: bool = False  # somebody waits for it, and it ends with them
 
 

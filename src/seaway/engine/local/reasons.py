@@ -7,6 +7,9 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from seaway.model.base import say_bytes
+from seaway.sandbox.controllers import Memory
+
 LINES = 5
 LINE_LENGTH = 200
 TAIL = 8192  # bytes read from the end of a raw file
@@ -34,6 +37,17 @@ def describe_exit(code: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"ended by {name}{meaning}"
+
+
+def describe_end(code: int | None, memory: Memory, limit: int | None) -> str:
+    """Return how a process ended, and whether that was for lack of memory; `limit` is its own in bytes."""
+    if not memory.killed:
+        return describe_exit(code)
+    lack = f"its limit of {say_bytes(limit)}" if memory.is_own and limit else "this machine has for apps"
+    if code == -signal.SIGKILL:
+        return f"was killed: it used more memory than {lack}"
+    many = "a process of it was" if memory.killed == 1 else f"{memory.killed} processes of it were"
+    return f"{describe_exit(code)}; {many} killed: it used more memory than {lack}"
 
 
 def describe_unstarted(port: int | None, fault: str, limit: float, listening: list[str]) -> str:

@@ -20,10 +20,10 @@ from seaway.engine.base import EngineError
 from seaway.engine.local.base import RunRoot
 from seaway.engine.local.files import locate_files, renew_files
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
-from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
-from seaway.engine.local.reasons import describe_exit, describe_unstarted, quote_output
+from seaway.engine.local.reasons import describe_end, describe_unstarted, quote_output
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
@@ -78,8 +78,8 @@ class Runner:
         return self.record.stop_since is not None
 
     @property
-    def session(self) -> int | None:
-        """The session of its live process group."""
+    def leader(self) -> int | None:
+        """The pid of its leader while its command runs."""
         return self._group.pid if self._group is not None and not self._group.ended else None
 
     def start(self) -> None:
@@ -202,7 +202,10 @@ class Runner:
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env, self.machine.kin.admit(self.id), view)
+            self._target = Target(port, root.workdir, env, self._admit(), view)
+
+    def _admit(self) -> str:
+        return self.machine.kin.admit(self.id, with_defaults(self.workload.process.limits))
 
     async def _launch(self) -> None:
         if self.workload.routed or self._checks.need_port:
@@ -244,7 +247,8 @@ class Runner:
 
     async def _judge(self, code: int | None) -> Failure:
         lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
-        return Failure(f"{describe_exit(code)} after {lived:.1f} s{await self._quote()}", exit_code=code)
+        why = describe_end(code, self.machine.kin.read_memory(self.id), self.workload.process.memory)
+        return Failure(f"{why} after {lived:.1f} s{await self._quote()}", exit_code=code)
 
     async def _quote(self) -> str:
         await self.machine.collector.drain(self.id)
