@@ -90,7 +90,8 @@ class Instance(Frozen):
     exit_code: int | None = None  # of the last process that ended; -N: signal N
     killed: bool = False  # its stop needed SIGKILL: it had not ended within its grace
     cpu: float | None = None  # cores used, averaged over the last sampling interval; None: nobody measures it
-    memory: int | None = None  # resident bytes; None: nobody measures it
+    memory: int | None = None  # bytes, without what the kernel can drop at once; None: nobody measures it
+    memory_kills: int = 0  # of its processes that were killed for lack of memory, since its main one began
     node_state: NodeState = NodeState.WELL  # Seaway's verdict of its node; engines leave it alone
 
     @property

@@ -17,6 +17,7 @@ MOUNTS = Path("/proc/self/mountinfo")
 KINDS = {"memory": "memory", "cpu": "processor time", "pids": "number of processes"}
 SUBTREE = "cgroup.subtree_control"
 PERIOD = 100_000  # microseconds of cpu.max
+STOCK = 1 << 20  # bytes; processors take some memory ahead (MEMCG_CHARGE_BATCH)
 USUAL_SHARES = 1024  # of version 1; 100 is what version 2 calls a usual weight
 VALUES = {
     ("memory", 2): {"memory.max": "{memory}", "memory.swap.max": "{swap}"},
@@ -70,9 +71,10 @@ class Controller:
                 used, files = _read(group / "memory.current"), _read_numbers(group / "memory.stat")["inactive_file"]
                 return Memory(max(0, used - files), events["oom_kill"], bool(events["oom"]))
             killed = _read_numbers(group / "memory.oom_control")["oom_kill"]
-            failed = sum(_read(path) for path in group.glob("memory.*failcnt"))  # with swap and without
+            most, limit = (_read(group / f"memory.{name}_in_bytes") for name in ("max_usage", "limit"))
             files = _read_numbers(group / "memory.stat")["total_inactive_file"]
-            return Memory(max(0, _read(group / "memory.usage_in_bytes") - files), killed, bool(failed))
+            used = max(0, _read(group / "memory.usage_in_bytes") - files)
+            return Memory(used, killed, most > limit - STOCK)  # memory.failcnt is not counted by every kernel
         return Memory()
 
 

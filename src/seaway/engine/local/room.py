@@ -1,4 +1,4 @@
-"""How much of this machine all apps may have together, and what of it is left. The rest is Seaway's and the system's."""
+"""How much of this machine all apps may have together, and what of it is left. The rest is Seaway's and the system."""
 
 from __future__ import annotations
 

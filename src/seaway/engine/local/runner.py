@@ -23,10 +23,11 @@ from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, f
 from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
-from seaway.engine.local.reasons import describe_end, describe_unstarted, quote_output
+from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
+from seaway.sandbox.controllers import Memory
 from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
@@ -125,10 +126,12 @@ class Runner:
         if self._group is not None:
             self._group.detach()
 
-    def show_usage(self, cpu: float, memory: int) -> None:
-        """Note CPU (cores) and memory (bytes); neither written down nor announced."""
-        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory})
+    def show_usage(self, cpu: float, memory: Memory) -> None:
+        """Note CPU (cores) and memory, neither written down nor announced; and what was killed for lack of it."""
+        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory.used})
         self.record = self.record.model_copy(update={"instance": instance})
+        if memory.killed > instance.memory_kills and instance.state is S.RUNNING:
+            self._update(memory_kills=memory.killed, reason=describe_kills(memory, self.workload.process.memory))
 
     def _update(self, **changes: Any) -> None:
         """Change fields of the record or its instance, write them down, and tell the watchers."""
@@ -228,7 +231,7 @@ class Runner:
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
         self._update(
             launched=launched, state=S.STARTING, ready=False, ready_since=None, started_at=utc_now(),
-            restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
+            memory_kills=0, restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
         )  # fmt: skip
 
     async def _attend(self, group: Group) -> Failure | None:
@@ -247,8 +250,8 @@ class Runner:
 
     async def _judge(self, code: int | None) -> Failure:
         lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
-        why = describe_end(code, self.machine.kin.read_memory(self.id), self.workload.process.memory)
-        return Failure(f"{why} after {lived:.1f} s{await self._quote()}", exit_code=code)
+        why = describe_end(code, self.machine.kin.read_memory(self.id), self.workload.process.memory, lived)
+        return Failure(f"{why}{await self._quote()}", exit_code=code)
 
     async def _quote(self) -> str:
         await self.machine.collector.drain(self.id)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from seaway.engine.local.kin import Kin, add_descendants
+from seaway.sandbox.controllers import Memory
 from seaway.sandbox.procs import Stat, list_stats
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -21,10 +22,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """What an instance uses: processor seconds since it began, and bytes of memory."""
+    """What an instance uses: processor seconds since it began, and memory."""
 
     cpu: float
-    memory: int
+    memory: Memory
 
 
 def measure(kin: Kin, leaders: Mapping[str, int]) -> dict[str, Usage]:
@@ -34,9 +35,8 @@ def measure(kin: Kin, leaders: Mapping[str, int]) -> dict[str, Usage]:
         return _measure_families(leaders)
     found = {}
     for name in leaders:
-        memory = cgroups.read_memory(name)
-        used = memory.used if memory is not None else PAGE * sum(s.resident for s in kin.find(name))
-        found[name] = Usage(cgroups.read_cpu(name), used)
+        memory = cgroups.read_memory(name) or Memory(_add_resident(kin.find(name)))
+        found[name] = Usage(cgroups.read_cpu(name), memory)
     return found
 
 
@@ -48,8 +48,12 @@ def _measure_families(leaders: Mapping[str, int]) -> dict[str, Usage]:
         family = add_descendants(stats, {pid})
         mine = [stat for stat in stats if stat.pid in family]
         if mine:
-            found[name] = Usage(sum(stat.cpu for stat in mine) / TICKS, PAGE * sum(stat.resident for stat in mine))
+            found[name] = Usage(sum(stat.cpu for stat in mine) / TICKS, Memory(_add_resident(mine)))
     return found
+
+
+def _add_resident(stats: Iterable[Stat]) -> int:
+    return PAGE * sum(stat.resident for stat in stats)
 
 
 class Sampler:
@@ -60,8 +64,8 @@ class Sampler:
         self._before: Mapping[str, Usage] = {}
         self._at = time.monotonic()
 
-    def sample(self, leaders: Mapping[str, int]) -> dict[str, tuple[float, int]]:
-        """Return cores and bytes of each instance (see `measure`)."""
+    def sample(self, leaders: Mapping[str, int]) -> dict[str, tuple[float, Memory]]:
+        """Return cores and memory of each instance (see `measure`)."""
         now, found = time.monotonic(), measure(self._kin, leaders)
         passed, before = max(now - self._at, 0.001), self._before
         self._before, self._at = found, now
