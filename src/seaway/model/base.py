@@ -43,6 +43,16 @@ def _as_seconds(value: object) -> object:
     return value
 
 
+def _as_bytes(value: object) -> object:
+    """Accept 1024, "1024", "512KiB", "1.5 GiB" for an amount of memory."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|TiB)?\s*", value)
+        if not match:
+            raise ValueError(f"{value!r} is not an amount of memory: write a number of bytes, or 512MiB, 1.5GiB")
+        return int(float(match[1]) * 1024 ** ("", "KiB", "MiB", "GiB", "TiB").index(match[2] or ""))
+    return value
+
+
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 """A DNS-label-like name (app, process, team)."""
 
@@ -51,6 +61,9 @@ Host = Annotated[str, AfterValidator(_check_host)]
 
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 """A duration in seconds; text such as "30s" is accepted on the way in."""
+
+Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(ge=0)]
+"""An amount of memory in bytes; text such as "512MiB" is accepted on the way in."""
 
 
 class Frozen(BaseModel):
