@@ -163,7 +163,7 @@ def test_a_rollback_to_more_instances_is_judged_by_what_it_adds() -> None:
     assert asks_more(wish, scene.live_of(app))
     said = refuse_release(wish, find_shortages(scene, wish), deploy=False)
     assert said.startswith("web=9 does not fit: 3 fit (each takes 200 MiB; 500 MiB are free on this machine): ")
-    assert said.endswith("scale to web=3 first, or to web=9 with --force")
+    assert said.endswith("scale to web=3 first, or scale to web=9 with --force")
 
 
 def test_limits_are_settings_everywhere() -> None:

@@ -10,7 +10,7 @@ from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.control.capacity import CapacityJudge, tell_forced
 from seaway.model import App, ReleaseSpec
-from seaway.rollout.capacity import list_fitting, list_shortages
+from seaway.rollout.capacity import advise, list_shortages
 
 Force = Annotated[bool, Query(description="do it even if not as many instances fit")]
 
@@ -24,6 +24,6 @@ async def check_scale(deps: ApiDeps, app: App, counts: dict[str, int], base: Rel
     """Raise ApiError if not as many instances fit; forced: return what an event is to say of it ("": they fit)."""
     shortages = await make_judge(deps).judge_scale(app, counts, base, force=force)
     if shortages and not force:
-        hint = f"scale to {list_fitting(shortages)}, or give --force"
+        hint = f"{advise(shortages)}, or give --force"
         raise ApiError(422, "does-not-fit", list_shortages(shortages), field=shortages[0].process, hint=hint)
     return tell_forced(shortages)

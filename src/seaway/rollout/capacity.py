@@ -157,17 +157,19 @@ def list_shortages(shortages: Iterable[Shortage]) -> str:
     return "; ".join(map(str, shortages))
 
 
-def list_fitting(shortages: Iterable[Shortage]) -> str:
-    """Return what fits instead, as `seaway ps scale` takes it."""
-    return " ".join(f"{shortage.process}={shortage.fits}" for shortage in shortages)
+def advise(shortages: Sequence[Shortage]) -> str:
+    """Say what can be had without force."""
+    if not any(shortage.fits for shortage in shortages):
+        return "scale something else down"
+    return f"scale to {' '.join(f'{shortage.process}={shortage.fits}' for shortage in shortages)}"
 
 
 def refuse_release(wish: Wish, shortages: Sequence[Shortage], *, deploy: bool) -> str:
     """Return why a release is not made, and what to do."""
-    todo = [f"scale to {list_fitting(shortages)} first"]
+    wanted = " ".join(f"{shortage.process}={shortage.wanted}" for shortage in shortages)
+    todo = [f"{advise(shortages)} first"]
     todo += ["deploy with --strategy recreate"] if wish.beside else []
-    forced = " ".join(f"{shortage.process}={shortage.wanted}" for shortage in shortages)
-    todo += ["give --force"] if deploy else [f"to {forced} with --force"]
+    todo += ["give --force"] if deploy else [f"scale to {wanted} with --force"]
     return f"{list_shortages(shortages)}: {', '.join(todo[:-1])}, or {todo[-1]}"
 
 
