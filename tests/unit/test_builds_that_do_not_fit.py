@@ -77,7 +77,7 @@ async def test_a_build_whose_release_does_not_fit_makes_none(yard: Yard) -> None
     build = await yard.finish()
     assert build.status.release == 0
     assert build.status.reason.startswith("web=2 does not fit: 1 fits (each is expected to take 64 MiB; 100 MiB are")
-    assert build.status.reason.endswith(": scale to web=1 first, deploy with --strategy recreate, or give --force")
+    assert build.status.reason.endswith("(`seaway ps scale`, or [scale] in seaway.toml), or give --force")
     assert [event.message for event in yard.told if event.reason == "ReleaseRefused"] == [build.status.reason]
     assert (await yard.store.list(Release)).documents == ()
 

@@ -19,7 +19,8 @@ from seaway.rollout.capacity import (
     find_shortages,
     list_shortages,
     measure_free,
-    refuse_release,
+    refuse_copy,
+    refuse_deploy,
     wish_release,
     wish_scale,
 )
@@ -144,10 +145,10 @@ def test_a_deploy_needs_room_beside_what_runs() -> None:
     scene = make_scene(app, seen=[Seen()] * 3, available=500 * MIB)
     release = make_release(number=2)
     wish = wish_release(app, release.spec, deploy=True)
-    said = refuse_release(wish, find_shortages(scene, wish), deploy=True)
-    assert said == (
+    assert refuse_deploy(find_shortages(scene, wish), in_place=True) == (
         "web=3 does not fit: 2 fit (each takes 200 MiB; 500 MiB are free on this machine beside what runs): "
-        "scale to web=2 first, deploy with --strategy recreate, or give --force"
+        "scale to web=2 first (`seaway ps scale`, or [scale] in seaway.toml), deploy with --strategy recreate, "
+        "or give --force"
     )
     in_place, restart = wish_release(app, recreating(release).spec, deploy=True), replace(wish, beside=False)
     for easy in (in_place, restart):
@@ -161,7 +162,7 @@ def test_a_rollback_to_more_instances_is_judged_by_what_it_adds() -> None:
     scene = make_scene(app, seen=[Seen(), Seen(process="worker")], available=500 * MIB)
     wish = wish_release(app, make_release(number=2, scale={"web": 9}).spec, deploy=False)
     assert asks_more(wish, scene.live_of(app))
-    said = refuse_release(wish, find_shortages(scene, wish), deploy=False)
+    said = refuse_copy(find_shortages(scene, wish))
     assert said.startswith("web=9 does not fit: 3 fit (each takes 200 MiB; 500 MiB are free on this machine): ")
     assert said.endswith("scale to web=3 first, or scale to web=9 with --force")
 

@@ -14,7 +14,8 @@ from seaway.rollout.capacity import (
     asks_more,
     find_shortages,
     list_shortages,
-    refuse_release,
+    refuse_copy,
+    refuse_deploy,
     wish_release,
     wish_scale,
 )
@@ -46,9 +47,12 @@ class CapacityJudge:
         """
         wish = wish_release(app, release.spec, deploy=deploy)
         shortages = await self._judge(app, lambda _: wish, force)
-        if shortages and not force:
-            raise ReleaseRefused("does-not-fit", refuse_release(wish, shortages, deploy=deploy))
-        return tell_forced(shortages)
+        if not shortages or force:
+            return tell_forced(shortages)
+        if not deploy:
+            raise ReleaseRefused("does-not-fit", refuse_copy(shortages))
+        in_place = wish.beside and not await self._judge(app, lambda _: replace(wish, beside=False), force)
+        raise ReleaseRefused("does-not-fit", refuse_deploy(shortages, in_place=in_place))
 
     async def _judge(
         self, app: App, make_wish: Callable[[Sequence[ReleaseSpec]], Wish], force: bool

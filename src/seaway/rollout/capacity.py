@@ -164,13 +164,17 @@ def advise(shortages: Sequence[Shortage]) -> str:
     return f"scale to {' '.join(f'{shortage.process}={shortage.fits}' for shortage in shortages)}"
 
 
-def refuse_release(wish: Wish, shortages: Sequence[Shortage], *, deploy: bool) -> str:
-    """Return why a release is not made, and what to do."""
+def refuse_deploy(shortages: Sequence[Shortage], *, in_place: bool) -> str:
+    """Return why a deploy makes no release, and what to do; `in_place`: it fits once what runs has stopped."""
+    first = f"{advise(shortages)} first (`seaway ps scale`, or [scale] in seaway.toml)"
+    recreate = ", deploy with --strategy recreate" if in_place else ""
+    return f"{list_shortages(shortages)}: {first}{recreate}, or give --force"
+
+
+def refuse_copy(shortages: Sequence[Shortage]) -> str:
+    """Return why a rollback makes no release, and what to do: it cannot be forced, but the app's own numbers can."""
     wanted = " ".join(f"{shortage.process}={shortage.wanted}" for shortage in shortages)
-    todo = [f"{advise(shortages)} first"]
-    todo += ["deploy with --strategy recreate"] if wish.beside else []
-    todo += ["give --force"] if deploy else [f"scale to {wanted} with --force"]
-    return f"{list_shortages(shortages)}: {', '.join(todo[:-1])}, or {todo[-1]}"
+    return f"{list_shortages(shortages)}: {advise(shortages)} first, or scale to {wanted} with --force"
 
 
 def expect_memory(seen: Observation, app: App, name: str, process: Process | None) -> tuple[int, bool]:
