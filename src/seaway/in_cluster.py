@@ -132,6 +132,7 @@ class _Replica:
                 builder=builder,
                 api=api,
                 attachments=self._attachments,
+                claiming=deps.claiming,
                 nodes=self._nodes,
                 expected=await self._list_expected(),
                 leadership=self._election,

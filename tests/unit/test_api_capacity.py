@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -61,6 +62,26 @@ async def test_what_one_was_granted_no_other_gets(bench: Bench) -> None:
     assert (await bench.http.put("/v1/apps/shop/scale", json={"web": 5})).status_code == 200
     message = error(await bench.http.put("/v1/apps/blog/scale", json={"web": 9}), 422)["message"]
     assert message == "web=9 does not fit: 3 fit (each is expected to take 64 MiB; 200 MiB are free on this machine)"
+
+
+async def test_of_two_who_ask_at_once_one_is_refused(bench: Bench) -> None:
+    """Whoever is second finds that the room is taken."""
+    await bench.http.post("/v1/apps", json={"name": "blog"})
+    await bench.deploy("blog", scale={"web": 0, "worker": 0})
+    bench.engine.free = 700 * MIB
+    answers = await asyncio.gather(
+        bench.http.put("/v1/apps/shop/scale", json={"web": 4}),
+        bench.http.put("/v1/apps/blog/scale", json={"web": 10}),
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 422]
+
+
+async def test_a_deploy_counts_from_when_its_release_is_made(bench: Bench) -> None:
+    """Its instances take 200 of the 300 MiB; the rest is not enough for another one."""
+    bench.engine.free = 300 * MIB
+    assert (await bench.http.post("/v1/apps/shop/releases", json={"image": IMAGE})).status_code == 201
+    message = error(await bench.http.put("/v1/apps/shop/scale", json={"web": 2}), 422)["message"]
+    assert message == "web=2 does not fit: 1 fits (each takes 400 MiB; 100 MiB are free on this machine)"
 
 
 async def test_without_word_of_memory_the_limit_per_app_holds(bench: Bench) -> None:

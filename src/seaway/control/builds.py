@@ -36,7 +36,7 @@ class BuildRunner:
     """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases.
 
     `check` raises ReleaseRefused for a release that may not be made; it is told whether that is forced, and returns
-    what is to be said of a release that was.
+    what is to be said of a release that was. `claiming` is held from then until the release is stored.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class BuildRunner:
         tell: Tell,
         parallel: int = 2,
         check: Callable[[App, Release, bool], Awaitable[str]] = _allow,
+        claiming: asyncio.Lock | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -59,6 +60,7 @@ class BuildRunner:
         self._slots = asyncio.Semaphore(parallel)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._check = check
+        self._claiming = claiming or asyncio.Lock()
         self._on_end = on_end
         self._told: set[str] = set()  # apps of which no event of an end is missing that was lost before this start
 
@@ -200,8 +202,9 @@ class BuildRunner:
             change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy)
             try:
                 release = compose_release(app, releases, rollouts, change, build.spec.by)
-                forced = await self._check(app, release, build.spec.force)
-                made = (await self._store.create(release)).spec.number
+                async with self._claiming:
+                    forced = await self._check(app, release, build.spec.force)
+                    made = (await self._store.create(release)).spec.number
             except ReleaseRefused as refused:
                 await self._note_release(build, 0, refused.message)
                 return

@@ -55,8 +55,8 @@ class ControlParts:
 
     `expected` names the routers that should be there; `duties` are the leader's besides the loop; `refresh` brings what
     it reads up to what an earlier leader wrote; `silence` returns for how many seconds nothing has been heard of store
-    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` are the
-    API's.
+    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` and
+    `claiming` are the API's.
     """
 
     home: Home
@@ -73,6 +73,7 @@ class ControlParts:
     silence: Callable[[], float] = lambda: 0.0
     certificate: tuple[Path, Path] | None = None
     attachments: Attachments = field(default_factory=Attachments)
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     nodes: NodeKeeper | None = None  # made here unless the API shows its verdicts too
 
 
@@ -130,6 +131,7 @@ class ControlPlane:
             clock=clock,
             tell=self._tell,
             check=self._check_release,
+            claiming=parts.claiming,
             on_end=self._pruner.kick,
         )
         keep_attached = partial(parts.attachments.run, engine, store, self._tell, clock)
