@@ -12,11 +12,11 @@ from seaway.model import (
     AppStatus,
     Instance,
     InstanceState,
-    Limits,
     Meta,
     Node,
     Observation,
     Process,
+    Quotas,
     Release,
     ReleaseSpec,
     Strategy,
@@ -25,7 +25,7 @@ from seaway.model import (
 from seaway.rollout.capacity import Scene
 
 MIB = 1 << 20
-UNLIMITED = Limits(app_instances=0)
+UNLIMITED = Quotas(app_instances=0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_scene(
     *apps: App,
     seen: Sequence[Seen] = (),
     available: int | None = None,
-    limits: Limits = UNLIMITED,
+    quotas: Quotas = UNLIMITED,
     live: Sequence[Release] = (),
 ) -> Scene:
     instances = tuple(
@@ -86,4 +86,4 @@ def make_scene(
     )  # fmt: skip
     node = Node(name="n1", ready=True, available=available)
     live = live or [make_release(app.name) for app in apps]
-    return Scene(Observation(nodes=(node,), instances=instances), apps, live, limits)
+    return Scene(Observation(nodes=(node,), instances=instances), apps, live, quotas)

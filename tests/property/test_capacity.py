@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seaway.model import App, InstanceState, Limits, ReleaseSpec
+from seaway.model import App, InstanceState, Quotas, ReleaseSpec
 from seaway.rollout.capacity import (
     Scene,
     Wish,
@@ -35,8 +35,8 @@ instances = st.builds(
     state=living,
 )
 bounds = st.sampled_from([0, 10, 50, 100])
-limits = st.builds(
-    Limits,
+quotas = st.builds(
+    Quotas,
     app_instances=bounds,
     team_instances=bounds,
     app_memory=st.sampled_from([0, 1024 * MIB]),
@@ -54,7 +54,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         *apps,
         seen=draw(st.lists(instances, max_size=30)),
         available=draw(st.none() | amounts),
-        limits=draw(limits),
+        quotas=draw(quotas),
         live=[make_release(app.name, limit=limit) for app in apps],
     )
 
@@ -113,7 +113,7 @@ def test_what_is_granted_breaks_no_limit(scene: Scene, web: int, worker: int) ->
     if not any(growth.values()):
         return
     cost = sum(n * expect_memory(scene.seen, app, name, live[0].processes[name])[0] for name, n in growth.items())
-    free, bound = measure_free(scene), scene.limits
+    free, bound = measure_free(scene), scene.quotas
     assert free is None or cost <= free
     assert not bound.app_instances or sum(after.values()) <= bound.app_instances
     blog = sum(count_processes(scene.apps[1], scene.live_of(scene.apps[1])).values())

@@ -21,10 +21,10 @@ from seaway.model import (
     BuildState,
     BuildStatus,
     EventSpec,
-    Limits,
     Meta,
     Node,
     Process,
+    Quotas,
     Release,
     Source,
 )
@@ -41,7 +41,7 @@ class Yard:
         self.store, self.engine, home = MemoryStore(), MemoryEngine(), Home(root).create()
         self.engine.nodes = {"n1": Node(name="n1", ready=True, available=100 * MIB)}
         self.told: list[EventSpec] = []
-        judge = CapacityJudge(self.store, self.engine.observe, Limits())
+        judge = CapacityJudge(self.store, self.engine.observe, Quotas())
 
         async def check(app: App, release: Release, force: bool) -> str:
             return await judge.check_release(app, release, deploy=True, force=force)

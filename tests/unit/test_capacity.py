@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from seaway.home import Settings
 from seaway.install.settings import ClusterSettings
-from seaway.model import InstanceState, Limits, Process
+from seaway.model import InstanceState, Process, Quotas
 from seaway.rollout.capacity import (
     GUESS,
     LEAST,
@@ -60,24 +60,24 @@ def test_processes_share_the_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("quotas", "said"),
     [
-        (Limits(), "web=98 does not fit: 97 fit (an app may have 100 instances, this one has 4)"),
-        (Limits(team_instances=50), "web=98 does not fit: 43 fit (the team red may have 50 instances, it has 8)"),
+        (Quotas(), "web=98 does not fit: 97 fit (an app may have 100 instances, this one has 4)"),
+        (Quotas(team_instances=50), "web=98 does not fit: 43 fit (the team red may have 50 instances, it has 8)"),
         (
-            Limits(app_memory="1GiB"),
-            "web=98 does not fit: 3 fit (each takes 256 MiB; an app may have 1.0 GiB, this one has 448 MiB)",
+            Quotas(app_memory="1GiB"),
+            "web=98 does not fit: 3 fit (each takes 256 MiB; an app may have 1 GiB, this one has 448 MiB)",
         ),
         (
-            Limits(team_memory="2GiB"),
-            "web=98 does not fit: 6 fit (each takes 256 MiB; the team red may have 2.0 GiB, it has 704 MiB)",
+            Quotas(team_memory="2GiB"),
+            "web=98 does not fit: 6 fit (each takes 256 MiB; the team red may have 2 GiB, it has 704 MiB)",
         ),
     ],
 )  # fmt: skip
-def test_limits_are_named(limits: Limits, said: str) -> None:
+def test_limits_are_named(quotas: Quotas, said: str) -> None:
     """Another team's apps do not count; what is wanted but not there counts as expected."""
     apps = (make_app(web=1, worker=3), make_app("blog", web=2, worker=2), make_app("mail", team="blue", web=90))
-    scene = make_scene(*apps, seen=[Seen(memory=256 * MIB)], limits=limits)
+    scene = make_scene(*apps, seen=[Seen(memory=256 * MIB)], quotas=quotas)
     assert say_scale(scene, web=98) == said
 
 
@@ -127,7 +127,7 @@ def test_a_rollout_under_way_doubles_what_a_scale_takes() -> None:
     live = [make_release(), make_release(number=2)]
     scene = make_scene(make_app(web=1, worker=0), seen=[Seen(), Seen(release=2)], live=live, available=GIB)
     assert say_scale(scene, web=4).startswith("web=4 does not fit: 3 fit (each takes 400 MiB")
-    limited = replace(scene, limits=Limits(app_instances=3))
+    limited = replace(scene, quotas=Quotas(app_instances=3))
     assert say_scale(limited, web=3) == ""
 
 
@@ -170,8 +170,8 @@ def test_a_rollback_to_more_instances_is_judged_by_what_it_adds() -> None:
 def test_limits_are_settings_everywhere() -> None:
     """Sizes are text or bytes; parts in a cluster have them from their environment."""
     assert Settings(app_memory="1.5GiB").app_memory == 3 * GIB // 2
-    with pytest.raises(ValidationError, match="'much' is not an amount of memory: write a number of bytes, or 512MiB"):
+    with pytest.raises(ValidationError, match="'much' is not an amount of memory: write 512M"):
         Settings(team_memory="much")
     place = {"SEAWAY_NAMESPACE": "seaway", "SEAWAY_POD": "a", "SEAWAY_ADDRESS": "127.0.0.1"}
     here = ClusterSettings.read(place | {"SEAWAY_APP_INSTANCES": "7", "SEAWAY_TEAM_MEMORY": "0"})
-    assert here.limits() == {"app_instances": 7, "team_instances": 0, "app_memory": 0, "team_memory": 0}
+    assert here.quotas() == {"app_instances": 7, "team_instances": 0, "app_memory": 0, "team_memory": 0}

@@ -95,7 +95,7 @@ def test_the_parts_find_out_where_they_are() -> None:
         assert settings.namespace == SETTINGS.namespace
         assert settings.registry == SETTINGS.registry
         assert settings.pod == "of SEAWAY_POD"
-        assert settings.limits() == SETTINGS.limits()
+        assert settings.quotas() == SETTINGS.quotas()
 
 
 def test_disruption_budgets_are_made_where_the_cluster_has_them() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from seaway.engine.base import EngineUnavailable
-from seaway.model import App, Limits, Observation, Release, ReleaseSpec, Rollout
+from seaway.model import App, Observation, Quotas, Release, ReleaseSpec, Rollout
 from seaway.rollout.capacity import (
     Scene,
     Shortage,
@@ -32,7 +32,7 @@ class CapacityJudge:
 
     store: Store
     observe: Callable[[], Awaitable[Observation]]
-    limits: Limits
+    quotas: Quotas
 
     async def judge_scale(
         self, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool
@@ -59,7 +59,7 @@ class CapacityJudge:
     ) -> tuple[Shortage, ...]:
         apps = (await self.store.list(App)).documents
         releases, rollouts = (await self.store.list(Release)).documents, (await self.store.list(Rollout)).documents
-        scene = Scene(Observation(), apps, select_live(apps, releases, rollouts), self.limits)
+        scene = Scene(Observation(), apps, select_live(apps, releases, rollouts), self.quotas)
         live = scene.live_of(app)
         wish = make_wish(live)
         if not asks_more(wish, live):

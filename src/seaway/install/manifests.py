@@ -286,7 +286,7 @@ def _container(settings: InstallSettings, name: str, command: list[str], tls: st
         "PYTHONPYCACHEPREFIX": "/tmp/pycache",  # noqa: S108  # a container that starts again starts sooner
         "GRPC_VERBOSITY": "NONE",  # its lines are not JSON, and what they tell is told
         "SEAWAY_BALANCER_WAIT": f"{settings.balancer_wait:g}s",
-        **{f"{ENVIRONMENT_PREFIX}{name.upper()}": str(limit) for name, limit in settings.limits().items()},
+        **{f"{ENVIRONMENT_PREFIX}{name.upper()}": str(quota) for name, quota in settings.quotas().items()},
         "HOME": "/tmp",  # noqa: S108  # an emptyDir of the pod's own
     }
     fields = {"SEAWAY_POD": "metadata.name", "SEAWAY_ADDRESS": "status.podIP"}

@@ -44,12 +44,12 @@ def _as_seconds(value: object) -> object:
 
 
 def _as_bytes(value: object) -> object:
-    """Accept 1024, "1024", "512KiB", "1.5 GiB" for an amount of memory."""
+    """Accept 536870912, "512M", "512Mi", "512MiB", "0.5G" for an amount of memory."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB|TiB)?\s*", value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i|iB)?)?\s*", value)
         if not match:
-            raise ValueError(f"{value!r} is not an amount of memory: write a number of bytes, or 512MiB, 1.5GiB")
-        return int(float(match[1]) * 1024 ** ("", "KiB", "MiB", "GiB", "TiB").index(match[2] or ""))
+            raise ValueError(f"{value!r} is not an amount of memory: write 512M or 2G (powers of 1024), or bytes")
+        return int(float(match[1]) * 1024 ** (" KMGT".index(match[2] or " ")))
     return value
 
 
@@ -62,8 +62,17 @@ Host = Annotated[str, AfterValidator(_check_host)]
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 """A duration in seconds; text such as "30s" is accepted on the way in."""
 
-Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(ge=0)]
-"""An amount of memory in bytes; text such as "512MiB" is accepted on the way in."""
+
+Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(ge=0, le=1 << 50)]
+"""An amount of memory or disk; text such as "512M" is accepted on the way in."""
+
+
+def say_bytes(amount: float) -> str:
+    """Return bytes for people, for example 12.3 MiB."""
+    if amount < 1024:
+        return f"{amount:.0f} bytes"
+    power = next((n for n in (1, 2) if amount < 1024 ** (n + 1)), 3)
+    return f"{amount / 1024**power:.1f}".removesuffix(".0") + f" {'KMG'[power - 1]}iB"
 
 
 class Frozen(BaseModel):

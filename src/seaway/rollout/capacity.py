@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from seaway.model import WEB, App, Instance, InstanceState, Limits, Observation, Process, Release, ReleaseSpec, Strategy
+from seaway.model import WEB, App, Instance, InstanceState, Observation, Process, Quotas, Release, ReleaseSpec, Strategy
+from seaway.model.base import say_bytes
 from seaway.rollout.facts import GONE, count_wanted
 
 GUESS = 64 << 20
@@ -40,7 +41,7 @@ class Scene:
     seen: Observation
     apps: Sequence[App]
     live: Sequence[Release]
-    limits: Limits
+    quotas: Quotas
 
     def live_of(self, app: App) -> list[ReleaseSpec]:
         """Return the live releases of an app; none of one that is being destroyed."""
@@ -220,11 +221,6 @@ def measure_free(scene: Scene) -> int | None:
     return available - sum(measure_promised(scene, app) for app in scene.apps)
 
 
-def describe_bytes(count: int) -> str:
-    """Return bytes for people: 212 MiB, 8.6 GiB."""
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"
-
-
 def _count_held(scene: Scene, app: App) -> dict[str, int]:
     """Return how many instances of each process an app has: wanted, or running in one release all the same."""
     held = count_processes(app, scene.live_of(app))
@@ -235,40 +231,40 @@ def _count_held(scene: Scene, app: App) -> dict[str, int]:
 
 def _limit_instances(scene: Scene, wish: Wish, base: Mapping[str, int]) -> list[_Room]:
     """Return what limits of instances leave. They count what is wanted: a rollout's two releases once."""
-    limits, costs = scene.limits, dict.fromkeys(wish.counts, _Cost(1))
+    quotas, costs = scene.quotas, dict.fromkeys(wish.counts, _Cost(1))
     mine = sum(base.values()) + wish.rest
     others = (count_processes(app, scene.live_of(app)) for app in _list_others(scene, wish.app))
     team = mine + sum(sum(counts.values()) for counts in others)
     rooms = []
-    if limits.app_instances:
-        words = f"an app may have {limits.app_instances} instances, this one has {mine}"
-        rooms.append(_Room(limits.app_instances - mine, costs, base, words))
-    if limits.team_instances:
-        words = f"the team {wish.app.spec.team} may have {limits.team_instances} instances, it has {team}"
-        rooms.append(_Room(limits.team_instances - team, costs, base, words))
+    if quotas.app_instances:
+        words = f"an app may have {quotas.app_instances} instances, this one has {mine}"
+        rooms.append(_Room(quotas.app_instances - mine, costs, base, words))
+    if quotas.team_instances:
+        words = f"the team {wish.app.spec.team} may have {quotas.team_instances} instances, it has {team}"
+        rooms.append(_Room(quotas.team_instances - team, costs, base, words))
     return rooms
 
 
 def _limit_memory(scene: Scene, wish: Wish, base: Mapping[str, int]) -> list[_Room]:
     """Return what the nodes have left, and what limits of memory leave."""
-    limits, costs = scene.limits, {name: _cost_memory(scene.seen, wish, name) for name in wish.counts}
+    quotas, costs = scene.quotas, {name: _cost_memory(scene.seen, wish, name) for name in wish.counts}
     rooms = []
     if (free := measure_free(scene)) is not None:
         where = "this machine" if len(scene.seen.nodes) == 1 else "the nodes"
-        words = f"{describe_bytes(max(0, free))} are free on {where}"
+        words = f"{say_bytes(max(0, free))} are free on {where}"
         if wish.beside:
             rooms.append(_Room(free, costs, dict.fromkeys(base, 0), f"{words} beside what runs"))
         else:
             rooms.append(_Room(free, costs, base, words))
-    if limits.app_memory:
+    if quotas.app_memory:
         mine = _measure_held(scene, wish.app)
-        words = f"an app may have {describe_bytes(limits.app_memory)}, this one has {describe_bytes(mine)}"
-        rooms.append(_Room(limits.app_memory - mine, costs, base, words))
-    if limits.team_memory:
+        words = f"an app may have {say_bytes(quotas.app_memory)}, this one has {say_bytes(mine)}"
+        rooms.append(_Room(quotas.app_memory - mine, costs, base, words))
+    if quotas.team_memory:
         team = sum(_measure_held(scene, app) for app in (wish.app, *_list_others(scene, wish.app)))
-        may, has = describe_bytes(limits.team_memory), describe_bytes(team)
+        may, has = say_bytes(quotas.team_memory), say_bytes(team)
         words = f"the team {wish.app.spec.team} may have {may}, it has {has}"
-        rooms.append(_Room(limits.team_memory - team, costs, base, words))
+        rooms.append(_Room(quotas.team_memory - team, costs, base, words))
     return rooms
 
 
@@ -278,7 +274,7 @@ def _cost_memory(seen: Observation, wish: Wish, name: str) -> _Cost:
     expected = [expect_memory(seen, wish.app, name, process) for process in having]
     amount = sum(memory for memory, _ in expected)
     word = "takes" if all(measured for _, measured in expected) else "is expected to take"
-    return _Cost(amount, f"each {word} {describe_bytes(amount)}")
+    return _Cost(amount, f"each {word} {say_bytes(amount)}")
 
 
 def _measure_held(scene: Scene, app: App) -> int:

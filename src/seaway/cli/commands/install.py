@@ -14,8 +14,8 @@ import typer
 from seaway.cli.client import Api, Doc
 from seaway.cli.clusters import find_way, make_login, read_login, remove_login, write_login
 from seaway.cli.errors import CliError, ExitCode, UsageError
-from seaway.cli.limits import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
 from seaway.cli.progress import Progress, show_progress
+from seaway.cli.quotas import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
 from seaway.cli.session import OutputOption, command, parse_seconds
 from seaway.cli.show import Output, dig, plural, print_json, print_text
 from seaway.cli.target import Target

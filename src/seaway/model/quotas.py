@@ -1,4 +1,4 @@
-"""How much one app, and all apps of a team, may be scaled to: part of the platform's settings."""
+"""How much an app, and all apps of a team, may have: part of the platform's settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from seaway.model.base import Bytes, Frozen
 
 
-class Limits(Frozen):
+class Quotas(Frozen):
     """What may be asked for without force; 0: no limit. What runs beyond a limit already goes on.
 
     An app may have 100 instances unless told otherwise: more than most need, and few enough that a slip of the keyboard
@@ -19,6 +19,6 @@ class Limits(Frozen):
     app_memory: Bytes = 0
     team_memory: Bytes = 0
 
-    def limits(self) -> dict[str, int]:
+    def quotas(self) -> dict[str, int]:
         """Return the limits alone, of settings that hold more."""
-        return self.model_dump(include=set(Limits.model_fields))
+        return self.model_dump(include=set(Quotas.model_fields))
