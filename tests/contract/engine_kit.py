@@ -43,7 +43,7 @@ async def eventually(look: Callable[[], Awaitable[T | None]], limit: float = 10.
     async with asyncio.timeout(limit * patience):
         while True:
             found = await look()
-            if found is not None and found is not False and found != "":
+            if found is not None and found is not False and found not in ("", []):
                 return found
             await asyncio.sleep(every)
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import structlog
 
 from seaway.engine.base import EngineError, EngineUnavailable
+from seaway.engine.local.base import RunRoot
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
 from seaway.home import Home
@@ -235,6 +237,52 @@ async def test_command_check(kit: LocalKit) -> None:
     await kit.engine.apply(kit.workload("silent", release=2, process="worker", health=quick, env={"FLAG": str(seen)}))
     failed = await kit.await_instance(lambda i: i.state is S.CRASHING)
     assert "check command ended with code 7: no flag" in failed.reason
+
+
+async def test_instances_of_an_app_begin_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are processors; those that wait say so, another app's does not wait for them."""
+    monkeypatch.setattr("seaway.engine.local.starts.LEAST", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    kit = LocalKit(tmp_path)
+    await kit.start()
+    await kit.engine.apply(kit.workload("serve", count=4))
+    other = kit.workload("serve")
+    await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "blog"})}))
+
+    async def look() -> list[Instance]:
+        living = await kit.list_living()
+        return [i for i in living if i.reason == "waits until others of its app have started"]
+
+    waiting = await eventually(look)
+    assert 1 <= len(waiting) <= 3
+    assert {i.key.app for i in waiting} == {"shop"}
+
+    async def all_serve() -> bool:
+        return [i.serving for i in await kit.list_living()] == [True] * 5
+
+    await eventually(all_serve, 30)
+    await kit.close()
+
+
+async def test_told_to_stop_before_it_began(kit: LocalKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its image is made ready: it is gone, and nothing has failed."""
+    prepare, asked, go = kit.unpacker.prepare, asyncio.Event(), asyncio.Event()
+
+    async def prepare_later(image: str) -> RunRoot:
+        asked.set()
+        await go.wait()
+        return await prepare(image)
+
+    monkeypatch.setattr(kit.unpacker, "prepare", prepare_later)
+    with structlog.testing.capture_logs() as logs:
+        workload = kit.workload("serve", count=2)
+        await kit.engine.apply(workload)
+        await asked.wait()
+        await kit.engine.remove(workload.key)
+        go.set()
+        seen = await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert seen.reason == "its release was removed"
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
 
 
 async def test_worker_is_ready_after_a_moment(kit: LocalKit) -> None:

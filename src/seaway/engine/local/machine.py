@@ -17,6 +17,7 @@ from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
 from seaway.engine.local.room import Room, find_room
+from seaway.engine.local.starts import Starts
 from seaway.engine.local.state import NodeState
 from seaway.model import Limits
 from seaway.sandbox.removing import remove_tree
@@ -76,6 +77,7 @@ class Machine:
     room: Room = field(default_factory=lambda: find_room(None))
     guard: PortGuard | None = None  # None: others may take a port whose instance is gone
     prober: Prober = field(default_factory=Prober)
+    starts: Starts = field(default_factory=Starts)
 
     def make_view(self, app: str, folder: Path, root: RunRoot) -> View | None:
         """Return what commands of the app see in this instance's folder; None: everything. May raise EngineError."""

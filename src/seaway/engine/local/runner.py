@@ -24,6 +24,7 @@ from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
+from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
@@ -33,6 +34,7 @@ from seaway.sandbox.removing import remove_tree
 log = structlog.get_logger(__name__)
 S = InstanceState
 
+SHORT = 0.05  # seconds of waiting that need no word
 UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
 
 
@@ -64,6 +66,7 @@ class Runner:
         self._checks = Checks.of(workload.process, routed=workload.routed)
         self._group: Group | None = None
         self._target: Target | None = None
+        self._turn: Turn | None = None
         self._task: asyncio.Task[None] | None = None
         if record.stop_since is not None:
             self._told.set()
@@ -182,15 +185,46 @@ class Runner:
     async def _run_once(self) -> Failure | None:
         """Start it unless it was adopted, and attend to it; None once told to stop."""
         try:
+            failure = await self._begin()
+            return await self._attend(self._group) if failure is None and self._group is not None else failure
+        finally:
+            self._end_turn()
+
+    async def _begin(self) -> Failure | None:
+        """Start it unless it was adopted or told to stop; what went wrong."""
+        try:
             if self._group is None:
+                await self._take_turn()
                 await self._launch()
-            await self._prepare_target(locate_files)
+            if self._group is not None:
+                await self._prepare_target(locate_files)
         except EngineError as error:
             return Failure(str(error), hopeless=True)
         except OSError as error:
             return Failure(f"could not be started: {error.strerror or error}", hopeless=True)
-        assert self._group is not None
-        return await self._attend(self._group)
+        return None
+
+    async def _take_turn(self) -> None:
+        """Wait until it may begin, or is told to stop."""
+        taking = asyncio.create_task(self.machine.starts.take(self.workload.key.app))
+        told = asyncio.create_task(self._told.wait())
+        try:
+            done, _ = await asyncio.wait([taking, told], timeout=SHORT, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                if self.instance.state is S.PENDING:
+                    self._update(reason="waits until others of its app have started")
+                await asyncio.wait([taking, told], return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                self._turn = taking.result()
+        finally:
+            for task in (taking, told):
+                task.cancel()
+            await asyncio.gather(taking, told, return_exceptions=True)
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
 
     async def _prepare_target(self, place: Callable[[Path, RunRoot, int | None], RunRoot]) -> None:
         """Find (or renew) folder and environment of commands; the same for the process and its command checks."""
@@ -211,6 +245,9 @@ class Runner:
         return self.machine.kin.admit(self.id, with_defaults(self.workload.process.limits))
 
     async def _launch(self) -> None:
+        """Start it, unless it was told to stop."""
+        if self._told.is_set():
+            return
         if self.workload.routed or self._checks.need_port:
             port = self.machine.ports.keep(self.instance.port)
             if port != self.instance.port:
@@ -261,6 +298,7 @@ class Runner:
         """Verify the start, then follow readiness and liveness; return when it has to be restarted."""
         if self.instance.state is not S.RUNNING:
             failure = await self._verify(group)
+            self._end_turn()
             if failure is not None:
                 return failure
             ready = self._checks.readiness in (None, self._checks.startup)
