@@ -101,8 +101,9 @@ def name_type(schema: dict[str, Any], node: dict[str, Any]) -> str:
     found = resolve(schema, node)
     if "enum" in found:
         return " or ".join(f"`{value!r}`".replace("'", '"') for value in found["enum"])
-    if any("pattern" in side for side in found.get("anyOf", ())):
-        return "duration"
+    sides = found.get("anyOf", ())
+    if any("pattern" in side for side in sides):
+        return "amount" if any(side.get("type") == "integer" for side in sides) else "duration"
     values = values_of(found)
     if values is not None:
         return f"table of {name_type(schema, values)}s"

@@ -33,6 +33,7 @@ from tests.contract.local_agent import FolderUnpacker
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = Path(__file__).parent
+PROCESS = ("health", "stop_grace", "memory", "cpu", "pids")  # fields of a process that tests set
 patience = 1.0  # how much longer everything may take: a cluster is slower than a process
 FAST = Timings(first_delay=0.1, longest_delay=0.3, settle=0.1, sample_interval=0.3, show_stopped=30.0)
 
@@ -78,7 +79,7 @@ class EngineKit(Protocol):
 
 def make_workload(command: str, count: int = 1, release: int = 1, *, process: str = "web", **more: Any) -> Workload:
     """Return a workload of app "shop" that runs the command in the test image."""
-    own = {name: more.pop(name) for name in ("health", "stop_grace") if name in more}
+    own = {name: more.pop(name) for name in PROCESS if name in more}
     return Workload(
         key=WorkloadKey(app="shop", release=release, process=process), team="crew", count=count, image="sha256:image",
         process=Process(command=command, **own), routed=more.pop("routed", process == "web"), **more,

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from seaway.engine.local import process
-from seaway.engine.local.cgroups import Cgroups
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.process import STREAMS, Group, LeaderIndex, exit_file, launch
 from seaway.engine.local.state import Launched
 from seaway.logs.intake import open_pipe
+from seaway.sandbox.cgroups import Cgroups
 
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
 """Keeps the leader busy without a child, after its traps are set and before it starts the command."""

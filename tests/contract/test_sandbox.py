@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from seaway.engine.local.cgroups import ENTER, Cgroups
 from seaway.engine.local.guard import OURS, Op, PortGuard, assemble
 from seaway.home import Home
+from seaway.sandbox.cgroups import ENTER, Cgroups
 from seaway.sandbox.sandbox import ORDINARY, Sandbox, TrialError, open_sandbox
 from seaway.sandbox.view import View, enter
 from tests.ports import free_port
@@ -114,22 +114,22 @@ def small_home(tmp_path: Path) -> Iterator[Home]:
 
 
 @as_root
-@pytest.mark.parametrize("want", ["time", "space", "files", "program"])
+@pytest.mark.parametrize("want", ["of time", "of space", "of files", "of the program"])
 def test_a_want_is_no_refusal(small_home: Home, want: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that keeps the machine busy or its disk full does not become root: it is told later."""
     filler = small_home.root / "full"
     said = {
-        "time": "a first command did not begin within 0.001 s", "space": "No space left on device",
-        "files": "Too many open files", "program": "/nowhere.py",
+        "of time": "a first command did not begin within 0.001 s", "of space": "No space left on device",
+        "of files": "Too many open files", "of the program": "/nowhere.py",
     }  # fmt: skip
     with monkeypatch.context() as now:
-        if want == "time":
+        if want == "of time":
             now.setattr("seaway.sandbox.sandbox.PROBE_LIMIT", 0.001)
-        elif want == "space":
+        elif want == "of space":
             with filler.open("wb", buffering=0) as file, suppress(OSError):
                 while file.write(bytes(1 << 10)):
                     pass
-        elif want == "program":
+        elif want == "of the program":
             now.setattr("seaway.sandbox.view.ENTER", Path("/nowhere.py"))
         else:
             few = ["/bin/sh", "-c", 'ulimit -n 5; exec "$@"', "few"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from seaway.engine.local.cgroups import Cgroups
+from seaway.sandbox.cgroups import Cgroups
 from tests.e2e.harness import Platform, wait_until
 
 APPS = Path(__file__).parent / "apps"

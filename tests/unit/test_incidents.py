@@ -54,6 +54,10 @@ def test_a_crash_loop_fills_no_history() -> None:
     assert [found for one in failures if (found := describe(one, NOW))][-1].message.endswith("(restarts so far: 64)")
     assert describe(instance(state=InstanceState.RUNNING), NOW) is None
     assert describe(instance(state=InstanceState.STOPPED, reason="retired"), NOW) is None
+    lost = (instance(state=InstanceState.RUNNING, memory_kills=count, reason=f"{count} lost") for count in range(100))
+    events = [found for one in lost if (found := describe(one, NOW))]
+    assert [event.message for event in events] == [f"{n} lost" for n in (1, 2, 3, 4, 8, 16, 32, 64)]
+    assert events[0].reason == "InstanceShortOfMemory"
     killed = describe(instance(state=InstanceState.STOPPED, killed=True, reason="retired; killed"), NOW)
     assert killed is not None
     assert killed.reason == "InstanceKilled"

@@ -27,9 +27,9 @@ from seaway.builder.process import make_result_key
 from seaway.builder.running import Journal, Made, clean_leftovers, finish, run_worker
 from seaway.builder.shelves import BaseShelf, DependencyShelf
 from seaway.builder.stores import SUFFIX, LogStore, SourceStore
-from seaway.builder.worker import format_size
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
+from seaway.model.base import say_bytes
 from seaway.registry.errors import NotThere, RegistryError
 from seaway.registry.images import Image, Registries
 from seaway.registry.reference import Reference
@@ -114,7 +114,7 @@ class RegistryBuilder:
             image = await self._publish(repository, session.base, session.name, made, journal)
             if key and self._push:
                 await self._tag(repository, image, f"source-{key}")
-        size = format_size(sum(int(layer["size"]) for layer in made.layers))
+        size = say_bytes(sum(int(layer["size"]) for layer in made.layers))
         journal.step(f"Image {image}, {size} on its base, in {time.monotonic() - began:.1f} s")
         return Built(image=str(image), manifest=made.manifest)
 

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
-from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Process
+from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process
 from seaway.model.base import NAME_PATTERN
 
 PROCFILE = "Procfile"
@@ -118,14 +118,21 @@ def _merge(
             others = f"{PROCFILE} has no {name!r}{_suggest(name, commands)}" if has_procfile else "there is no Procfile"
             raise BuildError(f'{SEAWAY_TOML}: processes.{name}: has no command and {others}: add command = "..."')
         if name == RELEASE_COMMAND:
-            if table.health != Health():
-                raise BuildError(
-                    f"{SEAWAY_TOML}: processes.release.health: a release command ends by itself; remove it"
-                )
+            _check_release_command(table)
             continue
-        processes[name] = Process(command=command, port=table.port, health=table.health, stop_grace=table.stop_grace)
+        given = {key: getattr(table, key) for key in table.model_fields_set - {"command"}}
+        processes[name] = Process(command=command, **given)
     release = tables.get(RELEASE_COMMAND, ProcessTable()).command or commands.get(RELEASE_COMMAND)
     return processes, release
+
+
+def _check_release_command(table: ProcessTable) -> None:
+    if table.health != Health():
+        raise BuildError(f"{SEAWAY_TOML}: processes.release.health: a release command ends by itself; remove it")
+    for key in Limits.model_fields:
+        if getattr(table, key) is not None:
+            where = f"{SEAWAY_TOML}: processes.release.{key}"
+            raise BuildError(f"{where}: a release command has the limits of the web process; remove it")
 
 
 def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> None:
@@ -168,6 +175,10 @@ def _explain(details: ErrorDetails) -> str:
     return f"{path}: {_show(value)} {wanted}" if wanted else f"{path}: {details['msg']}"
 
 
+def _show_number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def _wanted(kind: str, context: Mapping[str, Any]) -> str:
     fixed = {
         "float_type": 'is not a duration or number: write a number of seconds, or "500ms", "30s", "5m"',
@@ -186,7 +197,7 @@ def _wanted(kind: str, context: Mapping[str, Any]) -> str:
     bounds = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
     if kind in bounds:
         words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-        return f"is out of range: it must be {words[bounds[kind]]} {context[bounds[kind]]:g}"
+        return f"is out of range: it must be {words[bounds[kind]]} {_show_number(context[bounds[kind]])}"
     if kind == "enum":
         return f"is unknown: it is one of {context['expected']}"
     if kind == "string_pattern_mismatch":

@@ -16,20 +16,28 @@ from pathlib import Path
 
 from seaway.builder.layout import write_atomically
 from seaway.home import Home
+from seaway.model import Limits
+from seaway.sandbox.cgroups import BUILDS as BUILDS_GROUP
+from seaway.sandbox.cgroups import Cgroups
 from seaway.sandbox.removing import remove_tree
 from seaway.sandbox.sandbox import open_sandbox
 from seaway.sandbox.users import Users
 
 BUILDS = "build/"  # before the names of those who have user ids
+LIMITS, WEIGHT = Limits(pids=4096), 50  # of all builds together; an instance weighs 100
 
 
 @dataclass(frozen=True)
 class Room:
-    """One app's. `user` None: its builds run as we do, for the reason `unprotected`, and nothing is its own."""
+    """One app's. `user` None: its builds run as we do, for the reason `unprotected`, and nothing is its own.
+
+    `groups`: how a build enters the control groups of builds (`Cgroups.make`).
+    """
 
     user: int | None = None
     word: str = ""
     unprotected: str = ""
+    groups: str = ""
 
 
 class Quarters:
@@ -42,11 +50,13 @@ class Quarters:
 
     def open(self, app: str) -> Room:
         """Return the app's room, made if it has none. ValueError if no user id is left, TrialError, OSError."""
+        cgroups = Cgroups.open(self._home.root)
+        groups = cgroups.make(BUILDS_GROUP, LIMITS, WEIGHT) if cgroups is not None else ""
         if os.geteuid() != 0:
-            return Room()
+            return Room(groups=groups)
         sandbox, fault = open_sandbox(self._home)
         if sandbox is None:
-            return Room(unprotected=fault)
+            return Room(unprotected=fault, groups=groups)
         user, folder = sandbox.users.take(f"{BUILDS}{app}"), self._root / app
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         cache, word = find_cache(self._home, app), folder / "word"
@@ -55,7 +65,7 @@ class Quarters:
         if not word.exists():
             write_atomically(word, secrets.token_hex(8).encode())
         os.utime(folder)
-        return Room(user, word.read_text())
+        return Room(user, word.read_text(), groups=groups)
 
     def forget(self, app: str) -> None:
         """Leave nothing of the app's, of which no build runs any more."""

@@ -104,6 +104,7 @@ async def run_worker(
             "containers": answer is not None,
             "user": room.user,
             "word": room.word,
+            "groups": room.groups,
         }
         return await _converse(process, request, journal, answer)
     finally:

@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from seaway.model import Frozen, Health, Name, RolloutPolicy, Route, RouterPolicy, Seconds
+from seaway.model import Frozen, Health, Limits, Name, RolloutPolicy, Route, RouterPolicy, Seconds
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 LONGEST = 7 * 24 * 3600  # upper bound that marks a duration in the schema, see model.base.Seconds
 DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h)\s*$"
+MOST = 1 << 50  # likewise for an amount of memory, see model.base.Bytes
+AMOUNT_PATTERN = r"^\s*\d+(\.\d+)?\s*([KMGT](i|iB)?)?\s*$"
+TEXTS: dict[tuple[Any, Any], str] = {("number", LONGEST): DURATION_PATTERN, ("integer", MOST): AMOUNT_PATTERN}
 BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 PYTHON_PATTERN = r"^3\.(?:[89]|[1-9]\d)$"
 
@@ -62,7 +65,7 @@ RouteEntry = Annotated[
 ]
 
 
-class ProcessTable(Frozen):
+class ProcessTable(Limits):
     """One [processes.NAME] table."""
 
     command: Annotated[str, AfterValidator(_check_command)] | None = Field(default=None, max_length=8192)
@@ -116,6 +119,10 @@ DESCRIPTIONS: dict[str, str] = {
     "processes.NAME.command": "Shell command; replaces the Procfile's line of the same name.",
     "processes.NAME.port": "Port that an image listens on whatever $PORT says; only where containers run (Kubernetes).",
     "processes.NAME.stop_grace": "Time between SIGTERM and SIGKILL.",
+    "processes.NAME.memory": "Memory that an instance may have, such as `512M` or `2G` (powers of 1024), or bytes; one "
+    "that takes more is killed. Not given: what the machine has for apps.",
+    "processes.NAME.cpu": "Cores that an instance may use, such as `0.5`. Not given: what is idle.",
+    "processes.NAME.pids": "Processes and threads that an instance may have. Not given: 1024.",
     "processes.NAME.health": "How the platform asks instances how they are.",
     "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
@@ -145,7 +152,7 @@ DESCRIPTIONS: dict[str, str] = {
 def make_schema() -> dict[str, Any]:
     """Return the JSON schema of seaway.toml (draft 2020-12)."""
     schema = SeawayToml.model_json_schema()
-    _allow_durations(schema)
+    _allow_texts(schema)
     for name, text in DESCRIPTIONS.items():
         node = _find(schema, [part.removesuffix("[]") for part in name.split(".")])
         if node is not None:
@@ -154,17 +161,18 @@ def make_schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_ID, **schema, "title": "seaway.toml"}
 
 
-def _allow_durations(node: object) -> None:
-    """Let every duration be text too ("30s"), as the parser does."""
+def _allow_texts(node: object) -> None:
+    """Let every duration and amount be text too ("30s", "512M"), as the parser does."""
     if isinstance(node, dict):
-        if node.get("type") == "number" and node.get("le") == LONGEST:  # behind a validator pydantic keeps its words
+        pattern = TEXTS.get((node.get("type"), node.get("le")))  # behind a validator pydantic keeps its words
+        if pattern is not None:
             bounds = {json_word: node.pop(word) for word, json_word in BOUNDS.items() if word in node}
-            node["anyOf"] = [{"type": node.pop("type"), **bounds}, {"type": "string", "pattern": DURATION_PATTERN}]
+            node["anyOf"] = [{"type": node.pop("type"), **bounds}, {"type": "string", "pattern": pattern}]
         for child in node.values():
-            _allow_durations(child)
+            _allow_texts(child)
     elif isinstance(node, list):
         for child in node:
-            _allow_durations(child)
+            _allow_texts(child)
 
 
 def _find(schema: dict[str, Any], path: list[str]) -> dict[str, Any] | None:

@@ -47,6 +47,8 @@ from seaway.builder.schema import SeawayToml
 from seaway.builder.source import SourceFile, list_files
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
+from seaway.model.base import say_bytes
+from seaway.sandbox.standing import come_last
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Request:
     containers: bool = False  # make layers to go on a base image, not an image for this machine
     user: int | None = None  # foreign code is run by this user id; None: by this process's
     word: str = ""  # see quarters.py
+    groups: str = ""  # likewise
 
 
 class Reporter:
@@ -156,7 +159,7 @@ class SourceBuild:
                 return Result(app_files.manifest, None, tuple(layers), plan)
             image = write_image(self._layout, plan, layers)
         size = sum(layer.blob.size for layer in layers)
-        self._report.step(f"Image {image}, {format_size(size)} in {time.monotonic() - self._started:.1f} s")
+        self._report.step(f"Image {image}, {say_bytes(size)} in {time.monotonic() - self._started:.1f} s")
         return Result(app_files.manifest, image)
 
     def _run_dockerfile(self, root: Path, dockerfile: str, names: Set[str], timeout: float) -> Result:
@@ -217,7 +220,7 @@ class SourceBuild:
         archive = self._home.sources / f"{digest}.tar.gz"
         if not archive.is_file():
             raise BuildError(f"the source archive {digest[:12]} is gone from the server: deploy again")
-        self._report.step(f"Unpacking the source ({format_size(archive.stat().st_size)})")
+        self._report.step(f"Unpacking the source ({say_bytes(archive.stat().st_size)})")
         root.mkdir()
         unpack_archive(archive, root)
         return root
@@ -297,19 +300,13 @@ def open_to_all(root: Path) -> None:
                 path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
-def format_size(size: int) -> str:
-    """Return bytes for people, for example 12.3 MiB."""
-    if size < 1024:
-        return f"{size} bytes"
-    return f"{size / 1024:.1f} KiB" if size < 1024**2 else f"{size / 1024**2:.1f} MiB"
-
-
 def main() -> int:
     """Read the request, build, answer; exit code 0 also for a build that failed with a reason."""
     os.umask(0o077)
     raw = json.loads(sys.stdin.readline())
     request = Request(**{**raw, "source": Source.model_validate(raw["source"])})
     os.set_inheritable(request.lock, False)
+    come_last(request.groups)
     descendants = Descendants(request.user)
     descendants.die_with_parent(request.parent)
     reporter = Reporter()

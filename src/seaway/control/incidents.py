@@ -10,7 +10,7 @@ from seaway.rollout.facts import Facts
 from seaway.store.base import Store
 
 FAILED = frozenset({InstanceState.BACKOFF, InstanceState.CRASHING})
-FIRST = 4  # restarts that are all told; after them only every power of two, so that a crash loop fills no history
+FIRST = 4  # restarts (or lost processes) that are all told; then every power of two, so that a loop fills no history
 
 Tell = Callable[[EventSpec, str], Awaitable[None]]
 Incident = tuple[str, str]
@@ -48,12 +48,14 @@ class Incidents:
 
 
 def describe(instance: Instance, now: datetime) -> EventSpec | None:
-    """Return the event for an instance that failed or had to be killed, if it is one to tell."""
+    """Return the event for an instance that failed, had to be killed, or lost processes, if it is one to tell."""
     reason = ""
     if instance.state is InstanceState.STOPPED and instance.killed:
         reason = "InstanceKilled"
     elif instance.state in FAILED and _is_told(instance.restarts):
         reason = "InstanceFailed"
+    elif instance.state is InstanceState.RUNNING and instance.memory_kills and _is_told(instance.memory_kills):
+        reason = "InstanceShortOfMemory"
     if not reason:
         return None
     again = f" (restarts so far: {instance.restarts})" if reason == "InstanceFailed" else ""
@@ -63,5 +65,5 @@ def describe(instance: Instance, now: datetime) -> EventSpec | None:
     )  # fmt: skip
 
 
-def _is_told(restarts: int) -> bool:
-    return restarts <= FIRST or restarts & (restarts - 1) == 0
+def _is_told(times: int) -> bool:
+    return times <= FIRST or times & (times - 1) == 0

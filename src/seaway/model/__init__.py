@@ -10,13 +10,14 @@ from seaway.model.app import (
     Check,
     Drain,
     Health,
+    Limits,
     Process,
     RolloutPolicy,
     Route,
     RouterPolicy,
     Strategy,
 )
-from seaway.model.base import SCHEMA_VERSION, Document, Frozen, Host, Meta, Name, Seconds
+from seaway.model.base import SCHEMA_VERSION, Bytes, Document, Frozen, Host, Meta, Name, Seconds
 from seaway.model.instance import (
     Instance,
     InstanceState,
@@ -54,8 +55,8 @@ KINDS: dict[str, type[Document]] = {cls.kind: cls for cls in (App, Build, Releas
 
 __all__ = [
     "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
-    "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Check", "Document", "Drain", "Event",
-    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Meta", "Name", "Node", "NodeState",
+    "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Bytes", "Check", "Document", "Drain", "Event",
+    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Name", "Node", "NodeState",
     "Observation", "Phase", "Process", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout", "RolloutPolicy",
     "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds", "Source",
     "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",

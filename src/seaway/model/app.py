@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from seaway.model.base import Document, Frozen, Host, Meta, Name, Seconds
+from seaway.model.base import Bytes, Document, Frozen, Host, Meta, Name, Seconds
 
 WEB = "web"
 """The one process type that gets traffic."""
@@ -63,16 +63,26 @@ class Health(Frozen):
     start_timeout: Seconds = 60.0
 
 
-class Process(Frozen):
-    """One process type of a release: the shell command it runs, how it is looked after, what an instance may take."""
+class Limits(Frozen):
+    """What one instance may take; None: the platform's default."""
+
+    memory: Bytes | None = Field(default=None, ge=1 << 20)  # beyond, it is killed
+    cpu: float | None = Field(default=None, ge=0.01, le=1024)  # cores; beyond, it waits
+    pids: int | None = Field(default=None, ge=1, le=1 << 22)  # processes and threads; beyond, it can start none
+
+
+class Process(Limits):
+    """One process type of a release: the shell command it runs and how it is looked after."""
 
     command: str = Field(min_length=1, max_length=8192)
     port: int | None = Field(default=None, ge=1, le=65535)  # where it listens in a container, if not on $PORT
     health: Health = Health()
     stop_grace: Seconds = 30.0
-    memory: int | None = Field(default=None, ge=1 << 20)  # bytes an instance may have; beyond, it is killed
-    cpu: float | None = Field(default=None, ge=0.01, le=1024)  # cores an instance may use; beyond, it waits
-    pids: int | None = Field(default=None, ge=1, le=1 << 22)  # processes and threads; beyond, it can start none
+
+    @property
+    def limits(self) -> Limits:
+        """What an instance may take."""
+        return Limits(memory=self.memory, cpu=self.cpu, pids=self.pids)
 
 
 class Strategy(StrEnum):

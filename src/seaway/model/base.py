@@ -43,6 +43,16 @@ def _as_seconds(value: object) -> object:
     return value
 
 
+def _as_bytes(value: object) -> object:
+    """Accept 536870912, "512M", "512Mi", "512MiB", "0.5G" for an amount of memory."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i|iB)?)?\s*", value)
+        if not match:
+            raise ValueError(f"{value!r} is not an amount of memory: write 512M or 2G (powers of 1024), or bytes")
+        return int(float(match[1]) * 1024 ** (" KMGT".index(match[2] or " ")))
+    return value
+
+
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 """A DNS-label-like name (app, process, team)."""
 
@@ -51,6 +61,18 @@ Host = Annotated[str, AfterValidator(_check_host)]
 
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 """A duration in seconds; text such as "30s" is accepted on the way in."""
+
+
+Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(ge=0, le=1 << 50)]
+"""An amount of memory or disk; text such as "512M" is accepted on the way in."""
+
+
+def say_bytes(amount: float) -> str:
+    """Return bytes for people, for example 12.3 MiB."""
+    if amount < 1024:
+        return f"{amount:.0f} bytes"
+    power = next((n for n in (1, 2) if amount < 1024 ** (n + 1)), 3)
+    return f"{amount / 1024**power:.1f}".removesuffix(".0") + f" {'KMG'[power - 1]}iB"
 
 
 class Frozen(BaseModel):

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import PrivateAttr
 
-from seaway.model.app import Process
+from seaway.model.app import Limits, Process
 from seaway.model.base import Frozen, Seconds
 
 
@@ -90,7 +90,8 @@ class Instance(Frozen):
     exit_code: int | None = None  # of the last process that ended; -N: signal N
     killed: bool = False  # its stop needed SIGKILL: it had not ended within its grace
     cpu: float | None = None  # cores used, averaged over the last sampling interval; None: nobody measures it
-    memory: int | None = None  # resident bytes; None: nobody measures it
+    memory: int | None = None  # bytes, without what the kernel can drop at once; None: nobody measures it
+    memory_kills: int = 0  # of its processes that were killed for lack of memory, since its main one began
     node_state: NodeState = NodeState.WELL  # Seaway's verdict of its node; engines leave it alone
 
     @property
@@ -134,6 +135,7 @@ class Task(Frozen):
     stdin: str | None = None  # base64 of what it reads from standard input; None: nothing (/dev/null)
     timeout: Seconds = 600.0
     process: str = "run"  # label in the logs: "run" or "release"
+    limits: Limits = Limits()
     attached: bool = False  # somebody waits for it, and it ends with them
 
 

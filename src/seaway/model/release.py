@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from seaway.model.app import Process, RolloutPolicy, Route, RouterPolicy, Strategy
+from seaway.model.app import WEB, Limits, Process, RolloutPolicy, Route, RouterPolicy, Strategy
 from seaway.model.base import Document, Frozen, Meta, Name, Seconds
 
 
@@ -94,6 +94,11 @@ class ReleaseSpec(Frozen):
     copies: int | None = None  # a rollback: the release it copies
     description: str = ""
     by: str = "unknown"
+
+    @property
+    def task_limits(self) -> Limits:
+        """What the release command and one-offs may take: as much as the web process."""
+        return self.processes[WEB].limits if WEB in self.processes else Limits()
 
 
 class Release(Document):

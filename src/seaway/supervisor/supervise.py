@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from seaway.home import Home, Settings
+from seaway.sandbox.standing import come_first, step_back
 from seaway.supervisor.guard import is_stopping, mark_stopping
 from seaway.supervisor.locks import SUFFIX, Held, acquire, find_holder
 from seaway.supervisor.processes import (
@@ -53,6 +54,7 @@ class Supervisor:
             if is_stopping(self._home):
                 return  # started by a part that missed the supervisor before it saw that all is to stop
             become_subreaper()
+            come_first(self._home)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGCHLD, self._reap)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,6 +127,7 @@ async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> No
         await stop_apps()
     finally:
         await _stop(home, "node", PART_STOP_LIMIT)
+        step_back(home)
 
 
 def _known_parts(home: Home) -> list[str]:

@@ -106,8 +106,12 @@ def _print_up(settings: Settings, output: Output) -> None:
 
 def list_warnings(api: Doc) -> list[str]:
     """Return what people should know of the platform though it works, from what the API says of it."""
-    nodes = [(dig(node, "name", ""), dig(node, "unprotected", "")) for node in dig(api, "engine.nodes", [])]
-    return [f"apps on {name} are not protected from each other: {why}" for name, why in nodes if why]
+    found = []
+    for node in dig(api, "engine.nodes", []):
+        for field, what in (("unprotected", "not protected from each other"), ("unlimited", "not limited in all")):
+            if why := dig(node, field, ""):
+                found.append(f"apps on {dig(node, 'name', '')} are {what}: {why}")
+    return found
 
 
 def merge_settings(given: dict[str, Any]) -> Settings:

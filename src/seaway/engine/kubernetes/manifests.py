@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from seaway.engine.kubernetes import names
+from seaway.engine.kubernetes.reasons import parse_quantity
 from seaway.engine.kubernetes.settings import PORT, PORT_NAME, KubernetesEngineSettings
 from seaway.engine.local.health import Checks
 from seaway.engine.local.process import exec_plain
-from seaway.model import Check, Process, Task, Workload
+from seaway.model import Check, Limits, Process, Task, Workload
 
 Object = dict[str, Any]
 
@@ -111,7 +112,7 @@ def make_job(task: Task, settings: KubernetesEngineSettings, nonce: str) -> Obje
         "activeDeadlineSeconds": limit,
         "containers": [
             {
-                **_container(settings, task.image, task.command),
+                **_container(settings, task.image, task.command, task.limits),
                 **_env_from(names.task_name(task.id), task.env),
                 "env": _env(task.app, task.release, task.process, task.env, instance={"value": task.id}),
             }
@@ -202,7 +203,7 @@ def _instance_pod(workload: Workload, settings: KubernetesEngineSettings, select
     port = process.port or PORT
     own = {"PORT": str(port)} if listens else {}
     container: Object = {
-        **_container(settings, workload.image, process.command),
+        **_container(settings, workload.image, process.command, process.limits),
         **_env_from(names.workload_name(key), workload.env),
         "env": _env(key.app, key.release, key.process, workload.env, instance=_field("metadata.name"), own=own),
         **_probes(process, checks),
@@ -254,23 +255,37 @@ def _pod(settings: KubernetesEngineSettings, grace: int) -> Object:
     }
 
 
-def _container(settings: KubernetesEngineSettings, image: str, command: str) -> Object:
-    limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit, "ephemeral-storage": settings.storage_limit}
+def _resources(settings: KubernetesEngineSettings, own: Limits) -> Object:
+    """What a container may take and is sure to have: the memory that its app asks for; of processor time what is idle.
+
+    How many processes a pod may have is its kubelet's setting (podPidsLimit).
+    """
+    memory = str(own.memory) if own.memory is not None else ""
+    cpu = f"{math.ceil(own.cpu * 1000)}m" if own.cpu is not None else ""
+    limits = {
+        "cpu": cpu or settings.cpu_limit,
+        "memory": memory or settings.memory_limit,
+        "ephemeral-storage": settings.storage_limit,
+    }
     requests = {
-        "cpu": settings.cpu_request,
-        "memory": settings.memory_request,
+        "cpu": min(cpu, settings.cpu_request, key=parse_quantity) if cpu else settings.cpu_request,
+        "memory": memory or settings.memory_request,
         "ephemeral-storage": settings.storage_request,
     }
+    return {
+        "requests": {name: amount for name, amount in requests.items() if amount},
+        "limits": {name: amount for name, amount in limits.items() if amount},
+    }
+
+
+def _container(settings: KubernetesEngineSettings, image: str, command: str, limits: Limits) -> Object:
     return {
         "name": names.CONTAINER,
         "image": image_reference(image, settings),
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "-c", INIT, "seaway-init", exec_plain(command)],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {
-            "requests": {name: amount for name, amount in requests.items() if amount},
-            "limits": {name: amount for name, amount in limits.items() if amount},
-        },
+        "resources": _resources(settings, limits),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": settings.read_only_root,

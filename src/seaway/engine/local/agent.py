@@ -21,7 +21,6 @@ import uvicorn
 
 from seaway.engine.local.api import make_api
 from seaway.engine.local.base import OutputCollector, Timings, Unpacker
-from seaway.engine.local.cgroups import Cgroups
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.guard import OURS, PortGuard
 from seaway.engine.local.keeper import Keeper
@@ -29,8 +28,10 @@ from seaway.engine.local.kin import Kin
 from seaway.engine.local.machine import Images, Machine
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
+from seaway.engine.local.room import find_room
 from seaway.engine.local.state import NodeState
 from seaway.home import Home
+from seaway.sandbox.cgroups import Cgroups
 from seaway.sandbox.sandbox import UNPROTECTED, open_sandbox
 
 log = structlog.get_logger(__name__)
@@ -88,11 +89,18 @@ class Agent:
         )
         if sandbox is None:
             log.warning(UNPROTECTED, reason=unprotected)
+        room = find_room(kin.cgroups)
+        if kin.cgroups is not None:
+            try:
+                kin.cgroups.limit_all(room.limits)
+            except OSError as error:  # version 1: they have more already
+                log.warning("all apps together are not limited", reason=str(error))
         machine = Machine(
             node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
             kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,
-            sandbox=sandbox, unprotected=unprotected, guard=self._guard(kin) if sandbox is not None else None,
+            room=room, sandbox=sandbox, unprotected=unprotected,
+            guard=self._guard(kin) if sandbox is not None else None,
         )  # fmt: skip
         self._keeper = Keeper(machine, self._changes)
         await self._keeper.load()

@@ -13,6 +13,7 @@ import structlog
 from seaway.engine.base import EngineError
 from seaway.engine.local.changes import Changes
 from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.room import explain_unlimited, read_left
 from seaway.engine.local.runner import Runner
 from seaway.engine.local.state import Desired, Record, TaskRecord, check_name
 from seaway.engine.local.tasks import TaskRunner
@@ -37,7 +38,7 @@ class Keeper:
         self._runners: dict[str, Runner] = {}
         self._tasks: dict[str, TaskRunner] = {}
         self._stopped: dict[str, tuple[float, Instance]] = {}
-        self._sampler = Sampler()
+        self._sampler = Sampler(machine.kin)
         self._gone = asyncio.Event()
 
     async def load(self) -> None:
@@ -136,7 +137,8 @@ class Keeper:
         ]
         node = Node(
             name=self.machine.node, ready=not self.halted, reason="the platform is going down" if self.halted else "",
-            unprotected=self.machine.unprotected,
+            unprotected=self.machine.unprotected, unlimited=explain_unlimited(self.machine.kin.cgroups),
+            available=read_left(self.machine.room, self.machine.kin.cgroups),
             cores=float(psutil.cpu_count() or 1), memory=psutil.virtual_memory().total,
         )  # fmt: skip
         return Observation(
@@ -188,9 +190,10 @@ class Keeper:
     async def sample(self) -> None:
         """Measure CPU and memory of every instance, for ever."""
         while True:
-            sessions = {runner.session: runner for runner in self._runners.values() if runner.session is not None}
-            for session, (cpu, memory) in self._sampler.sample(s for s in sessions if s is not None).items():
-                sessions[session].show_usage(cpu, memory)
+            leaders = {name: leader for name, runner in self._runners.items() if (leader := runner.leader) is not None}
+            for name, (cpu, memory) in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
+                if name in self._runners:
+                    self._runners[name].show_usage(cpu, memory)
             await asyncio.sleep(self.machine.timings.sample_interval)
 
     async def collect_garbage(self) -> None:

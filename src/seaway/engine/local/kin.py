@@ -14,9 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from seaway.engine.local.cgroups import Cgroups
-from seaway.engine.local.procs import Stat, list_stats, read_living, send
 from seaway.engine.local.state import Launched
+from seaway.model import Limits
+from seaway.sandbox.cgroups import NO_LIMITS, Cgroups
+from seaway.sandbox.controllers import Memory
+from seaway.sandbox.procs import Stat, list_stats, read_living, send
 
 log = structlog.get_logger(__name__)
 
@@ -34,9 +36,13 @@ class Kin:
         self.cgroups = cgroups
         self._home = os.fsencode(home)
 
-    def admit(self, instance_id: str) -> str:
-        """Return the file to which a leader writes "0" before it starts anything; "" if there are no groups."""
-        return str(self.cgroups.make(instance_id)) if self.cgroups is not None else ""
+    def admit(self, instance_id: str, limits: Limits = NO_LIMITS) -> str:
+        """Return the files to which a leader writes "0" before it starts anything; "" if there are no groups."""
+        return self.cgroups.make(instance_id, limits) if self.cgroups is not None else ""
+
+    def read_memory(self, instance_id: str) -> Memory:
+        """Return what the memory controller knows of an instance; nothing if there is none."""
+        return (self.cgroups.read_memory(instance_id) if self.cgroups is not None else None) or Memory()
 
     def list_names(self) -> list[str]:
         """Return the ids of the instances that have a group now."""
@@ -57,7 +63,7 @@ class Kin:
         session = leader.pid if leader is not None else None
         marker, me = f"SEAWAY_INSTANCE={instance_id}".encode(), os.getpid()
         marked = {stat.pid for stat in stats if stat.pid != me and self._is_marked(stat, marker, session)}
-        family = _add_descendants(stats, marked)
+        family = add_descendants(stats, marked)
         return [stat for stat in stats if stat.pid in family]
 
     def _is_marked(self, stat: Stat, marker: bytes, session: int | None) -> bool:
@@ -100,7 +106,7 @@ class Kin:
             self.cgroups.remove(instance_id)
 
 
-def _add_descendants(stats: list[Stat], pids: set[int]) -> set[int]:
+def add_descendants(stats: list[Stat], pids: set[int]) -> set[int]:
     """Return these processes and all that descend from them."""
     children: dict[int, list[int]] = {}
     for stat in stats:

@@ -16,13 +16,23 @@ from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
 from seaway.engine.local.probe import HOST, Prober
 from seaway.engine.local.process import LeaderIndex
+from seaway.engine.local.room import Room, find_room
 from seaway.engine.local.state import NodeState
+from seaway.model import Limits
 from seaway.sandbox.removing import remove_tree
 from seaway.sandbox.sandbox import Sandbox
 from seaway.sandbox.view import NAME, View
 
 APPS = "app/"  # before the names of those who have user ids
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+PIDS = 1024  # processes and threads of an instance that says nothing itself
+
+
+def with_defaults(limits: Limits) -> Limits:
+    """Return the limits of an instance with the platform's own where it has none."""
+    return limits if limits.pids is not None else limits.model_copy(update={"pids": PIDS})
 
 
 def utc_now() -> datetime:
@@ -63,6 +73,7 @@ class Machine:
     notify: Callable[[str], None]  # called with the app's name at each change
     sandbox: Sandbox | None = None  # None: apps run as this process's user, for the reason `unprotected`
     unprotected: str = ""
+    room: Room = field(default_factory=lambda: find_room(None))
     guard: PortGuard | None = None  # None: others may take a port whose instance is gone
     prober: Prober = field(default_factory=Prober)
 

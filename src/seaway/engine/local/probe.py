@@ -24,7 +24,9 @@ LATE = 0.25  # of a check's timeout: a failed check that the agent delayed by mo
 SHOWN = 200  # characters of a command's output in a reason
 
 
-CHECK = '[ -z "$2" ] || { echo 0 >"$2"; } 2>/dev/null; exec /bin/sh -c "$1"'
+CHECK = """{ echo 500 >/proc/self/oom_score_adj; for group in $2; do echo 0 >"$group"; done; } 2>/dev/null
+exec /bin/sh -c "$1"
+"""
 """A check command belongs to its instance: whatever it leaves behind ends with that."""
 
 
@@ -32,7 +34,7 @@ CHECK = '[ -z "$2" ] || { echo 0 >"$2"; } 2>/dev/null; exec /bin/sh -c "$1"'
 class Target:
     """What a check is asked of: the port, and the folder and environment in which commands run.
 
-    `admission`: how they enter the instance's control group (`Kin.admit`); `view`: what they see and who they are.
+    `admission`: how they enter the instance's control groups (`Kin.admit`); `view`: what they see and who they are.
     """
 
     port: int | None

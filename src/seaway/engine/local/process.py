@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from seaway.engine.local.kin import KILL_LIMIT, POLL, Kin
-from seaway.engine.local.procs import list_stats, read_stat, read_user, send
 from seaway.engine.local.state import Launched
+from seaway.sandbox.procs import list_stats, read_stat, read_user, send
 from seaway.sandbox.view import ENTER, View, enter
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
@@ -29,7 +29,10 @@ umask 022
 ulimit -S -n "$5"
 cd -- "$2" || { echo 126 >"$3"; exit; }
 exec 3>&2 2>/dev/null
-[ -z "$6" ] || echo 0 >"$6"
+echo 500 >/proc/self/oom_score_adj
+for group in $6; do
+  echo 0 >"$group" || { echo "seaway: the command cannot be put into its control group" >&3; echo 126 >"$3"; exit; }
+done
 (exec /bin/sh -c "$1" 2>&3 3>&- 9>&-)
 echo $? >"$3"
 exec 9>&-
@@ -39,10 +42,10 @@ exec 9>&-
 """The leader. It outlives signals to the group; in the command the traps are back at their defaults.
 
 Its own remarks ("Terminated") are not the app's output: dash redirects itself while it runs a simple command, hence the
-subshell. $6 is how it enters its control group (`Kin.admit`). Without one it is a subreaper, says by closing
+subshell. $6 is how it enters its control groups (`Kin.admit`). Without any it is a subreaper, says by closing
 descriptor 9 that the command has ended, and stays until it is killed with what that left: it waits for somebody who
 writes to its own named pipe ($7), which nobody ever does. The last line opens the agent's named pipe (`open_presence`),
-which waits for an agent if there is none.
+which waits for an agent if there is none. Where a machine has no memory left, apps go before all else (choom(1)).
 """
 
 BECOME_SUBREAPER = """import ctypes, os, sys

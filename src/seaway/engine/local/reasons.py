@@ -7,6 +7,9 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from seaway.model.base import say_bytes
+from seaway.sandbox.controllers import Memory
+
 LINES = 5
 LINE_LENGTH = 200
 TAIL = 8192  # bytes read from the end of a raw file
@@ -34,6 +37,27 @@ def describe_exit(code: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"ended by {name}{meaning}"
+
+
+def describe_end(code: int | None, memory: Memory, limit: int | None, lived: float | None = None) -> str:
+    """Return how a process ended (after so many seconds), and whether that was for lack of memory; `limit`: its own."""
+    after = f" after {lived:.1f} s" if lived is not None else ""
+    if not memory.killed:
+        return describe_exit(code) + after
+    if code == -signal.SIGKILL:
+        return f"was killed{after}: {_name_lack(memory, limit)}"
+    return f"{describe_exit(code)}{after}; {describe_kills(memory, limit)}"
+
+
+def describe_kills(memory: Memory, limit: int | None) -> str:
+    """Return how many processes of an instance were killed for lack of memory, and which limit that was."""
+    many = "a process of it was" if memory.killed == 1 else f"{memory.killed} processes of it were"
+    return f"{many} killed: {_name_lack(memory, limit)}"
+
+
+def _name_lack(memory: Memory, limit: int | None) -> str:
+    most = f"its limit of {say_bytes(limit)}" if memory.is_own and limit else "this machine has for apps"
+    return f"it used more memory than {most}"
 
 
 def describe_unstarted(port: int | None, fault: str, limit: float, listening: list[str]) -> str:

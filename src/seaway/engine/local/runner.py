@@ -20,13 +20,14 @@ from seaway.engine.base import EngineError
 from seaway.engine.local.base import RunRoot
 from seaway.engine.local.files import locate_files, renew_files
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
-from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
-from seaway.engine.local.reasons import describe_exit, describe_unstarted, quote_output
+from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
+from seaway.sandbox.controllers import Memory
 from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
@@ -78,8 +79,8 @@ class Runner:
         return self.record.stop_since is not None
 
     @property
-    def session(self) -> int | None:
-        """The session of its live process group."""
+    def leader(self) -> int | None:
+        """The pid of its leader while its command runs."""
         return self._group.pid if self._group is not None and not self._group.ended else None
 
     def start(self) -> None:
@@ -125,10 +126,12 @@ class Runner:
         if self._group is not None:
             self._group.detach()
 
-    def show_usage(self, cpu: float, memory: int) -> None:
-        """Note CPU (cores) and memory (bytes); neither written down nor announced."""
-        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory})
+    def show_usage(self, cpu: float, memory: Memory) -> None:
+        """Note CPU (cores) and memory, neither written down nor announced; and what was killed for lack of it."""
+        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory.used})
         self.record = self.record.model_copy(update={"instance": instance})
+        if memory.killed > instance.memory_kills and instance.state is S.RUNNING:
+            self._update(memory_kills=memory.killed, reason=describe_kills(memory, self.workload.process.memory))
 
     def _update(self, **changes: Any) -> None:
         """Change fields of the record or its instance, write them down, and tell the watchers."""
@@ -202,7 +205,10 @@ class Runner:
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env, self.machine.kin.admit(self.id), view)
+            self._target = Target(port, root.workdir, env, self._admit(), view)
+
+    def _admit(self) -> str:
+        return self.machine.kin.admit(self.id, with_defaults(self.workload.process.limits))
 
     async def _launch(self) -> None:
         if self.workload.routed or self._checks.need_port:
@@ -225,7 +231,7 @@ class Runner:
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
         self._update(
             launched=launched, state=S.STARTING, ready=False, ready_since=None, started_at=utc_now(),
-            restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
+            memory_kills=0, restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
         )  # fmt: skip
 
     async def _attend(self, group: Group) -> Failure | None:
@@ -244,7 +250,8 @@ class Runner:
 
     async def _judge(self, code: int | None) -> Failure:
         lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
-        return Failure(f"{describe_exit(code)} after {lived:.1f} s{await self._quote()}", exit_code=code)
+        why = describe_end(code, self.machine.kin.read_memory(self.id), self.workload.process.memory, lived)
+        return Failure(f"{why}{await self._quote()}", exit_code=code)
 
     async def _quote(self) -> str:
         await self.machine.collector.drain(self.id)

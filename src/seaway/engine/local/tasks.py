@@ -12,9 +12,9 @@ import structlog
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.files import discard_files, renew_files
-from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.process import Group, launch, read_exit_code
-from seaway.engine.local.reasons import describe_exit
+from seaway.engine.local.reasons import describe_end
 from seaway.engine.local.state import RECORD, Launched, TaskRecord
 from seaway.model import Task
 from seaway.sandbox.removing import remove_tree
@@ -122,7 +122,7 @@ class TaskRunner:
         if self._group is None and launched.run:
             code = read_exit_code(self.folder, launched.run)
             if code is not None or launched.pid is not None:
-                return code, _explain(code)
+                return code, self._explain(code)
         if self._group is None:
             self._group = await self._launch(self.record.task)
         return await self._await_end(self._group)
@@ -135,10 +135,11 @@ class TaskRunner:
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )
         self._follow_output()
+        admission = self.machine.kin.admit(self.id, with_defaults(task.limits))
         self._update(Launched(run=1))
         launched = launch(
             self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
-            presence=str(self.machine.state.presence), admission=self.machine.kin.admit(self.id), view=view,
+            presence=str(self.machine.state.presence), admission=admission, view=view,
         )  # fmt: skip
         group = Group(self.folder, launched, self.machine.kin)
         self._update(launched, started_at=utc_now(), reason="running")
@@ -161,7 +162,7 @@ class TaskRunner:
             await asyncio.wait([told, ended], timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 code = group.exit_code()
-                return code, _explain(code)
+                return code, self._explain(code)
             why = self._why if told.done() else f"killed: it did not end within {limit:g} s"
             await group.stop(0.0, self.id)
             return group.exit_code(), why
@@ -171,6 +172,7 @@ class TaskRunner:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(told, ended, return_exceptions=True)
 
-
-def _explain(code: int | None) -> str:
-    return "exited with code 0" if code == 0 else describe_exit(code)
+    def _explain(self, code: int | None) -> str:
+        if code == 0:
+            return "exited with code 0"
+        return describe_end(code, self.machine.kin.read_memory(self.id), self.record.task.limits.memory)

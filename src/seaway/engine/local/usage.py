@@ -4,40 +4,75 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from seaway.engine.local.procs import Stat, list_stats
+from seaway.engine.local.kin import Kin, add_descendants
+from seaway.sandbox.controllers import Memory
+from seaway.sandbox.procs import Stat, list_stats
 
 TICKS = os.sysconf("SC_CLK_TCK")
 LISTENING = "0A"  # in /proc/net/tcp
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What an instance uses: processor seconds since it began, and memory."""
+
+    cpu: float
+    memory: Memory
+
+
+def measure(kin: Kin, leaders: Mapping[str, int]) -> dict[str, Usage]:
+    """Return what instances use, by id, given the pids of their leaders; those that are gone are left out."""
+    cgroups = kin.cgroups
+    if cgroups is None:
+        return _measure_families(leaders)
+    found = {}
+    for name in leaders:
+        memory = cgroups.read_memory(name) or Memory(_add_resident(kin.find(name)))
+        found[name] = Usage(cgroups.read_cpu(name), memory)
+    return found
+
+
+def _measure_families(leaders: Mapping[str, int]) -> dict[str, Usage]:
+    """Leaders are subreapers here: all that an instance started descends from its leader, and what ends is counted."""
+    stats = list_stats()
+    found = {}
+    for name, pid in leaders.items():
+        family = add_descendants(stats, {pid})
+        mine = [stat for stat in stats if stat.pid in family]
+        if mine:
+            found[name] = Usage(sum(stat.cpu for stat in mine) / TICKS, Memory(_add_resident(mine)))
+    return found
+
+
+def _add_resident(stats: Iterable[Stat]) -> int:
+    return PAGE * sum(stat.resident for stat in stats)
+
+
 class Sampler:
-    """CPU and memory per session, one walk over /proc for all."""
+    """Turns processor seconds into cores, averaged since the last sample."""
 
-    def __init__(self) -> None:
-        self._cpu: dict[int, int] = {}
-        self._at: float | None = None
+    def __init__(self, kin: Kin) -> None:
+        self._kin = kin
+        self._before: Mapping[str, Usage] = {}
+        self._at = time.monotonic()
 
-    def sample(self, sessions: Iterable[int]) -> dict[int, tuple[float, int]]:
-        """Return session -> (cores used since the last sample, resident bytes) for those that have processes."""
-        wanted = set(sessions)
-        now, cpu = time.monotonic(), {}
-        ticks = dict.fromkeys(wanted, 0)
-        pages = dict.fromkeys(wanted, 0)
-        for stat in list_stats():
-            if stat.session in wanted:
-                cpu[stat.pid] = stat.cpu
-                ticks[stat.session] += max(0, stat.cpu - self._cpu.get(stat.pid, 0)) if self._at else 0
-                pages[stat.session] += stat.resident
-        passed = now - self._at if self._at else 1.0
-        self._cpu, self._at = cpu, now
-        return {s: (ticks[s] / TICKS / max(passed, 0.001), pages[s] * PAGE) for s in wanted if pages[s]}
+    def sample(self, leaders: Mapping[str, int]) -> dict[str, tuple[float, Memory]]:
+        """Return cores and memory of each instance (see `measure`)."""
+        now, found = time.monotonic(), measure(self._kin, leaders)
+        passed, before = max(now - self._at, 0.001), self._before
+        self._before, self._at = found, now
+        return {
+            name: (max(0.0, usage.cpu - before.get(name, usage).cpu) / passed, usage.memory)
+            for name, usage in found.items()
+        }
 
 
 def find_listeners(port: int) -> set[int]:

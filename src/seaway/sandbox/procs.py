@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Stat:
-    """The fields of /proc/PID/stat used here; times in clock ticks, `resident` in pages."""
+    """The fields of /proc/PID/stat used here; times in clock ticks, `resident` in pages.
+
+    `cpu` is what it has used, and what its children did that have ended.
+    """
 
     pid: int
     state: str
@@ -33,7 +36,7 @@ def read_stat(pid: int) -> Stat | None:
     fields = text[text.rindex(b")") + 2 :].split()
     return Stat(
         pid=pid, state=fields[0].decode(), parent=int(fields[1]), group=int(fields[2]), session=int(fields[3]),
-        cpu=int(fields[11]) + int(fields[12]), birth=int(fields[19]), resident=int(fields[21]),
+        cpu=sum(map(int, fields[11:15])), birth=int(fields[19]), resident=int(fields[21]),
     )  # fmt: skip
 
 

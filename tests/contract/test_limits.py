@@ -1,0 +1,222 @@
+"""What an instance may take: limits by the real kernel, by whichever version of control groups has the controllers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from seaway.model import InstanceState, Limits, Workload
+from seaway.sandbox.cgroups import ENTER, Cgroups
+from seaway.sandbox.controllers import KINDS
+from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can limit what is in a control group")
+
+MIB = 1 << 20
+HOARD = "x = bytearray(b'1') * ({mib} << 20)"
+HOARD_AND_STAY = f"import time; {HOARD}; time.sleep(3600)"
+LOSES_CHILDREN = f"""import subprocess, sys, time
+for _ in range({{count}}):
+    subprocess.run([sys.executable, "-c", "{HOARD}"])
+{{then}}"""
+FORKS = """import subprocess, time
+try:
+    while True:
+        subprocess.Popen(["sleep", "3600"])
+except OSError as error:
+    print(error.strerror, flush=True)
+time.sleep(3600)"""
+LEAVES = f"""import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "{HOARD_AND_STAY}"], start_new_session=True)
+time.sleep(3600)"""
+BURNS = "while True: pass"
+
+
+def python(program: str, **words: object) -> str:
+    """Return the shell command that runs a program."""
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program.format(**words))}"
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Iterator[Cgroups]:
+    """The control groups of a home; in the end those of x."""
+    found = Cgroups.open(tmp_path)
+    assert found is not None
+    yield found
+    found.kill("x")
+    found.close()
+    assert not found.base.exists()
+
+
+def run(cgroups: Cgroups, limits: Limits, program: str) -> subprocess.Popen[bytes]:
+    """Start a Python program in the group x."""
+    words = ["/bin/sh", "-c", f'{ENTER}; exec "$@"', cgroups.make("x", limits), sys.executable, "-c", program]
+    return subprocess.Popen(words)
+
+
+def test_everything_can_be_limited_here(cgroups: Cgroups) -> None:
+    """On this machine and on any that the README names; `seaway status` says so where it cannot."""
+    assert cgroups.list_lacking() == []
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_kill_for_memory_is_told_from_one_of_the_groups_above(cgroups: Cgroups, is_own: bool) -> None:
+    """The kernel counts both for the group whose process it was."""
+    cgroups.limit_all(Limits(memory=None if is_own else 48 * MIB))
+    process = run(cgroups, Limits(memory=(48 if is_own else 480) * MIB), HOARD.format(mib=100))
+    assert process.wait() == -9
+    memory = cgroups.read_memory("x")
+    assert memory is not None
+    assert (memory.killed, memory.is_own) == (1, is_own)
+
+
+def test_within_the_limits_nothing_happens(cgroups: Cgroups) -> None:
+    """What it used is known; what the kernel keeps of files it read is not counted."""
+    program = "import os, sys; x = bytearray(b'1') * (30 << 20); os.write(1, b'.'); sys.stdin.read()"
+    words = ["/bin/sh", "-c", f'{ENTER}; exec "$@"', cgroups.make("x", Limits(memory=64 * MIB, pids=9, cpu=1))]
+    with subprocess.Popen(
+        [*words, sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        memory = cgroups.read_memory("x")
+        assert memory is not None
+        assert 30 * MIB < memory.used < 60 * MIB
+        assert (memory.killed, memory.is_own) == (0, False)
+        process.communicate()
+    assert process.returncode == 0
+
+
+def test_processor_time(cgroups: Cgroups) -> None:
+    """A process that never rests gets its part, however idle the machine is."""
+    process, began = run(cgroups, Limits(cpu=0.2), BURNS), time.monotonic()
+    while (used := cgroups.read_cpu("x")) < 0.3:
+        assert process.poll() is None
+    assert used < 0.2 * (time.monotonic() - began) + 0.1, "a tenth of a second is given ahead"
+    process.kill()
+    process.wait()
+
+
+def test_groups_of_others_are_not_instances(cgroups: Cgroups) -> None:
+    """An agent ends what it does not know among its instances; builds are no instances."""
+    cgroups.make(".builds")
+    cgroups.make("x")
+    assert cgroups.list_names() == ["x"]
+
+
+def test_seaways_own_parts_come_first(cgroups: Cgroups, tmp_path: Path) -> None:
+    """They are in a group of their own, with more weight than all apps; it goes with the last of them."""
+    code = "import os, sys, time; from pathlib import Path; from seaway.home import Home; "
+    code += "from seaway.sandbox.standing import come_first, step_back; home = Home(Path(sys.argv[1])); "
+    code += "come_first(home); print(Path('/proc/self/cgroup').read_text().split()[-1], flush=True); sys.stdin.read(); "
+    code += "step_back(home)"
+    own = cgroups.base.with_name(f"{cgroups.base.name}.parts")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert f"/{own.name}" in process.stdout.readline()
+        assert own.is_dir()
+        process.communicate("")
+    assert process.returncode == 0
+    assert not own.exists()
+
+
+@pytest.fixture
+async def kit(tmp_path: Path) -> AsyncIterator[LocalKit]:
+    made = LocalKit(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+def worker(program: str, *, memory: int | None = None, pids: int | None = None, **words: object) -> Workload:
+    """Return a workload of one instance that runs the program."""
+    return make_workload(python(program, **words), process="worker", memory=memory, pids=pids, stop_grace=0.0)
+
+
+async def test_a_memory_kill_is_named_with_the_limit(kit: LocalKit) -> None:
+    """Where people look: it is why the instance failed."""
+    await kit.engine.apply(worker(HOARD_AND_STAY, memory=48 * MIB, mib=100))
+    seen = await kit.await_instance(lambda i: i.state in (InstanceState.BACKOFF, InstanceState.CRASHING))
+    assert seen.exit_code == -9
+    assert seen.reason.startswith("was killed after ")
+    assert ": it used more memory than its limit of 48 MiB" in seen.reason
+
+
+async def test_a_process_that_is_lost_is_told_while_the_others_run_on(kit: LocalKit) -> None:
+    """And in the end, if that is not by the kill itself; counts begin anew with each start."""
+    await kit.engine.apply(worker(LOSES_CHILDREN, memory=48 * MIB, count=2, mib=100, then="time.sleep(3600)"))
+    seen = await kit.await_instance(lambda i: i.memory_kills == 2)
+    assert seen.serving
+    assert seen.reason == "2 processes of it were killed: it used more memory than its limit of 48 MiB"
+    workload = worker(LOSES_CHILDREN, memory=48 * MIB, count=1, mib=100, then="sys.exit(3)")
+    await kit.engine.apply(workload.model_copy(update={"key": workload.key.model_copy(update={"process": "other"})}))
+    seen = await kit.await_instance(lambda i: i.exit_code == 3)
+    assert "; a process of it was killed: it used more memory than its limit of 48 MiB" in seen.reason
+
+
+async def test_a_one_off_that_is_killed_says_so(kit: LocalKit) -> None:
+    """It has the limits of the web process."""
+    await kit.engine.start_task(make_task("shop-run-1", python(HOARD, mib=100), limits=Limits(memory=48 * MIB)))
+    done = await kit.await_task()
+    assert done.exit_code == -9
+    assert done.reason == "was killed: it used more memory than its limit of 48 MiB"
+
+
+async def test_processes_without_end(kit: LocalKit) -> None:
+    """It can start no more; neither the machine nor its neighbour notices."""
+    await kit.engine.apply(worker(FORKS, pids=20))
+
+    async def look() -> str:
+        return "".join(line["message"] for line in await kit.read_logs())
+
+    assert await eventually(look) == "Resource temporarily unavailable"
+    (seen,) = await kit.list_living()
+    assert len(find_members(seen.id)) <= 20
+    await kit.engine.apply(kit.workload("serve"))
+    await kit.await_instance(lambda i: i.key.process == "web" and i.serving)
+
+
+async def test_an_adopted_instance_keeps_its_limit(kit: LocalKit) -> None:
+    """The next agent sets it again, and names a kill as the first would have."""
+    program = "import sys, time\nwhile not __import__('os').path.exists('go'): time.sleep(0.05)\n" + HOARD
+    await kit.engine.apply(worker(program, memory=48 * MIB, mib=100))
+    before = await kit.await_serving()
+    await kit.end_agent()
+    await kit.start()
+    (kit.home.node / "instances" / before.id / "app" / "go").touch()
+    seen = await kit.await_instance(lambda i: i.exit_code == -9)
+    assert ": it used more memory than its limit of 48 MiB" in seen.reason
+
+
+@pytest.mark.parametrize("as_ordinary_user", [False, True])
+async def test_what_left_its_session_is_measured_too(tmp_path: Path, as_ordinary_user: bool) -> None:
+    """All that an instance started counts, whatever way the agent has to find it."""
+    kit = LocalKit(tmp_path, as_ordinary_user=as_ordinary_user)
+    await kit.start()
+    await kit.engine.apply(worker(LEAVES, mib=80))
+    seen = await kit.await_instance(lambda i: (i.memory or 0) > 80 * MIB)
+    assert seen.memory is not None
+    assert seen.memory < 200 * MIB
+    await kit.close()
+
+
+async def test_what_a_node_has_left_and_does_not_limit(kit: LocalKit, tmp_path: Path) -> None:
+    """Less by what apps use; where nothing can be limited it says what would help."""
+    (node,) = (await kit.engine.observe()).nodes
+    assert node.unlimited == ""
+    assert node.available is not None
+    assert 0 < node.available < node.memory
+    other = LocalKit(tmp_path / "other", as_ordinary_user=True)
+    await other.start()
+    (node,) = (await other.engine.observe()).nodes
+    assert node.unlimited.startswith(f"{', '.join(KINDS.values())}: Seaway may make no control groups here")
+    await other.close()
