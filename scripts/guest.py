@@ -1,6 +1,6 @@
 """Runs a command in a virtual machine: Debian 12's own kernel with control groups of version 2 alone, all else as here.
 
-    scripts/guest.py [--memory MIB] [--limit SECONDS] [--kvm] -- .venv/bin/python -m pytest -q tests/contract/...
+    .venv/bin/python scripts/guest.py -- .venv/bin/python -m pytest -q tests/contract/test_limits.py
 
 The command runs as root in the repository's folder; its output and exit code are this script's. The guest sees this
 machine's files at their own paths and writes to memory only: nothing that it does is seen here. It has a loopback

@@ -14,7 +14,7 @@ from tests.packages import GUEST, can_install, list_missing, list_packages
 ROOT = Path(__file__).resolve().parents[2]
 PROOFS = ("sandbox", "local_process", "limits")
 LACKING = [] if can_install() else list_missing(list_packages([GUEST]))
-LONGEST = 900  # seconds for one file, emulated; it takes 100 to 120 on two idle cores
+LONGEST = 900  # seconds for one file, emulated; it takes 100 on two idle cores, 200 beside other work
 
 pytestmark = [
     pytest.mark.skipif(bool(LACKING), reason=f"not installed: {' '.join(LACKING)}"),
