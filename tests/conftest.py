@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def is_listened_to(path: Path) -> bool:
     """Return whether a process still accepts connections at a socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(os.fsencode(path)) == 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_groups_left() -> Iterator[None]:
+    """Remove the control groups of homes that had a builder and no platform, unless something runs in them."""
+    before = set(list_groups())
+    yield
+    for group in set(list_groups()) - before:
+        for folder in [*(Path(name) for name, _, _ in os.walk(group, topdown=False)), group.parent]:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def list_groups() -> list[Path]:
+    """Return the control groups of all homes, in all hierarchies."""
+    return [path for path in Path("/sys/fs/cgroup").glob("**/seaway/*") if path.is_dir()]
 
 
 @pytest.fixture(scope="session", autouse=True)

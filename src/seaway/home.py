@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from seaway.model import Frozen, Host
+from seaway.model import Host, Quotas
 
 SETTINGS_FILE = "settings.json"
 UNIX_PATH_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
 
 
-class Settings(Frozen):
+class Settings(Quotas):
     """What `seaway up` was told; kept so that every part and the CLI agree."""
 
     http_port: int = Field(default=8080, ge=1, le=65535)

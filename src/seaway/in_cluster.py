@@ -101,7 +101,7 @@ class _Replica:
             may_act=lambda: self._election.leads,
         )
         self._settings = Settings(
-            http_port=here.public_port, api_port=here.api_port, domain=here.domain, bind=here.bind
+            http_port=here.public_port, api_port=here.api_port, domain=here.domain, bind=here.bind, **here.quotas()
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -132,6 +132,7 @@ class _Replica:
                 builder=builder,
                 api=api,
                 attachments=self._attachments,
+                claiming=deps.claiming,
                 nodes=self._nodes,
                 expected=await self._list_expected(),
                 leadership=self._election,

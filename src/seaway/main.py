@@ -154,6 +154,7 @@ async def run_control(home: Home) -> int:
                 builder=builder,
                 api=api,
                 attachments=attachments,
+                claiming=deps.claiming,
                 expected=[f"router-{n}" for n in range(settings.routers)],
             )
         ).run()

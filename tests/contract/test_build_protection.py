@@ -16,6 +16,7 @@ from seaway.builder.base import BuildError
 from seaway.builder.layout import ImageLayout
 from seaway.builder.process import SubprocessBuilder
 from seaway.builder.quarters import Quarters, find_cache
+from seaway.sandbox.cgroups import Cgroups
 from seaway.sandbox.users import Users
 from tests.builder_kit import PROJECT_APP, Dock, make_dock, write_app
 
@@ -125,6 +126,18 @@ async def test_links_that_lead_out(dock: Dock, tmp_path: Path) -> None:
         await dock.build(write_hostile_app(tmp_path / "two", deeds))
     assert ImageLayout(dock.home.images).list_images() == []
     assert list_running(dock) == []
+
+
+async def test_builds_give_way(dock: Dock, tmp_path: Path) -> None:
+    """They are in a group of all builds, with limits, and go before Seaway's own parts where memory is short."""
+    deeds = "report.update({n: open('/proc/self/' + n).read().split()[-1] for n in ('cgroup', 'oom_score_adj')})"
+    files = read_files(dock, (await dock.build(write_hostile_app(tmp_path / "app", deeds))).image)
+    report = json.loads(files["opt/seaway/project/hello/report.json"])
+    cgroups = Cgroups.open(dock.home.root)
+    assert cgroups is not None
+    assert report == {"cgroup": f"0::/seaway/{cgroups.base.name}/.builds", "oom_score_adj": "500"}
+    cgroups.close()
+    assert not cgroups.base.exists()
 
 
 async def test_the_source_is_what_was_pushed(dock: Dock, tmp_path: Path) -> None:

@@ -169,6 +169,20 @@ def test_a_route_in_seaway_toml_that_another_app_has_is_refused(platform: Platfo
     assert platform.get("shop.localhost")[0] == 200
 
 
+def test_more_instances_than_an_app_may_have_are_refused(platform: Platform, shop: str, tmp_path: Path) -> None:
+    """Asked for by command or by seaway.toml: the number that fits is named, no release is made, nothing changes."""
+    before = len(platform.read("releases", "-a", shop))
+    scaled = platform.run("ps", "scale", "web=101", "-a", shop, check=False)
+    assert (scaled.returncode, "web=101 does not fit: " in scaled.stderr) == (2, True)
+    folder = write_app(tmp_path / "app", "web: python3 app.py\n", seaway_toml="[scale]\nweb = 101\n")
+    platform.run("apps", "create", "endless")
+    done = platform.run("deploy", str(folder), "-a", "endless", check=False)
+    assert (done.returncode, "web=101 does not fit: " in done.stderr) == (1, True)
+    assert platform.read("releases", "-a", "endless") == []
+    assert len(find_events(platform, "endless", "ReleaseRefused")) == 1
+    assert (len(platform.read("releases", "-a", shop)), platform.get("shop.localhost")[0]) == (before, 200)
+
+
 def test_a_seaway_url_that_is_not_the_api_is_named(platform: Platform) -> None:
     """A router, or nobody, behind SEAWAY_URL: not "not found"."""
     env = os.environ | {"SEAWAY_HOME": str(platform.home), "SEAWAY_URL": f"http://127.0.0.1:{platform.http_port}"}

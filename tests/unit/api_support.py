@@ -55,6 +55,7 @@ class MemoryEngine:
     tasks: dict[str, Task] = field(default_factory=dict)
     done: dict[str, TaskState] = field(default_factory=dict)
     available: bool = True
+    free: int | None = None  # bytes of memory that its node has for more instances
 
     async def apply(self, workload: Workload) -> None:
         self.workloads[workload.key] = workload
@@ -66,7 +67,7 @@ class MemoryEngine:
         if not self.available:
             raise EngineUnavailable("the node agent does not answer")
         states = [self.done.get(task.id, TaskState(id=task.id, app=task.app)) for task in self.tasks.values()]
-        node = Node(name="local", ready=True)
+        node = Node(name="local", ready=True, available=self.free)
         return Observation(nodes=(node,), instances=tuple(self.instances), tasks=tuple(states))
 
     async def watch(self) -> AsyncGenerator[str, None]:

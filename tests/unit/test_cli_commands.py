@@ -245,6 +245,19 @@ def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
     assert "scaled shop: web=2" in result.stdout
 
 
+def test_scale_shows_what_fits_and_passes_force_on(bench: Bench) -> None:
+    """Force only if it was given."""
+    message = "web=900 does not fit: 41 fit (each takes 212 MiB; 8.6 GiB are free on this machine)"
+    refusal = Failure(422, message, "does-not-fit", "scale to web=41, or give --force")
+    bench.api.on("PUT", "/apps/shop/scale", refusal, app())
+    bench.api.on("GET", "/apps/shop", app())
+    refused = bench.run("ps", "scale", "web=900", "-a", "shop")
+    assert (refused.exit_code, message in refused.stderr) == (2, True)
+    assert "scale to web=41, or give --force" in refused.stderr
+    assert bench.run("ps", "scale", "web=900", "-a", "shop", "--force", "--no-wait").exit_code == 0
+    assert bench.api.queries("PUT", "/apps/shop/scale") == [{}, {"force": "true"}]
+
+
 def test_scale_gives_up_on_an_instance_that_crashes(bench: Bench) -> None:
     """With its reason and its logs."""
     bench.api.on("PUT", "/apps/shop/scale", app())

@@ -179,6 +179,15 @@ def test_deploy_of_an_image_and_of_git(shop: Bench) -> None:
     assert not shop.api.queries("PUT", "/sources")
 
 
+def test_a_forced_deploy_says_so(shop: Bench) -> None:
+    """Whether an image is taken or built."""
+    shop.api.on("POST", "/apps/shop/releases", release(5))
+    assert shop.run("deploy", "-a", "shop", "--image", "sha256:77", "--force").exit_code == 0
+    assert shop.api.sent("POST", "/apps/shop/releases") == [{"image": "sha256:77", "force": True}]
+    assert shop.run("deploy", "-a", "shop", "--force", "--no-wait").exit_code == 0
+    assert shop.api.sent("POST", "/apps/shop/builds")[0]["force"]
+
+
 def test_deploy_of_an_image_from_ci_takes_the_app_files_of_this_folder(shop: Bench) -> None:
     """Procfile and seaway.toml are sent as they are, and that is said; a build's digest needs neither."""
     shop.api.on("POST", "/apps/shop/releases", release(5))

@@ -45,9 +45,17 @@ def test_up_takes_the_last_settings_for_what_is_not_given(bench: Bench) -> None:
     ]
 
 
+def test_up_takes_limits(bench: Bench) -> None:
+    """Sizes as people write them."""
+    assert bench.run("up", "--app-instances", "500", "--team-memory", "4GiB").exit_code == 0
+    assert bench.calls == [("up", Settings(app_instances=500, team_memory=4 << 30), False)]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["--app-instances", "-1"], "--app-instances"),
+        (["--app-memory", "much"], "--app-memory: 'much' is not an amount of memory"),
         (["--http-port", "0"], "--http-port"),
         (["--api-port", "eighty"], "--api-port"),
         (["--routers", "99"], "--routers"),

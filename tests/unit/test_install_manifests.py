@@ -13,7 +13,9 @@ from seaway.install.settings import DRAIN_LIMIT, PULL_SECRET, ClusterSettings, I
 from seaway.kube.names import API_SCHEME
 from tests.strict_schemas import validate
 
-SETTINGS = InstallSettings(image="registry:5000/seaway@sha256:" + "0" * 64, registry="registry:5000/apps")
+SETTINGS = InstallSettings(
+    image="registry:5000/seaway@sha256:" + "0" * 64, registry="registry:5000/apps", app_instances=50, team_memory="8GiB"
+)
 VERSIONS = ("1.25", "1.37")  # the oldest and the newest that kubernetes-validate carries
 OBJECTS = make_manifests(SETTINGS, disruption_budgets="policy/v1")
 
@@ -93,6 +95,7 @@ def test_the_parts_find_out_where_they_are() -> None:
         assert settings.namespace == SETTINGS.namespace
         assert settings.registry == SETTINGS.registry
         assert settings.pod == "of SEAWAY_POD"
+        assert settings.quotas() == SETTINGS.quotas()
 
 
 def test_disruption_budgets_are_made_where_the_cluster_has_them() -> None:

@@ -26,15 +26,19 @@ async def change(store: Store, kind: type[D], name: str, edit: Callable[[D], D])
     return await retry(attempt)
 
 
-async def make_release(store: Store, app: App, wanted: Change, by: str) -> Release:
-    """Store the next release of the app; raise ReleaseRefused if the change makes none."""
+async def make_release(
+    store: Store, app: App, wanted: Change, by: str, check: Callable[[App, Release], Awaitable[str]]
+) -> tuple[Release, str]:
+    """Store the next release of the app, return it with what `check` says; it and a change that makes none raise."""
 
-    async def attempt() -> Release:
+    async def attempt() -> tuple[Release, str]:
         labels = {"app": app.name}
         releases = (await store.list(Release, labels)).whole()
         rollouts = (await store.list(Rollout, labels)).whole()
         current = await store.get(App, app.name)
-        return await store.create(compose_release(current, releases, rollouts, wanted, by))
+        release = compose_release(current, releases, rollouts, wanted, by)
+        said = await check(current, release)
+        return await store.create(release), said
 
     return await retry(attempt)
 

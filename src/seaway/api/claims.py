@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from seaway.api.collisions import find_owner, select_live
+from seaway.api.collisions import find_owner
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.engine.base import TeamJudge
 from seaway.model import App, Release, Rollout, Route
+from seaway.rollout.releases import select_live
 from seaway.router.table import default_route
 from seaway.store.base import Store
 

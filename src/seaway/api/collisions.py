@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from seaway.model import App, Release, Rollout, Route
+from seaway.model import App, Release, Route
 from seaway.router.table import default_route, find_collisions
-
-
-def select_live(apps: Iterable[App], releases: Iterable[Release], rollouts: Iterable[Rollout]) -> tuple[Release, ...]:
-    """Return the releases whose declared routes count: they serve, carry traffic, or are on their way."""
-    live = {(app.name, number) for app in apps for number, weight in app.status.traffic.items() if weight}
-    live |= {(app.name, app.status.current) for app in apps if app.status.current is not None}
-    live |= {(rollout.spec.app, rollout.spec.target) for rollout in rollouts if not rollout.ended}
-    return tuple(release for release in releases if (release.spec.app, release.spec.number) in live)
 
 
 def claim_routes(app: App, live: Iterable[Release], domain: str) -> Iterator[tuple[str, Route]]:

@@ -37,10 +37,10 @@ class ApiDeps:
     """Every collaborator of the API.
 
     `heartbeat`: seconds between signs of life on a stream that is silent. `claiming` is held from looking whether
-    a host and path are free until they are taken. `leader`: the way to the replica that leads, if there are several.
-    Without `source_store` sources are kept in the home; `build_logs` are what other replicas of the control plane
-    wrote; `images` reads those that others built, None: none can run here. `teams` knows which teams have no place
-    here, None: every team has one. `attachments`: who waits for which one-off here.
+    a host and path, or the memory for instances, are free until they are taken. `leader`: the way to the replica that
+    leads, if there are several. Without `source_store` sources are kept in the home; `build_logs` are what other
+    replicas of the control plane wrote; `images` reads those that others built, None: none can run here. `teams` knows
+    which teams have no place here, None: every team has one. `attachments`: who waits for which one-off here.
     """
 
     store: Store

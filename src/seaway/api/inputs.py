@@ -114,22 +114,27 @@ class SourceInput(Source):
 
 
 class NewBuild(Frozen):
-    """A build to start. `deploy`: make a release of it; `strategy` overrides the app's for that release."""
+    """A build to start.
+
+    `deploy`: make a release of it; `strategy` overrides the app's for that release; `force`: also if it does not fit.
+    """
 
     source: SourceInput
     deploy: bool = True
     strategy: Strategy | None = None
+    force: bool = False
 
 
 class NewRelease(Frozen):
     """An image that is there, to be released.
 
     `procfile` and `seaway_toml` are texts that say how to run an image that Seaway has not built; without them it runs
-    what it says itself as `web`.
+    what it says itself as `web`. `force`: release it even if its instances do not fit.
     """
 
     image: Image
     strategy: Strategy | None = None
+    force: bool = False
     procfile: AppFile | None = None
     seaway_toml: AppFile | None = None
 

@@ -127,7 +127,8 @@ DESCRIPTIONS: dict[str, str] = {
     "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
     **{f"processes.NAME.health.{check}.{key}": text for check in _CHECKS for key, text in _CHECK_KEYS.items()},
-    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise.",
+    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise. "
+    "A deploy of more than fit is refused.",
     "rollout": "How a new release takes over.",
     "rollout.strategy": "`blue-green`: the new release runs at full size before traffic moves. "
     "`recreate`: the old one stops first, for processes that must not run twice.",

@@ -27,8 +27,17 @@ OPEN = (BuildState.QUEUED, BuildState.RUNNING)
 ENDS = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}
 
 
+async def _allow(_app: App, _release: Release, _force: bool) -> str:
+    """Any release may be made."""
+    return ""
+
+
 class BuildRunner:
-    """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases."""
+    """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases.
+
+    `check` raises ReleaseRefused for a release that may not be made; it is told whether that is forced, and returns
+    what is to be said of a release that was. `claiming` is held from then until the release is stored.
+    """
 
     def __init__(
         self,
@@ -39,7 +48,8 @@ class BuildRunner:
         clock: Callable[[], datetime],
         tell: Tell,
         parallel: int = 2,
-        check_routes: Callable[[App, Release], Awaitable[str]] | None = None,
+        check: Callable[[App, Release, bool], Awaitable[str]] = _allow,
+        claiming: asyncio.Lock | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -49,7 +59,8 @@ class BuildRunner:
         self._tell = tell
         self._slots = asyncio.Semaphore(parallel)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._check_routes = check_routes
+        self._check = check
+        self._claiming = claiming or asyncio.Lock()
         self._on_end = on_end
         self._told: set[str] = set()  # apps of which no event of an end is missing that was lost before this start
 
@@ -185,22 +196,21 @@ class BuildRunner:
         if made is None and overtaken:
             await self._note_release(build, 0, f"superseded by build {overtaken[0].spec.number}; no release was made")
             return
+        forced = ""
         while made is None:
             rollouts = (await self._store.list(Rollout, {"app": app.name})).whole()
             change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy)
             try:
                 release = compose_release(app, releases, rollouts, change, build.spec.by)
-                problem = await self._check_routes(app, release) if self._check_routes else ""
-                if problem:
-                    await self._note_release(build, 0, problem)
-                    return
-                made = (await self._store.create(release)).spec.number
+                async with self._claiming:
+                    forced = await self._check(app, release, build.spec.force)
+                    made = (await self._store.create(release)).spec.number
             except ReleaseRefused as refused:
                 await self._note_release(build, 0, refused.message)
                 return
             except AlreadyExists:
                 releases = (await self._store.list(Release, {"app": app.name})).whole()
-        await self._note_release(build, made, build.status.reason)
+        await self._note_release(build, made, f"{build.status.reason}.{forced}" if forced else build.status.reason)
 
     async def _note_release(self, build: Build, number: int, reason: str) -> None:
         """Record the release made of a build; 0: none, and `reason` says why, as an event tells too."""

@@ -18,6 +18,7 @@ import uvicorn
 from seaway.builder.base import Builder
 from seaway.control.attachments import Attachments
 from seaway.control.builds import BuildRunner
+from seaway.control.capacity import CapacityJudge
 from seaway.control.leading import Alone, Duties, Duty, Leadership
 from seaway.control.loop import ControlLoop
 from seaway.control.nodes import NodeKeeper
@@ -29,6 +30,7 @@ from seaway.control.unreadable import UnreadableTeller
 from seaway.engine.base import Engine, EngineUnavailable
 from seaway.home import Home, Settings
 from seaway.model import App, Event, EventSpec, Release, Rollout
+from seaway.rollout.releases import ReleaseRefused, select_live
 from seaway.router.plane import XdsPlane
 from seaway.router.table import find_collisions
 from seaway.store.base import NotFound, Store, StoreError
@@ -53,8 +55,8 @@ class ControlParts:
 
     `expected` names the routers that should be there; `duties` are the leader's besides the loop; `refresh` brings what
     it reads up to what an earlier leader wrote; `silence` returns for how many seconds nothing has been heard of store
-    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` are the
-    API's.
+    or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` and
+    `claiming` are the API's.
     """
 
     home: Home
@@ -71,6 +73,7 @@ class ControlParts:
     silence: Callable[[], float] = lambda: 0.0
     certificate: tuple[Path, Path] | None = None
     attachments: Attachments = field(default_factory=Attachments)
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     nodes: NodeKeeper | None = None  # made here unless the API shows its verdicts too
 
 
@@ -109,13 +112,14 @@ class ControlPlane:
         self._taking_over: asyncio.Task[None] | None = None
         self._ready_to_act = False
         self._nodes = parts.nodes or NodeKeeper(engine, parts.plane, store, clock=clock, tell=self._tell)
+        self._observer = Observer(engine, self._nodes.overlay)
         self._reconciler = Reconciler(
             store,
             engine,
             PlaneRoutes(parts.plane, parts.settings.domain, parts.expected, clock()),
             clock=clock,
             tell=self._tell,
-            observe=Observer(engine, self._nodes.overlay).observe,
+            observe=self._observer.observe,
             may_act=self._may_act,
             forget=self._forget_builds,  # of the runner that is made below
         )
@@ -126,7 +130,8 @@ class ControlPlane:
             parts.home,
             clock=clock,
             tell=self._tell,
-            check_routes=self._check_routes,
+            check=self._check_release,
+            claiming=parts.claiming,
             on_end=self._pruner.kick,
         )
         keep_attached = partial(parts.attachments.run, engine, store, self._tell, clock)
@@ -278,21 +283,17 @@ class ControlPlane:
     async def _tell(self, event: EventSpec, team: str) -> None:
         await record_once(self._parts.store, event, team)
 
-    async def _check_routes(self, app: App, release: Release) -> str:
-        """Return why the routes a release declares can't be had, or ""."""
+    async def _check_release(self, app: App, release: Release, force: bool) -> str:
+        """Raise ReleaseRefused if a build's release cannot have its routes or instances; return what was forced."""
         apps = (await self._parts.store.list(App)).documents
-        current = {other.name: other.status.current for other in apps}
         rollouts = (await self._parts.store.list(Rollout)).documents
-        coming = {(r.spec.app, r.spec.target) for r in rollouts if not r.ended}
-        releases = [
-            r
-            for r in (await self._parts.store.list(Release)).documents
-            if r.spec.number == current.get(r.spec.app) or (r.spec.app, r.spec.number) in coming
-        ]
-        found = find_collisions(app.name, release.spec.routes, apps, releases, self._parts.settings.domain)
-        if not found:
-            return ""
-        return f"seaway.toml: routes: {'; '.join(map(str, found))}; choose another host or path"
+        live = select_live(apps, (await self._parts.store.list(Release)).documents, rollouts)
+        found = find_collisions(app.name, release.spec.routes, apps, live, self._parts.settings.domain)
+        if found:
+            problem = f"seaway.toml: routes: {'; '.join(map(str, found))}; choose another host or path"
+            raise ReleaseRefused("route-taken", problem)
+        judge = CapacityJudge(self._parts.store, self._observer.observe, self._parts.settings)
+        return await judge.check_release(app, release, deploy=True, force=force)
 
     async def _tend_store(self) -> None:
         unreadable = UnreadableTeller(self._parts.store, self._tell, utc_now)

@@ -16,6 +16,7 @@ from seaway.install.settings import (
     API_PORT,
     DATA_FOLDER,
     DRAIN_LIMIT,
+    ENVIRONMENT_PREFIX,
     HTTP_PORT,
     LOGIN_FOLDER,
     PULL_SECRET,
@@ -285,6 +286,7 @@ def _container(settings: InstallSettings, name: str, command: list[str], tls: st
         "PYTHONPYCACHEPREFIX": "/tmp/pycache",  # noqa: S108  # a container that starts again starts sooner
         "GRPC_VERBOSITY": "NONE",  # its lines are not JSON, and what they tell is told
         "SEAWAY_BALANCER_WAIT": f"{settings.balancer_wait:g}s",
+        **{f"{ENVIRONMENT_PREFIX}{name.upper()}": str(quota) for name, quota in settings.quotas().items()},
         "HOME": "/tmp",  # noqa: S108  # an emptyDir of the pod's own
     }
     fields = {"SEAWAY_POD": "metadata.name", "SEAWAY_ADDRESS": "status.podIP"}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from seaway.kube.names import NAMESPACE
-from seaway.model import Frozen, Host, Seconds
+from seaway.model import Host, Quotas, Seconds
 
 ENVIRONMENT_PREFIX = "SEAWAY_"
 DATA_FOLDER = "/var/lib/seaway"
@@ -25,7 +25,7 @@ Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 Image = Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._:/@-]{0,500}$")]
 
 
-class InstallSettings(Frozen):
+class InstallSettings(Quotas):
     """How Seaway is put into a cluster."""
 
     namespace: Namespace = NAMESPACE
@@ -44,7 +44,7 @@ class InstallSettings(Frozen):
     pull_secret: bool = False  # images are pulled with the Secret PULL_SECRET
 
 
-class ClusterSettings(Frozen):
+class ClusterSettings(Quotas):
     """What one part in the cluster knows of where it is; from its environment."""
 
     namespace: str

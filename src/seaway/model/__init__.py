@@ -31,6 +31,7 @@ from seaway.model.instance import (
     WorkloadKey,
 )
 from seaway.model.platform import Event, EventSpec, Role, RouterRecord, RouterStatus, Token, TokenSpec
+from seaway.model.quotas import Quotas
 from seaway.model.release import (
     ENDED,
     Build,
@@ -57,8 +58,8 @@ __all__ = [
     "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
     "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Bytes", "Check", "Document", "Drain", "Event",
     "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Name", "Node", "NodeState",
-    "Observation", "Phase", "Process", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout", "RolloutPolicy",
-    "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds", "Source",
-    "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
+    "Observation", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout",
+    "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds",
+    "Source", "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
     "release_name",
 ]  # fmt: skip

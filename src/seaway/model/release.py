@@ -28,6 +28,7 @@ class BuildSpec(Frozen):
     source: Source
     deploy: bool = True  # make a release of the image when it is built
     strategy: Strategy | None = None  # overrides the app's for the release it makes
+    force: bool = False  # make it even if its instances do not fit
     timeout: Seconds = 900.0
     by: str = "unknown"
     cancel: bool = False  # intent: stop it

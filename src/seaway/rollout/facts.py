@@ -26,6 +26,11 @@ GONE = frozenset({InstanceState.STOPPING, InstanceState.STOPPED})
 """States of instances that were told to stop; they no longer count."""
 
 
+def count_wanted(app: App, spec: ReleaseSpec, process: str) -> int:
+    """Return how many instances of a release's process are wanted: the app's word, else the release's, else 1."""
+    return app.spec.scale.get(process, spec.scale.get(process, 1))
+
+
 @dataclass(frozen=True)
 class RouterFacts:
     """One live router, as far as one app is concerned.
@@ -72,9 +77,8 @@ class Facts:
         return None
 
     def count(self, release: int, process: str) -> int:
-        """Return how many instances are wanted of a process: the app's word, else the release's, else 1."""
-        spec = self.releases[release]
-        return self.app.spec.scale.get(process, spec.scale.get(process, 1))
+        """Return how many instances of a process are wanted."""
+        return count_wanted(self.app, self.releases[release], process)
 
     def is_exclusive(self, release: int) -> bool:
         """Whether instances of a release must not run twice: what may still run on a lost node is not replaced."""

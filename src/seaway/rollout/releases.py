@@ -7,7 +7,7 @@ built upon while another one serves: cancelling puts the config back, not only t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seaway.model import (
@@ -75,6 +75,25 @@ def find_base(app: App, releases: Sequence[Release], rollouts: Sequence[Rollout]
         if release.spec.number == current or (current is None) or release.spec.number not in ended:
             return release
     return ordered[0] if ordered else None
+
+
+def select_live(apps: Iterable[App], releases: Iterable[Release], rollouts: Sequence[Rollout]) -> tuple[Release, ...]:
+    """Return the releases whose routes and instances count: they serve, carry traffic, or are on their way.
+
+    So is one that is newer than all that have a rollout: it is about to get one.
+    """
+    live = {(app.name, number) for app in apps for number, weight in app.status.traffic.items() if weight}
+    live |= {(app.name, app.status.current) for app in apps if app.status.current is not None}
+    live |= {(rollout.spec.app, rollout.spec.target) for rollout in rollouts if not rollout.ended}
+    newest: dict[str, int] = {}
+    for rollout in rollouts:
+        newest[rollout.spec.app] = max(rollout.spec.target, newest.get(rollout.spec.app, 0))
+    return tuple(
+        release
+        for release in releases
+        if (release.spec.app, release.spec.number) in live
+        or (release.spec.image is not None and release.spec.number > newest.get(release.spec.app, 0))
+    )
 
 
 def compose_release(

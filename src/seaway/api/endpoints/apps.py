@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from seaway.api.capacity import Force, check_scale
 from seaway.api.changing import change
 from seaway.api.claims import check_team, find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
@@ -99,8 +100,8 @@ async def list_instances(app: VisibleApp, deps: Deps) -> list[InstanceView]:
 
 
 @router.put("/apps/{app}/scale", summary="Set how many instances of each process run", tags=["instances"])
-async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Developer) -> AppView:
-    """Processes that are not named keep their number."""
+async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Developer, force: Force = False) -> AppView:
+    """Processes that are not named keep their number. More than fits is refused with the number that does."""
     labels = {"app": app.name}
     releases = (await deps.store.list(Release, labels)).documents
     base = find_base(app, releases, (await deps.store.list(Rollout, labels)).documents)
@@ -113,8 +114,12 @@ async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Develop
                 422, "no-such-process", f"{app.name} has no process {name[:80]!r}", field=name[:80], hint=hint
             )
     before = dict(app.spec.scale)
-    app = await change(deps.store, App, app.name, lambda now: with_spec(now, scale={**now.spec.scale, **body}))
+    async with deps.claiming:
+        app = await deps.store.get(App, app.name)
+        forced = await check_scale(deps, app, body, base.spec if base else None, force=force)
+        app = await change(deps.store, App, app.name, lambda now: with_spec(now, scale={**now.spec.scale, **body}))
     if app.spec.scale != before:
         counts = ", ".join(f"{name}={count}" for name, count in sorted(body.items()))
-        await note(deps, caller, app, about=f"app {app.name}", reason="AppScaled", message=f"Scaled to {counts}.")
+        message = f"Scaled to {counts}.{forced}"
+        await note(deps, caller, app, about=f"app {app.name}", reason="AppScaled", message=message)
     return view_app(app, deps.settings)

@@ -89,7 +89,13 @@ async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: D
         deps.store,
         app,
         lambda number: BuildSpec(
-            app=app.name, number=number, source=source, deploy=body.deploy, strategy=body.strategy, by=caller.name
+            app=app.name,
+            number=number,
+            source=source,
+            deploy=body.deploy,
+            strategy=body.strategy,
+            force=body.force,
+            by=caller.name,
         ),
     )
     await note(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from seaway.api.auth import Caller
+from seaway.api.capacity import make_judge
 from seaway.api.changing import make_release
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, Viewer, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
@@ -18,6 +20,7 @@ from seaway.model import App, Release, Role, Rollout, release_name
 from seaway.rollout.releases import (
     Change,
     ConfigChange,
+    ImageChange,
     ReleaseRefused,
     Restart,
     Rollback,
@@ -40,7 +43,7 @@ async def list_releases(app: VisibleApp, deps: Deps) -> list[Release]:
 @router.post("/apps/{app}/releases", status_code=201, summary="Release an image that is there, and roll it out")
 async def create_release(app: ChangeableApp, body: NewRelease, deps: Deps, caller: Developer) -> Release:
     """A build's image by its digest, with what its files say; in a cluster also HOST/PATH:TAG, kept by digest."""
-    return await _release(deps, caller, app, await find_image(deps, caller, body))
+    return await _release(deps, caller, app, await find_image(deps, caller, body), force=body.force)
 
 
 @router.get("/apps/{app}/releases/{number}", summary="A release")
@@ -103,9 +106,11 @@ async def change_config(
         return view_release(base)
 
 
-async def _release(deps: ApiDeps, caller: Caller, app: App, wanted: Change) -> Release:
-    """Make the release, record it, return it masked."""
-    release = await make_release(deps.store, app, wanted, caller.name)
+async def _release(deps: ApiDeps, caller: Caller, app: App, wanted: Change, *, force: bool = False) -> Release:
+    """Make the release if it fits, record it, return it masked."""
+    check = partial(make_judge(deps).check_release, deploy=isinstance(wanted, ImageChange), force=force)
+    async with deps.claiming:
+        release, forced = await make_release(deps.store, app, wanted, caller.name, check)
     about = f"release {release.name}"
     await note(
         deps,
@@ -113,7 +118,7 @@ async def _release(deps: ApiDeps, caller: Caller, app: App, wanted: Change) -> R
         app,
         about=about,
         reason="ReleaseCreated",
-        message=f"v{release.spec.number}: {release.spec.description}.",
+        message=f"v{release.spec.number}: {release.spec.description}.{forced}",
     )
     return view_release(release)
 

@@ -17,6 +17,7 @@ from seaway.cli.pack import pack_folder
 from seaway.cli.progress import Progress, show_progress
 from seaway.cli.session import (
     AppOption,
+    ForceOption,
     NoWaitOption,
     OutputOption,
     TimeoutOption,
@@ -62,13 +63,13 @@ def add(root: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What to deploy: exactly one of folder, image and git."""
+    """What to deploy: exactly one of folder, image and git; `choice`: fields of the request that say how."""
 
     folder: Path | None
     image: str | None
     git: str | None
     ref: str | None
-    strategy: Strategy | None
+    choice: dict[str, Any]
 
 
 @command
@@ -80,6 +81,7 @@ async def deploy(
     git: Annotated[str | None, typer.Option("--git", metavar="URL", help="Build from this git repository.")] = None,
     ref: Annotated[str | None, typer.Option("--ref", metavar="REF", help="Branch, tag or commit of --git.")] = None,
     strategy: Annotated[Strategy | None, typer.Option("--strategy", help="How traffic moves, this time.")] = None,
+    force: ForceOption = False,
     no_wait: NoWaitOption = False,
     timeout: TimeoutOption = 1800.0,
     output: OutputOption = Output.TEXT,
@@ -88,9 +90,11 @@ async def deploy(
 
     An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
-    Waits until all traffic is on the new release. If it fails, what served before still serves.
+    Waits until all traffic is on the new release. If it fails, what served before still serves. It is refused if its
+    instances do not fit beside those that run.
     """
-    wanted = _check(path, image, git, ref, strategy)
+    choice = ({"strategy": strategy} if strategy else {}) | ({"force": True} if force else {})
+    wanted = _check(path, image, git, ref, choice)
     app = find_app(app, wanted.folder)
     async with connect() as api:
         await _require_app(api, app)
@@ -113,21 +117,19 @@ async def deploy(
         print_text(_started(app, outcome))
 
 
-def _check(
-    path: Path | None, image: str | None, git: str | None, ref: str | None, strategy: Strategy | None
-) -> _Wanted:
+def _check(path: Path | None, image: str | None, git: str | None, ref: str | None, choice: dict[str, Any]) -> _Wanted:
     given = [name for name, value in (("PATH", path), ("--image", image), ("--git", git)) if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other: give one", field=given[1])
     if ref is not None and git is None:
         raise UsageError("--ref needs --git URL", field="ref")
     if given and given[0] != "PATH":
-        return _Wanted(None, image, git, ref, strategy)
+        return _Wanted(None, image, git, ref, choice)
     folder = (path or Path.cwd()).absolute()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"{path} {what}", hint="give the folder that holds the app's Procfile", field="PATH")
-    return _Wanted(folder, None, None, None, strategy)
+    return _Wanted(folder, None, None, None, choice)
 
 
 async def _require_app(api: Api, app: str) -> None:
@@ -148,16 +150,15 @@ async def _require_app(api: Api, app: str) -> None:
 async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome | dict[str, Doc]:
     """Return the outcome, or (not waiting) what was started: {"build": ...} or {"release": ...}."""
     api, app = waiter.api, waiter.app
-    choice = {"strategy": wanted.strategy} if wanted.strategy else {}
     if wanted.image:
         files = {} if wanted.image.startswith("sha256:") else _read_app_files(Path.cwd())
         if files:
             waiter.progress.say(f"how to run it is read from {' and '.join(APP_FILES[key] for key in files)} here")
-        body = {"image": wanted.image, **files, **choice}
+        body = {"image": wanted.image, **files, **wanted.choice}
         release: Doc = await waiter.patience.send(lambda: api.post(f"/apps/{app}/releases", body))
         return {"release": release} if no_wait else await _bring(waiter, release)
     source = await _find_source(waiter, wanted)
-    request = {"source": source, "deploy": True, **choice}
+    request = {"source": source, "deploy": True, **wanted.choice}
     build: Doc = await waiter.patience.send(lambda: api.post(f"/apps/{app}/builds", request))
     number = int(dig(build, "spec.number"))
     waiter.progress.say(f"build b{number} of {app}")

@@ -15,6 +15,7 @@ from seaway.cli.client import Api, Doc
 from seaway.cli.clusters import find_way, make_login, read_login, remove_login, write_login
 from seaway.cli.errors import CliError, ExitCode, UsageError
 from seaway.cli.progress import Progress, show_progress
+from seaway.cli.quotas import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
 from seaway.cli.session import OutputOption, command, parse_seconds
 from seaway.cli.show import Output, dig, plural, print_json, print_text
 from seaway.cli.target import Target
@@ -136,6 +137,10 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
                 help="What the balancer needs to see that a router stops. [10s]",
             ),
         ] = None,
+        app_instances: AppInstancesOption = None,
+        team_instances: TeamInstancesOption = None,
+        app_memory: AppMemoryOption = None,
+        team_memory: TeamMemoryOption = None,
         insecure_registry: Annotated[
             bool | None, typer.Option("--insecure-registry/--secure-registry", help="The registry speaks plain HTTP.")
         ] = None,
@@ -165,6 +170,8 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
             "build_image": build_image, "domain": domain, "routers": routers, "control_replicas": control_replicas,
             "service_type": service_type and service_type.value, "node_port": node_port,
             "balancer_wait": balancer_wait, "insecure_registry": insecure_registry,
+            "app_instances": app_instances, "team_instances": team_instances,
+            "app_memory": app_memory, "team_memory": team_memory,
         }  # fmt: skip
         options = InstallOptions(settings, kubeconfig, context, pull_secret, build, dry_run, within)
         with show_progress(quiet=output is not InstallOutput.TEXT or dry_run) as progress:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from seaway.cli.client import Api, Doc
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
+from seaway.cli.quotas import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
 from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
 from seaway.cli.show import state as coloured
@@ -75,13 +76,21 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         api_port: Annotated[int | None, typer.Option("--api-port", help="Where the API is. [8700]")] = None,
         domain: Annotated[str | None, typer.Option("--domain", help="Apps are at APP.DOMAIN. [localhost]")] = None,
         routers: Annotated[int | None, typer.Option("--routers", metavar="N", help="How many routers. [1]")] = None,
+        app_instances: AppInstancesOption = None,
+        team_instances: TeamInstancesOption = None,
+        app_memory: AppMemoryOption = None,
+        team_memory: TeamMemoryOption = None,
         output: OutputOption = Output.TEXT,
     ) -> None:
         """Start the platform on this machine, with all apps as they were.
 
         Options that are not given are as in the last `seaway up`.
         """
-        given = {"http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers}
+        given = {
+            "http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers,
+            "app_instances": app_instances, "team_instances": team_instances,
+            "app_memory": app_memory, "team_memory": team_memory,
+        }  # fmt: skip
         settings = merge_settings(given)
         code = platform.up(settings, detach)
         if detach and code == ExitCode.DONE:

@@ -14,7 +14,7 @@ from seaway.cli.group import ListingGroup
 from seaway.cli.outcome import bring_release
 from seaway.cli.progress import Progress, show_progress
 from seaway.cli.releasing import release_and_wait
-from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
+from seaway.cli.session import AppOption, ForceOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
 from seaway.cli.show import Cell, Output, age, dig, print_json, print_note, print_table, print_text, size, version
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
@@ -99,15 +99,20 @@ async def scale(
     counts: Annotated[list[str], typer.Argument(metavar="PROCESS=COUNT...", help="For example web=3 worker=2.")],
     *,
     app: AppOption = None,
+    force: ForceOption = False,
     no_wait: NoWaitOption = False,
     timeout: TimeoutOption = 300.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Set how many instances of each process run; waits until they do."""
+    """Set how many instances of each process run; waits until they do.
+
+    More than fits (free memory, the platform's limits) is refused, with the number that does.
+    """
     wanted = parse_scale(counts)
     app = find_app(app)
     async with connect() as api:
-        answer: Doc = await api.call("PUT", f"/apps/{app}/scale", body=wanted)
+        params = {"force": "true"} if force else None
+        answer: Doc = await api.call("PUT", f"/apps/{app}/scale", body=wanted, params=params)
         if not no_wait:
             with show_progress(quiet=output is Output.JSON) as progress:
                 what, hint = f"scaling {app}", f"`seaway ps -a {app}` tells how it stands; scale it back to undo it"

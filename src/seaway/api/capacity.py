@@ -1,0 +1,29 @@
+"""Refusing to scale to what does not fit, unless it is forced."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from seaway.api.deps import ApiDeps
+from seaway.api.errors import ApiError
+from seaway.control.capacity import CapacityJudge, tell_forced
+from seaway.model import App, ReleaseSpec
+from seaway.rollout.capacity import advise, list_shortages
+
+Force = Annotated[bool, Query(description="do it even if not as many instances fit")]
+
+
+def make_judge(deps: ApiDeps) -> CapacityJudge:
+    """Return who says what fits. Hold deps.claiming until it is stored: from then on it is counted."""
+    return CapacityJudge(deps.store, deps.engine.observe, deps.settings)
+
+
+async def check_scale(deps: ApiDeps, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool) -> str:
+    """Raise ApiError if not as many instances fit; forced: return what an event is to say of it ("": they fit)."""
+    shortages = await make_judge(deps).judge_scale(app, counts, base, force=force)
+    if shortages and not force:
+        hint = f"{advise(shortages)}, or give --force"
+        raise ApiError(422, "does-not-fit", list_shortages(shortages), field=shortages[0].process, hint=hint)
+    return tell_forced(shortages)
