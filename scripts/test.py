@@ -136,6 +136,7 @@ TIERS = (
 LONG = {"SEAWAY_SOAK": "1"}
 SOAK = (
     Tier("property in depth", ((PROPERTY,),), env=LONG),
+    Tier("version 2 of control groups, in a guest", (([*PYTEST, "tests/guest"],),), env=LONG),
     Tier("end to end, long", (([*PYTEST, ZERO_DROP],),), env=LONG),
     Tier("test cluster, long", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"], env=LONG),
     Tier(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LIST = Path(__file__).resolve().parent.parent / "scripts" / "packages.toml"
-BARE, SOURCE = "bare", "kubernetes-source"
+BARE, SOURCE, GUEST = "bare", "kubernetes-source", "guest"
 NO_SERVICES = Path("/usr/sbin/policy-rc.d")
 LOCK = Path("/run/lock/seaway-packages")
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -29,9 +29,9 @@ def read_list() -> dict[str, dict[str, list[str]]]:
 
 
 def list_packages(purposes: Iterable[str] = ()) -> list[str]:
-    """Return the packages of some purposes; by default of all but what is always there and what only a build needs."""
+    """Return the packages of some purposes; by default of all that `make test` may need and a machine may lack."""
     found = read_list()
-    wanted = list(purposes) or [purpose for purpose in found if purpose not in {BARE, SOURCE}]
+    wanted = list(purposes) or [purpose for purpose in found if purpose not in {BARE, SOURCE, GUEST}]
     return list(dict.fromkeys(package for purpose in wanted for package in found[purpose]))
 
 
