@@ -46,7 +46,11 @@ def judge(pod: Pod, *, clue: Clue = NO_CLUE, lost: str = "", removed: bool = Fal
         ("crash-loop", S.BACKOFF, "exited with code 1 after 0.0 s; last output: run | the database is not there"),
         ("crashed-thrice", S.CRASHING, "exited with code 1 after 0.0 s; last output: run | the database is not there"),
         ("ended-well", S.BACKOFF, "exited with code 0 (it is meant to run on) after 2.0 s"),
-        ("out-of-memory", S.BACKOFF, "was killed: it used more memory than its limit"),
+        (
+            "out-of-memory",
+            S.BACKOFF,
+            "was killed after 0.0 s: it used more memory than its limit of 32 MiB; it wrote nothing",
+        ),
         ("deleted", S.STOPPING, "told to stop"),
         ("pull-failed", S.CRASHING, "cannot be pulled: not found"),
     ],

@@ -153,7 +153,7 @@ def _judge(pod: Pod, status: ContainerStatus, workload: Workload | None, clue: C
     if status.state.running is not None:
         return _judge_running(pod, status, workload, clue)
     if status.state.terminated is not None:
-        return _judge_ended(status, status.state.terminated, workload, clue)
+        return _judge_ended(pod, status, status.state.terminated, workload, clue)
     return _judge_waiting(pod, status, workload, clue)
 
 
@@ -171,7 +171,9 @@ def _judge_running(pod: Pod, status: ContainerStatus, workload: Workload | None,
     ready = _condition(pod, "Ready")
     if status.started is False:
         last = status.last_state.terminated
-        again = f"starting again; before that it {_describe_failure(last, workload, clue)[0]}" if last else "starting"
+        again = (
+            f"starting again; before that it {_describe_failure(pod, last, workload, clue)[0]}" if last else "starting"
+        )
         return _Life(S.STARTING, again, started_at=since)
     if ready.status == "True":
         return _Life(S.RUNNING, "", ready=True, started_at=since, ready_since=ready.last_transition_time or since)
@@ -179,9 +181,9 @@ def _judge_running(pod: Pod, status: ContainerStatus, workload: Workload | None,
     return _Life(S.RUNNING, f"not ready: {fault}" if fault else "started, not ready yet", started_at=since)
 
 
-def _judge_ended(status: ContainerStatus, ended: Terminated, workload: Workload | None, clue: Clue) -> _Life:
+def _judge_ended(pod: Pod, status: ContainerStatus, ended: Terminated, workload: Workload | None, clue: Clue) -> _Life:
     """It has just ended: the kubelet starts it again, sooner or later."""
-    reason, hopeless = _describe_failure(ended, workload, clue)
+    reason, hopeless = _describe_failure(pod, ended, workload, clue)
     crashing = hopeless or (status.restart_count + 1 >= CRASHING_AFTER and not _is_forgiven(ended))
     return _Life(S.CRASHING if crashing else S.BACKOFF, reason, started_at=ended.started_at)
 
@@ -190,7 +192,7 @@ def _judge_waiting(pod: Pod, status: ContainerStatus, workload: Workload | None,
     waiting, last = status.state.waiting, status.last_state.terminated
     if waiting is None or waiting.reason in ("", "ContainerCreating", "PodInitializing"):
         if last is not None:
-            return _judge_ended(status, last, workload, clue)
+            return _judge_ended(pod, status, last, workload, clue)
         return _Life(S.PENDING, f"{pod.spec.node_name} prepares it")
     image = pod.spec.containers[0].image if pod.spec.containers else "of its release"
     if waiting.reason in PULLING:
@@ -198,14 +200,14 @@ def _judge_waiting(pod: Pod, status: ContainerStatus, workload: Workload | None,
         state = S.CRASHING if reasons.is_pulled_never(waiting.reason, message) else S.BACKOFF
         return _Life(state, reasons.describe_pull(image, message))
     if waiting.reason == "CrashLoopBackOff" and last is not None:
-        return _judge_ended(status, last, workload, clue)
+        return _judge_ended(pod, status, last, workload, clue)
     if waiting.reason in UNSTARTABLE:
         state = S.BACKOFF if waiting.reason == "CreateContainerConfigError" else S.CRASHING
         return _Life(state, reasons.describe_unstartable(waiting.reason, waiting.message))
     return _Life(S.BACKOFF, f"waits: {waiting.reason} {waiting.message}".strip()[: reasons.SHOWN])
 
 
-def _describe_failure(ended: Terminated, workload: Workload | None, clue: Clue) -> tuple[str, bool]:
+def _describe_failure(pod: Pod, ended: Terminated, workload: Workload | None, clue: Clue) -> tuple[str, bool]:
     """Return why a container ended, and whether trying again is without hope: it never became healthy, or never ran."""
     lived = _lived(ended)
     killed = ended.reason != "OOMKilled" and reasons.read_exit_code(ended) in (-9, -15, 0)
@@ -215,7 +217,7 @@ def _describe_failure(ended: Terminated, workload: Workload | None, clue: Clue) 
     if killed and (fault := clue.find_fault("startup", ended.started_at)):
         return _describe_unstarted(workload, fault, lived) + output, True
     hopeless = ended.reason in UNSTARTABLE
-    return reasons.describe_end(ended, lived), hopeless
+    return reasons.describe_end(ended, lived, pod.spec.memory_limit), hopeless
 
 
 def _describe_unstarted(workload: Workload | None, fault: str, lived: float | None) -> str:

@@ -88,6 +88,11 @@ class PodSpec(Struct, frozen=True, gc=False, rename="camel"):
     containers: tuple[Container, ...] = ()
     active_deadline_seconds: int | None = None
 
+    @property
+    def memory_limit(self) -> str:
+        """How much memory its first container may take; "": no limit."""
+        return self.containers[0].resources.limits.get("memory", "") if self.containers else ""
+
 
 class PodStatus(Struct, frozen=True, gc=False, rename="camel"):
     """A pod as it is."""

@@ -6,6 +6,7 @@ import re
 
 from seaway.engine.kubernetes.objects import Amounts, Terminated
 from seaway.engine.local.reasons import LINE_LENGTH, LINES, describe_exit
+from seaway.model.base import say_bytes
 
 SHOWN = 300  # letters of another program's message
 
@@ -135,18 +136,17 @@ def read_exit_code(ended: Terminated) -> int:
     return 128 - ended.exit_code if 128 < ended.exit_code <= 128 + 64 else ended.exit_code
 
 
-def describe_end(ended: Terminated, lived: float | None) -> str:
-    """Say how a container ended, after how long, and what it wrote last."""
+def describe_end(ended: Terminated, lived: float | None, limit: str) -> str:
+    """Say how a container ended, after how long, and what it wrote last; `limit`: its memory as a quantity, or ""."""
     if ended.reason == "ContainerStatusUnknown":
         return "ended while its node did not answer"
-    if ended.reason == "OOMKilled":
-        how = "was killed: it used more memory than its limit"
-    elif ended.reason in ("StartError", "ContainerCannotRun"):
+    if ended.reason in ("StartError", "ContainerCannotRun"):
         return describe_unstartable(ended.reason, ended.message)
-    else:
-        how = describe_exit(read_exit_code(ended))
     after = f" after {lived:.1f} s" if lived is not None else ""
-    return how + after + quote_output(ended)
+    if ended.reason == "OOMKilled":
+        most = f" of {say_bytes(parse_quantity(limit))}" if limit else ""
+        return f"was killed{after}: it used more memory than its limit{most}{quote_output(ended)}"
+    return describe_exit(read_exit_code(ended)) + after + quote_output(ended)
 
 
 def quote_output(ended: Terminated) -> str:
