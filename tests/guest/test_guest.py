@@ -12,7 +12,8 @@ import pytest
 from tests.packages import GUEST, can_install, list_missing, list_packages
 
 ROOT = Path(__file__).resolve().parents[2]
-PROOFS = ("sandbox", "local_process", "limits")
+CONTRACTS = ("sandbox", "local_process", "limits")
+PROOFS = [*(f"tests/contract/test_{name}.py" for name in CONTRACTS), "tests/guest/delegated.py"]
 LACKING = [] if can_install() else list_missing(list_packages([GUEST]))
 LONGEST = 900  # seconds for one file, emulated; it takes 100 on two idle cores, 200 beside other work
 
@@ -45,10 +46,10 @@ def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [name for name in PROOFS if (ROOT / f"tests/contract/test_{name}.py").exists()])
-def test_it_holds_on_version_2(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("path", PROOFS)
+def test_it_holds_on_version_2(tmp_path: Path, path: str) -> None:
     """As root; nothing is skipped."""
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:schemathesis", "-p", "no:cacheprovider"]
-    done = run(LONGEST, *pytest_there, f"tests/contract/test_{name}.py", temporary=tmp_path)
+    done = run(LONGEST, *pytest_there, path, temporary=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout, done.stdout

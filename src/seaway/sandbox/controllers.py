@@ -100,7 +100,7 @@ def open_controllers(root: Path, base: Path) -> list[Controller]:
     `base` is there, and everything between as well.
     """
     for folder in (root, *reversed([p for p in base.parents if p.is_relative_to(root) and p != root]), base):
-        for kind in KINDS:
+        for kind in KINDS if _may_divide(folder) else ():
             with suppress(OSError):  # not there, or not ours to give
                 (folder / SUBTREE).write_text(f"+{kind}")
     here = (base / SUBTREE).read_text().split()
@@ -112,6 +112,14 @@ def open_controllers(root: Path, base: Path) -> list[Controller]:
                 old.mkdir(mode=0o755, parents=True, exist_ok=True)
                 found[kind] = Controller(kind, 1, old)
     return list(found.values())
+
+
+def _may_divide(folder: Path) -> bool:
+    """Whether a group of version 2 may give controllers to those below: the root, or one without processes of its own.
+
+    For some controllers the kernel would let the others, too, and then no process into the groups below.
+    """
+    return not (folder / "cgroup.type").exists() or not (folder / "cgroup.procs").read_text()
 
 
 def _list_old() -> Iterator[tuple[str, Path]]:
