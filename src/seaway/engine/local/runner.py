@@ -33,7 +33,7 @@ from seaway.sandbox.removing import remove_tree
 log = structlog.get_logger(__name__)
 S = InstanceState
 
-STANDS, STANDSTILL = "its processes are stopped, by SIGSTOP or a terminal", 5  # samples until it is started again
+STANDS, STANDSTILL = "its processes are stopped, by SIGSTOP or a terminal", 3  # samples until it is started again
 SHORT = 0.05  # seconds of waiting that need no word
 UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
 
