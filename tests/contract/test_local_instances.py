@@ -278,7 +278,7 @@ async def test_a_stopped_instance_takes_no_traffic_and_is_started_again(kit: Loc
 
 async def test_one_that_goes_on_in_time_is_ready_again(kit: LocalKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the same process, whether or not it has a check of its own."""
-    monkeypatch.setattr("seaway.engine.local.runner.STANDSTILL", 1000)
+    monkeypatch.setattr("seaway.engine.local.standstill.LASTING", 1000)
     await kit.engine.apply(kit.workload("serve"))
     await kit.engine.apply(kit.workload("silent", process="worker"))
 

@@ -24,6 +24,7 @@ from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
+from seaway.engine.local.standstill import STANDS, Standstill
 from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import Sample, find_listening
@@ -33,7 +34,6 @@ from seaway.sandbox.removing import remove_tree
 log = structlog.get_logger(__name__)
 S = InstanceState
 
-STANDS, STANDSTILL = "its processes are stopped, by SIGSTOP or a terminal", 3  # samples until it is started again
 SHORT = 0.05  # seconds of waiting that need no word
 UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
 
@@ -68,8 +68,7 @@ class Runner:
         self._target: Target | None = None
         self._turn: Turn | None = None
         self._passing = record.instance.ready  # what its readiness check says
-        self._standing = 0  # samples in a row in which nothing of it might run
-        self._stands = asyncio.Event()
+        self._standstill = Standstill()
         self._task: asyncio.Task[None] | None = None
         if record.stop_since is not None:
             self._told.set()
@@ -137,13 +136,11 @@ class Runner:
         memory = sample.memory
         instance = self.instance.model_copy(update={"cpu": round(sample.cores, 3), "memory": memory.used})
         self.record = self.record.model_copy(update={"instance": instance})
-        stood, self._standing = self._standing, self._standing + 1 if sample.stopped else 0
-        if self._standing >= STANDSTILL:
-            self._stands.set()
+        changed = self._standstill.note(sample.stopped)
         if instance.state is not S.RUNNING:
             return
-        if self._passing and bool(stood) != bool(self._standing):
-            self._tell(not self._standing, STANDS if self._standing else "")
+        if self._passing and changed:
+            self._tell(not self._standstill, STANDS if self._standstill else "")
         if memory.killed > instance.memory_kills:
             self._update(memory_kills=memory.killed, reason=describe_kills(memory, self.workload.process.memory))
 
@@ -264,8 +261,8 @@ class Runner:
             if port != self.instance.port:
                 self.machine.guard_port(self.instance.port, None)
                 self._update(port=port, address=HOST)
-        self._target, self._passing, self._standing = None, False, 0
-        self._stands.clear()
+        self._target, self._passing = None, False
+        self._standstill.forget()
         await self._prepare_target(renew_files)
         if self._told.is_set() or self._target is None:
             return
@@ -349,7 +346,7 @@ class Runner:
     def _ask(self) -> Ask:
         async def ask(check: Check) -> str | None:
             assert self._target is not None
-            return STANDS if self._standing else await self.machine.prober.ask(check, self._target)
+            return STANDS if self._standstill else await self.machine.prober.ask(check, self._target)
 
         return ask
 
@@ -365,7 +362,7 @@ class Runner:
         raise Unhealthy(await await_dead(check, self._ask))
 
     async def _await_standstill(self) -> None:
-        await self._stands.wait()
+        await self._standstill.wait()
         raise Unhealthy(STANDS)
 
     async def _forget_failures(self) -> None:
