@@ -96,20 +96,27 @@ def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
     configure_logging()
     home = Home.find().create()
     try:
-        lock = acquire(home, part)
+        lock = acquire(home, part, beats=True)
     except Held as held:
         structlog.get_logger().info("runs already", part=part, pid=held.pid)
         return ALREADY_RUNS
     if not is_in_cluster(os.environ):
         start_guard(home)
     try:
-        return asyncio.run(_await(main(home)))
+        return asyncio.run(_run_beating(main(home), lock))
     finally:
         os.close(lock)
 
 
-async def _await(result: Awaitable[int]) -> int:
-    return await result
+async def _run_beating(work: Awaitable[int], lock: int) -> int:
+    """Do the work of a part, and say all the while that it goes on."""
+    from seaway.supervisor.pulse import beat
+
+    beating = asyncio.create_task(beat(lock))
+    try:
+        return await work
+    finally:
+        beating.cancel()
 
 
 async def run_control(home: Home) -> int:
@@ -297,7 +304,8 @@ def status_local() -> Sequence[Part]:
     return [
         Part(
             name=state.name,
-            state="running" if state.pid else "stopped",
+            state="hangs" if state.fault else "running" if state.pid else "stopped",
+            reason=state.fault,
             pid=state.pid,
             started_at=datetime.fromtimestamp(state.since, UTC) if state.since else None,
         )

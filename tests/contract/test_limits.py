@@ -112,7 +112,7 @@ def test_groups_of_others_are_not_instances(cgroups: Cgroups) -> None:
 
 
 def test_seaways_own_parts_come_first(cgroups: Cgroups, tmp_path: Path) -> None:
-    """They are in a group of their own, with more weight than all apps; it goes with the last of them."""
+    """They are in a group of their own, which no app's processes can crowd; it goes with the last of them."""
     code = "import os, sys, time; from pathlib import Path; from seaway.home import Home; "
     code += "from seaway.sandbox.standing import come_first, step_back; home = Home(Path(sys.argv[1])); "
     code += "come_first(home); print(Path('/proc/self/cgroup').read_text().split()[-1], flush=True); sys.stdin.read(); "

@@ -264,6 +264,49 @@ async def test_instances_of_an_app_begin_a_few_at_a_time(tmp_path: Path, monkeyp
     await kit.close()
 
 
+async def test_a_stopped_instance_takes_no_traffic_and_is_started_again(kit: LocalKit) -> None:
+    """Its port takes connections all the same, so no check of that kind would tell."""
+    await kit.engine.apply(kit.workload("serve"))
+    before = await kit.await_serving()
+    find_app(before.id).suspend()
+    stood = await kit.await_instance(lambda i: not i.ready)
+    assert stood.state is S.RUNNING
+    assert stood.reason == "its processes are stopped, by SIGSTOP or a terminal"
+    after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+    assert after.exit_code == -signal.SIGTERM, "it hears that it is to end, and need not be killed"
+
+
+async def test_one_that_goes_on_in_time_is_ready_again(kit: LocalKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same process, whether or not it has a check of its own."""
+    monkeypatch.setattr("seaway.engine.local.standstill.LASTING", 1000)
+    await kit.engine.apply(kit.workload("serve"))
+    await kit.engine.apply(kit.workload("silent", process="worker"))
+
+    async def pick(process: str, *, serving: bool) -> Instance:
+        return await kit.await_instance(lambda i: i.key.process == process and i.serving == serving)
+
+    for process in ("web", "worker"):
+        before = await pick(process, serving=True)
+        app = find_app(before.id)
+        app.suspend()
+        await pick(process, serving=False)
+        app.resume()
+        after = await pick(process, serving=True)
+        assert (after.id, after.restarts, after.reason) == (before.id, 0, "")
+        assert find_app(before.id).pid == app.pid
+
+
+async def test_a_stopped_instance_ends_when_told(kit: LocalKit) -> None:
+    """In its own way."""
+    workload = kit.workload("slow-end")
+    await kit.engine.apply(workload)
+    before = await kit.await_serving()
+    find_app(before.id).suspend()
+    await kit.engine.remove(workload.key)
+    stopped = await kit.await_instance(lambda i: i.state is S.STOPPED)
+    assert (stopped.exit_code, stopped.killed) == (0, False)
+
+
 async def test_told_to_stop_before_it_began(kit: LocalKit, monkeypatch: pytest.MonkeyPatch) -> None:
     """While its image is made ready: it is gone, and nothing has failed."""
     prepare, asked, go = kit.unpacker.prepare, asyncio.Event(), asyncio.Event()

@@ -188,6 +188,16 @@ async def test_killed_envoy_is_started_again(lab: Lab) -> None:
     assert len(lab.envoys("r1")) == 1
 
 
+async def test_stopped_envoy_is_replaced(lab: Lab) -> None:
+    """SIGSTOP: connections are taken and nothing is answered; the relay sees it and starts another."""
+    await start(lab, "r1")
+    (stopped,) = lab.envoys("r1")
+    os.kill(stopped, signal.SIGSTOP)
+    await lab.until(lambda: lab.envoys("r1") not in ([], [stopped]), 20)
+    assert await until_served(lab, "shop.localhost", 10) < 2
+    await lab.until_acked("shop")
+
+
 async def test_two_routers_share_the_port_and_one_stops(lab: Lab) -> None:
     """A router that is told to stop finishes its requests and takes its Envoy along; the other goes on alone."""
     blue = await start(lab, "r1", "r2")

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from seaway.home import Home, Settings
-from seaway.supervisor import guard, processes, supervise
+from seaway.sandbox import hanging
+from seaway.supervisor import guard, processes, pulse, supervise
 from seaway.supervisor.guard import is_stopping, mark_stopping, start_guard
-from seaway.supervisor.locks import Held, acquire, find_holder
-from seaway.supervisor.running import PlatformError, check_startable
+from seaway.supervisor.locks import Held, acquire, find_holder, lock_path
+from seaway.supervisor.running import PlatformError, check_startable, list_states
 from tests.ports import free_port
 
 PARTS = ("node", "control", "router-0")
@@ -34,15 +35,20 @@ def leave(*_):
     note(f"stopped {name}\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if (home.root / f"{name}.deaf").exists() else leave)
-lock = acquire(home, name)
+beats = (home.root / f"{name}.beats").exists()
+lock = acquire(home, name, beats=beats)
 if name == "supervisor" and (home.run / "stopping").exists():  # started by a guard that saw the mark too late
     os._exit(0)
 note(f"{time.monotonic()}\\n", f"{name}.times")
 note(f"started {name}\\n")
 if (home.root / f"{name}.broken").exists():
     os._exit(3)
-while True:
+while not beats:
     signal.pause()
+while True:
+    if not (home.root / f"{name}.silent").exists():
+        os.utime(lock, ns=(time.monotonic_ns(),) * 2)
+    time.sleep(0.01)
 """
 """A process that does what the supervisor sees of a part: it holds the lock, and ends on SIGTERM."""
 
@@ -142,6 +148,78 @@ async def test_a_part_that_keeps_dying_is_started_ever_more_slowly(home: Home) -
         assert {part: pid_of(home, part) for part in others} == others
         (home.root / "control.broken").unlink()
         await wait_for(lambda: pid_of(home, "control"), "it runs once it can")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at parts more often than once in a second."""
+    for module in (supervise, guard, pulse):
+        monkeypatch.setattr(module, "INTERVAL", 0.05)
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent"])
+async def test_a_part_that_hangs_is_replaced(home: Home, quick: None, how: str) -> None:
+    """Its lock is held, so it is not dead; the others run on."""
+    (home.root / "control.beats").touch()
+    async with supervising(home):
+        others = {part: pid_of(home, part) for part in ("node", "router-0")}
+        hung = pid_of(home, "control")
+        if how == "stopped":
+            os.kill(hung, signal.SIGSTOP)
+            await wait_for(lambda: states(home)["control"] == "it is stopped, by SIGSTOP or a terminal", "it is seen")
+        else:
+            (home.root / "control.silent").touch()
+        await wait_for(lambda: pid_of(home, "control") not in (0, hung), "another one runs")
+        (home.root / "control.silent").unlink(missing_ok=True)
+        assert {part: pid_of(home, part) for part in others} == others
+        await wait_for(lambda: states(home)["control"] == "", "it is well")
+
+
+def states(home: Home) -> dict[str, str]:
+    return {state.name: state.fault for state in list_states(home)}
+
+
+async def test_one_that_goes_on_or_never_says_so_is_left_alone(home: Home, quick: None) -> None:
+    """As an older Seaway's parts, which run when a newer supervisor finds them."""
+    (home.root / "control.beats").touch()
+    async with supervising(home):
+        before = {part: pid_of(home, part) for part in PARTS}
+        began = time.monotonic()
+        await wait_for(lambda: time.monotonic() > began + 2 * hanging.SILENT * 0.05, "twice as many looks as it takes")
+        assert {part: pid_of(home, part) for part in PARTS} == before
+
+
+async def test_the_supervisor_says_that_it_goes_on(home: Home, quick: None) -> None:
+    """So that guards can tell."""
+    async with supervising(home):
+        path = lock_path(home, "supervisor")
+        first = path.stat().st_mtime_ns
+        await wait_for(lambda: path.stat().st_mtime_ns > first, "the next beat")
+        holder = find_holder(home, "supervisor")
+        assert holder is not None
+        assert holder.beats
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent"])
+async def test_a_supervisor_that_hangs_is_replaced(home: Home, quick: None, how: str) -> None:
+    """By any part's guard."""
+    (home.root / "supervisor.beats").touch()
+    thread = start_guard(home)
+    await wait_for(lambda: story(home), "the guard starts one")
+    first = pid_of(home, "supervisor")
+    if how == "stopped":
+        os.kill(first, signal.SIGSTOP)
+    else:
+        (home.root / "supervisor.silent").touch()
+    await wait_for(lambda: pid_of(home, "supervisor") not in (0, first), "another one")
+    assert thread.is_alive()
+
+
+async def test_a_stopped_part_ends_when_told(home: Home) -> None:
+    """In its own way, as if it had not been stopped."""
+    async with supervising(home):
+        os.kill(pid_of(home, "router-0"), signal.SIGSTOP)
+    assert story(home).count("stopped router-0") == 1
 
 
 async def test_a_part_deaf_to_sigterm_is_killed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from seaway.cli.commands.releases import describe_process
 from seaway.cli.group import wants_json
 from seaway.cli.logline import Resume
 from seaway.cli.progress import LiveProgress
@@ -79,3 +80,10 @@ def test_live_progress_turns_each_phase_into_a_line() -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
     lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip() and "⠋" not in line]
     assert lines == ["  │ compiled red", "  starting    2 of 2 [ready]", "  keeping     all traffic is on v5"]
+
+
+def test_limits_of_a_process_are_shown_beside_its_command() -> None:
+    """Those that it has."""
+    limited = {"command": "./serve", "memory": 512 << 20, "cpu": 0.5, "pids": 64}
+    assert describe_process(limited) == "./serve  (memory 512 MiB, cpu 0.5, pids 64)"
+    assert describe_process({"command": "./serve", "memory": None}) == "./serve"

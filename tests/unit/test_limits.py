@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from seaway.engine.local.reasons import describe_end, describe_kills
 from seaway.engine.local.room import divide
 from seaway.model import Limits, ReleaseSpec
 from seaway.model.base import say_bytes
+from seaway.sandbox import controllers
 from seaway.sandbox.controllers import Memory, list_values
 
 MIB = 1 << 20
@@ -101,6 +104,22 @@ def test_what_is_written_to_the_kernel(kind: str, version: int, values: dict[str
 def test_no_limit_is_written_too(kind: str, version: int, values: dict[str, str]) -> None:
     """A group may have had one."""
     assert list_values(kind, version, Limits()) == values
+
+
+@pytest.mark.parametrize(
+    ("version", "line", "is_divided"),
+    [
+        (2, "0::/init.scope", True), (2, "1:cpu,cpuacct:/\n0::/", False),
+        (1, "4:cpu,cpuacct:/\n1:name=systemd:/init.scope\n0::/init.scope", False), (1, "1:cpu:/docker/x\n0::/", True),
+    ],
+)  # fmt: skip
+def test_whether_all_else_is_in_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, line: str, is_divided: bool
+) -> None:
+    """By the first process, in the hierarchy that counts."""
+    (tmp_path / "cgroup").write_text(f"{line}\n")
+    monkeypatch.setattr(controllers, "INIT", tmp_path / "cgroup")
+    assert controllers.Controller("cpu", version, tmp_path).is_divided() == is_divided
 
 
 @given(st.integers(64 * MIB, 1 << 42), st.integers(64, 1 << 22), st.integers(0, 1 << 42), st.integers(0, 1 << 42))

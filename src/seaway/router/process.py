@@ -140,6 +140,10 @@ class EnvoyProcess:
             self._signal(signal.SIGKILL)
             await ended.wait()
 
+    def kill(self) -> None:
+        """SIGKILL; `ended` tells when it is gone."""
+        self._signal(signal.SIGKILL)
+
     def release(self) -> None:
         """Stop watching; Envoy runs on."""
         self._close()

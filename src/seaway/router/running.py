@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from seaway.router.probes import serve_probes
 from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
 from seaway.router.relay import Relay
 from seaway.router.reports import Reporter
+from seaway.sandbox.hanging import INTERVAL, STATES, Pulse, read_state
 
 log = structlog.get_logger("seaway.router")
 
@@ -100,6 +101,7 @@ class Router:
                     tasks.create_task(self._rotate_logs()),
                 ]
                 keeper = tasks.create_task(self._keep_envoy())
+                parts.append(tasks.create_task(self._watch_envoy()))
                 await stop.wait()
                 self._stopping = True
                 if self._balanced:
@@ -158,6 +160,21 @@ class Router:
             delay = 0.0 if lived > SHORT_LIFE else min(max(0.1, delay * 2), RESTART_LAST)
             await asyncio.sleep(delay)
             await self._envoy.start()
+
+    async def _watch_envoy(self) -> None:
+        """Kill an Envoy that hangs; another one is started then."""
+        watched, pulse, answers = 0, Pulse(), 1
+        while True:
+            await asyncio.sleep(INTERVAL)
+            if self._envoy.pid != watched:
+                watched, pulse = self._envoy.pid, Pulse()
+            if (state := read_state(watched)) not in STATES:
+                with suppress(httpx.HTTPError):
+                    await self._admin.is_live()
+                    answers += 1
+            if not self._envoy.ended.is_set() and (fault := pulse.look(answers, state)):
+                log.error("Envoy hangs: it is killed, and started again", pid=watched, why=fault)
+                self._envoy.kill()
 
     async def _drain(self, limit: float) -> None:
         """Ask clients to go, let requests in flight end (at most `limit` seconds), then end Envoy."""

@@ -22,7 +22,7 @@ OWN = Path("/proc/self/cgroup")
 PROCS, EVENTS, KILL = "cgroup.procs", "cgroup.events", "cgroup.kill"
 TOP = "seaway"  # below the root, as other engines have theirs: systemd leaves it alone
 PROBE, BUILDS = "probe", ".builds"
-OWN_WEIGHT = 1000  # of Seaway's own parts, where all apps together have 100
+USUAL, HIGH = 100, 1000  # weights of groups; HIGH: where every process of others counts like a whole group
 NO_LIMITS = Limits()
 ENTER = 'for group in $0; do echo 0 >"$group" || exit; done'  # in a shell: moves itself
 
@@ -51,6 +51,7 @@ class Cgroups:
         """Try with a process that does nothing: a folder that can be made may still take none."""
         try:
             self._controllers = open_controllers(self._root, self.create())
+            self._weigh()
             words = ["/bin/sh", "-c", ENTER, self.make(PROBE)]
             return subprocess.run(words, capture_output=True, check=False).returncode == 0
         except OSError:
@@ -58,7 +59,7 @@ class Cgroups:
         finally:
             self.remove(PROBE)
 
-    def make(self, name: str, limits: Limits = NO_LIMITS, weight: int = 100) -> str:
+    def make(self, name: str, limits: Limits = NO_LIMITS, weight: int = USUAL) -> str:
         """Make the group if it is not there, and limit it; `weight` says how much of the processor others leave it.
 
         Returns the files to which a process writes "0" to enter it, with spaces in between. OSError.
@@ -100,8 +101,15 @@ class Cgroups:
             return int((self.base / name / "cpu.stat").read_text().split()[1]) / 1e6
         return 0.0
 
+    def _weigh(self) -> None:
+        """Have all of Seaway count like another slice of systemd; where all else is in no group, like ten processes."""
+        for controller in self._controllers:
+            if controller.kind == "cpu":
+                weight = USUAL if controller.is_divided() else HIGH
+                controller.limit(controller.base.parent, NO_LIMITS, weight)
+
     def enter_own(self) -> None:
-        """Put this process, and all that it starts, in a group beside that of the apps, to which those give way.
+        """Put this process, and all that it starts, in a group beside that of the apps, with as much weight.
 
         Root's service of systemd is left as it is: it is a group, and systemd looks for its processes there. OSError.
         """
@@ -110,10 +118,6 @@ class Cgroups:
         for base in {self.base, *(each.base for each in self._controllers if each.kind == "cpu")}:
             (folder := _own(base)).mkdir(mode=0o755, parents=True, exist_ok=True)
             (folder / PROCS).write_text("0")
-        self._controllers = open_controllers(self._root, self.base)  # a group with processes cannot divide what it has
-        for controller in self._controllers:
-            if controller.kind == "cpu":
-                controller.limit(_own(controller.base), NO_LIMITS, OWN_WEIGHT)
 
     def leave_own(self) -> None:
         """Put this process back above, and remove the group if nothing else is in it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seaway.model import Limits
 
-MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS, INIT = Path("/proc/self/mountinfo"), Path("/proc/1/cgroup")
 KINDS = {"memory": "memory", "cpu": "processor time", "pids": "number of processes"}
 SUBTREE = "cgroup.subtree_control"
 PERIOD = 100_000  # microseconds of cpu.max
@@ -54,6 +54,12 @@ class Controller:
         for name, value in list_values(self.kind, self.version, limits, weight).items():
             with suppress(FileNotFoundError):  # no swap
                 (group / name).write_text(value)
+
+    def is_divided(self) -> bool:
+        """Whether even the first process is in a group: systemd has put all processes into some."""
+        lines = [line.split(":", 2) for line in INIT.read_text().splitlines()]
+        wanted = "" if self.version == 2 else self.kind
+        return any(path != "/" for _, kinds, path in lines if wanted in kinds.split(","))
 
     def read_ceiling(self) -> int | None:
         """Return the least amount that a group above allows; None if none limits this."""

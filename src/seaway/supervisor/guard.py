@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 from seaway.home import Home
+from seaway.sandbox.hanging import INTERVAL, Pulse
 from seaway.supervisor.locks import find_holder
-from seaway.supervisor.processes import spawn_orphan, wait_gone
+from seaway.supervisor.processes import send, spawn_orphan, wait_gone
+from seaway.supervisor.pulse import look
 
 START_LIMIT = 10.0  # seconds for a new supervisor to take its lock
 
@@ -35,10 +38,14 @@ def start_guard(home: Home) -> threading.Thread:
 
 
 def _guard(home: Home) -> None:
+    watched, pulse = 0, Pulse()
     while home.run.exists() and not is_stopping(home):
         holder = find_holder(home, "supervisor")
         if holder is not None:
-            wait_gone(holder.pid, 3600)
+            if holder.pid != watched:
+                watched, pulse = holder.pid, Pulse()
+            if not wait_gone(holder.pid, INTERVAL) and look(home, "supervisor", holder.pid, pulse):
+                send(holder.pid, signal.SIGKILL)
             continue
         spawn_orphan(home, "supervise")
         deadline = time.monotonic() + START_LIMIT

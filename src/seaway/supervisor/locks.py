@@ -26,11 +26,12 @@ class Held(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that runs a part. `since`: seconds since the epoch."""
+    """The process that runs a part. `since`: seconds since the epoch; `beats`: it says that it goes on (pulse.py)."""
 
     part: str
     pid: int
     since: float
+    beats: bool = False
 
 
 def lock_path(home: Home, part: str) -> Path:
@@ -38,8 +39,10 @@ def lock_path(home: Home, part: str) -> Path:
     return home.run / f"{part}{SUFFIX}"
 
 
-def acquire(home: Home, part: str) -> int:
+def acquire(home: Home, part: str, *, beats: bool = False) -> int:
     """Become the one who runs `part`; return the descriptor to keep open. Raises Held.
+
+    `beats`: it will say that it goes on, from soon on.
 
     Whoever looks for the holder has the lock for an instant too; that is waited out.
     """
@@ -55,7 +58,7 @@ def acquire(home: Home, part: str) -> int:
                 os.close(fd)
                 raise Held(part, holder.pid if holder else 0) from None
             time.sleep(0.001)
-    content = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+    content = json.dumps({"pid": os.getpid(), "since": time.time(), "beats": beats}).encode()
     os.ftruncate(fd, 0)
     os.pwrite(fd, content, 0)
     return fd
@@ -78,7 +81,7 @@ def find_holder(home: Home, part: str) -> Holder | None:
                 found = json.loads(content)
                 with suppress(PermissionError):  # somebody else's process is one, too
                     os.kill(int(found["pid"]), 0)
-                return Holder(part, int(found["pid"]), float(found["since"]))
+                return Holder(part, int(found["pid"]), float(found["since"]), bool(found.get("beats", False)))
             except (ValueError, KeyError, ProcessLookupError):  # nothing yet, or the name of the one before
                 time.sleep(0.01)
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from seaway.home import Home, Settings
+from seaway.sandbox.hanging import explain_state
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
 from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
@@ -30,11 +31,12 @@ class PlatformError(Exception):
 
 @dataclass(frozen=True)
 class PartState:
-    """One part as this machine sees it; `since` in seconds since the epoch."""
+    """One part as this machine sees it; `since` in seconds since the epoch, `fault`: why it does nothing."""
 
     name: str
     pid: int | None
     since: float | None
+    fault: str = ""
 
 
 def list_states(home: Home) -> list[PartState]:
@@ -44,7 +46,9 @@ def list_states(home: Home) -> list[PartState]:
 
 
 def _state(name: str, holder: Holder | None) -> PartState:
-    return PartState(name, holder.pid if holder else None, holder.since if holder else None)
+    return (
+        PartState(name, holder.pid, holder.since, explain_state(holder.pid)) if holder else PartState(name, None, None)
+    )
 
 
 def check_startable(home: Home, settings: Settings) -> None:
@@ -144,6 +148,7 @@ def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -
         holder = find_holder(home, SUPERVISOR)
         if holder is not None:
             send(holder.pid, signal.SIGTERM)
+            send(holder.pid, signal.SIGCONT)  # one that is stopped hears it, too
             if not wait_gone(holder.pid, left):
                 raise PlatformError(
                     f"the supervisor (pid {holder.pid}) still stops the apps after {timeout:g} s; see ps"

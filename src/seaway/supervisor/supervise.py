@@ -7,10 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
 from seaway.home import Home, Settings
+from seaway.sandbox.hanging import INTERVAL, Pulse
 from seaway.sandbox.standing import come_first, step_back
 from seaway.supervisor.guard import is_stopping, mark_stopping
 from seaway.supervisor.locks import SUFFIX, Held, acquire, find_holder
@@ -25,6 +27,7 @@ from seaway.supervisor.processes import (
     spawn,
     wait_gone,
 )
+from seaway.supervisor.pulse import beat, look
 
 log = structlog.get_logger()
 
@@ -49,7 +52,8 @@ class Supervisor:
 
         Does nothing while the home is marked as stopping: only `seaway up` takes the mark away.
         """
-        lock = acquire(self._home, SUPERVISOR)
+        lock = acquire(self._home, SUPERVISOR, beats=True)
+        beating = asyncio.create_task(beat(lock))
         try:
             if is_stopping(self._home):
                 return  # started by a part that missed the supervisor before it saw that all is to stop
@@ -69,6 +73,7 @@ class Supervisor:
             await stop_parts(self._home, self._stop_apps)
             self._reap()
         finally:
+            beating.cancel()
             os.close(lock)
 
     def _reap(self) -> None:
@@ -86,20 +91,27 @@ class Supervisor:
                 pid = holder.pid
             log.info("adopted" if adopted else "started", part=part, pid=pid)
             began = time.monotonic()
-            await self._wait(pid)
+            await self._watch(part, pid)
             lived = time.monotonic() - began
             delay = 0.0 if lived > STEADY else min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
             log.warning("died", part=part, pid=pid, code=self._exits.pop(pid, None), again_in=delay)
 
-    async def _wait(self, pid: int) -> None:
+    async def _watch(self, part: str, pid: int) -> None:
+        """Return when a part has ended, by itself or because it hung."""
         fd = open_pidfd(pid)
         if fd is None:
             return
-        gone = asyncio.Event()
+        gone, pulse = asyncio.Event(), Pulse()
         loop = asyncio.get_running_loop()
         loop.add_reader(fd, gone.set)
         try:
-            await gone.wait()
+            while not gone.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(INTERVAL):
+                        await gone.wait()
+                if fault := look(self._home, part, pid, pulse):
+                    log.error("hangs: it is killed, and started again", part=part, pid=pid, why=fault)
+                    send(pid, signal.SIGKILL)
         finally:
             loop.remove_reader(fd)
             os.close(fd)
@@ -140,6 +152,7 @@ async def _stop(home: Home, part: str, limit: float) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         send(holder.pid, number)
+        send(holder.pid, signal.SIGCONT)  # one that is stopped hears it, too
         if await asyncio.to_thread(wait_gone, holder.pid, limit):
             return
         log.warning("did not stop in time", part=part, pid=holder.pid, seconds=limit)

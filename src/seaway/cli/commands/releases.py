@@ -25,6 +25,7 @@ from seaway.cli.show import (
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
 from seaway.model import ENDED
+from seaway.model.base import say_bytes
 
 ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="v3 or 3.")]
 RolloutArgument = Annotated[
@@ -83,7 +84,7 @@ async def info(release: ReleaseArgument, *, app: AppOption = None, output: Outpu
         print_json(doc)
         return
     spec = doc["spec"]
-    processes = [(name, str(dig(process, "command", ""))) for name, process in dig(spec, "processes", {}).items()]
+    processes = [(name, describe_process(process)) for name, process in dig(spec, "processes", {}).items()]
     print_fields(
         (
             ("release", version(dig(spec, "number"))),
@@ -98,6 +99,14 @@ async def info(release: ReleaseArgument, *, app: AppOption = None, output: Outpu
             *processes,
         )
     )
+
+
+def describe_process(process: Doc) -> str:
+    """Return its command and the limits that its instances have."""
+    memory, cpu, pids = (dig(process, name) for name in ("memory", "cpu", "pids"))
+    limits = [f"memory {say_bytes(memory)}"] if memory else []
+    limits += [f"{name} {value:g}" for name, value in (("cpu", cpu), ("pids", pids)) if value]
+    return str(dig(process, "command", "")) + (f"  ({', '.join(limits)})" if limits else "")
 
 
 @command

@@ -191,9 +191,9 @@ class Keeper:
         """Measure CPU and memory of every instance, for ever."""
         while True:
             leaders = {name: leader for name, runner in self._runners.items() if (leader := runner.leader) is not None}
-            for name, (cpu, memory) in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
+            for name, sample in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
                 if name in self._runners:
-                    self._runners[name].show_usage(cpu, memory)
+                    self._runners[name].take(sample)
             await asyncio.sleep(self.machine.timings.sample_interval)
 
     async def collect_garbage(self) -> None:

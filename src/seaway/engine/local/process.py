@@ -302,6 +302,7 @@ class Group:
                     self.signal(signal.SIGTERM)
                     others = self._kin.find(instance_id, self.launched)
                     send(signal.SIGTERM, (member for member in others if member.group != self.pid))
+                    send(signal.SIGCONT, others)  # as systemd does: what is stopped hears it, too
                     await self.wait()
                     while not self._kin.is_over(instance_id, self.launched):
                         await asyncio.sleep(GRACE_POLL)

@@ -24,11 +24,11 @@ from seaway.engine.local.machine import Machine, utc_now, with_defaults
 from seaway.engine.local.probe import HOST, Target
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
+from seaway.engine.local.standstill import STANDS, Standstill
 from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
-from seaway.engine.local.usage import find_listening
+from seaway.engine.local.usage import Sample, find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
-from seaway.sandbox.controllers import Memory
 from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,8 @@ class Runner:
         self._group: Group | None = None
         self._target: Target | None = None
         self._turn: Turn | None = None
+        self._passing = record.instance.ready  # what its readiness check says
+        self._standstill = Standstill()
         self._task: asyncio.Task[None] | None = None
         if record.stop_since is not None:
             self._told.set()
@@ -129,11 +131,17 @@ class Runner:
         if self._group is not None:
             self._group.detach()
 
-    def show_usage(self, cpu: float, memory: Memory) -> None:
-        """Note CPU (cores) and memory, neither written down nor announced; and what was killed for lack of it."""
-        instance = self.instance.model_copy(update={"cpu": round(cpu, 3), "memory": memory.used})
+    def take(self, sample: Sample) -> None:
+        """Note CPU and memory, neither written down nor announced; what was killed for lack of it; and a standstill."""
+        memory = sample.memory
+        instance = self.instance.model_copy(update={"cpu": round(sample.cores, 3), "memory": memory.used})
         self.record = self.record.model_copy(update={"instance": instance})
-        if memory.killed > instance.memory_kills and instance.state is S.RUNNING:
+        changed = self._standstill.note(sample.stopped)
+        if instance.state is not S.RUNNING:
+            return
+        if self._passing and changed:
+            self._tell(not self._standstill, STANDS if self._standstill else "")
+        if memory.killed > instance.memory_kills:
             self._update(memory_kills=memory.killed, reason=describe_kills(memory, self.workload.process.memory))
 
     def _update(self, **changes: Any) -> None:
@@ -253,7 +261,8 @@ class Runner:
             if port != self.instance.port:
                 self.machine.guard_port(self.instance.port, None)
                 self._update(port=port, address=HOST)
-        self._target = None
+        self._target, self._passing = None, False
+        self._standstill.forget()
         await self._prepare_target(renew_files)
         if self._told.is_set() or self._target is None:
             return
@@ -302,18 +311,18 @@ class Runner:
             if failure is not None:
                 return failure
             ready = self._checks.readiness in (None, self._checks.startup)
-            self._tell(ready, "" if ready else "started, not ready yet", state=S.RUNNING)
+            self._tell_readiness(ready, "" if ready else "started, not ready yet", state=S.RUNNING)
         fault = ""
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._checks.readiness is not None:
                     tasks.create_task(
-                        follow_readiness(self._checks.readiness, self._ask, self.instance.ready, self._tell)
+                        follow_readiness(self._checks.readiness, self._ask, self._passing, self._tell_readiness)
                     )
                 if self._checks.liveness is not None:
                     tasks.create_task(self._await_dead(self._checks.liveness))
                 tasks.create_task(self._forget_failures())
-                tasks.create_task(asyncio.Event().wait())  # until cancelled, if nothing asks for a restart
+                tasks.create_task(self._await_standstill())
         except* Unhealthy as errors:
             fault = str(errors.exceptions[0])
         return Failure(f"{fault}{await self._quote()}")
@@ -337,9 +346,13 @@ class Runner:
     def _ask(self) -> Ask:
         async def ask(check: Check) -> str | None:
             assert self._target is not None
-            return await self.machine.prober.ask(check, self._target)
+            return STANDS if self._standstill else await self.machine.prober.ask(check, self._target)
 
         return ask
+
+    def _tell_readiness(self, ready: bool, why: str, **more: Any) -> None:
+        self._passing = ready
+        self._tell(ready, why, **more)
 
     def _tell(self, ready: bool, why: str, **more: Any) -> None:
         since: datetime | None = utc_now() if ready else None
@@ -347,6 +360,10 @@ class Runner:
 
     async def _await_dead(self, check: Check) -> None:
         raise Unhealthy(await await_dead(check, self._ask))
+
+    async def _await_standstill(self) -> None:
+        await self._standstill.wait()
+        raise Unhealthy(STANDS)
 
     async def _forget_failures(self) -> None:
         await asyncio.sleep(self.machine.timings.reset_after)

@@ -13,6 +13,7 @@ import psutil
 
 from seaway.engine.local.kin import Kin, add_descendants
 from seaway.sandbox.controllers import Memory
+from seaway.sandbox.hanging import STATES
 from seaway.sandbox.procs import Stat, list_stats
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -22,10 +23,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """What an instance uses: processor seconds since it began, and memory."""
+    """What an instance uses: processor seconds since it began, and memory; `stopped`: none of its processes may run."""
 
     cpu: float
     memory: Memory
+    stopped: bool = False
 
 
 def measure(kin: Kin, leaders: Mapping[str, int]) -> dict[str, Usage]:
@@ -34,9 +36,10 @@ def measure(kin: Kin, leaders: Mapping[str, int]) -> dict[str, Usage]:
     if cgroups is None:
         return _measure_families(leaders)
     found = {}
-    for name in leaders:
-        memory = cgroups.read_memory(name) or Memory(_add_resident(kin.find(name)))
-        found[name] = Usage(cgroups.read_cpu(name), memory)
+    for name, pid in leaders.items():
+        stats = kin.find(name)
+        memory = cgroups.read_memory(name) or Memory(_add_resident(stats))
+        found[name] = Usage(cgroups.read_cpu(name), memory, _are_stopped(stats, pid))
     return found
 
 
@@ -48,29 +51,45 @@ def _measure_families(leaders: Mapping[str, int]) -> dict[str, Usage]:
         family = add_descendants(stats, {pid})
         mine = [stat for stat in stats if stat.pid in family]
         if mine:
-            found[name] = Usage(sum(stat.cpu for stat in mine) / TICKS, Memory(_add_resident(mine)))
+            cpu = sum(stat.cpu for stat in mine) / TICKS
+            found[name] = Usage(cpu, Memory(_add_resident(mine)), _are_stopped(mine, pid))
     return found
+
+
+def _are_stopped(stats: Iterable[Stat], leader: int) -> bool:
+    """Whether all processes of an instance are; its leader, which only waits for them, says nothing of it."""
+    states = {stat.state for stat in stats if stat.pid != leader}
+    return bool(states) and states <= STATES.keys()
 
 
 def _add_resident(stats: Iterable[Stat]) -> int:
     return PAGE * sum(stat.resident for stat in stats)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What an instance is seen to do: cores used, averaged since the last sample, and the rest as in `Usage`."""
+
+    cores: float
+    memory: Memory
+    stopped: bool = False
+
+
 class Sampler:
-    """Turns processor seconds into cores, averaged since the last sample."""
+    """Turns processor seconds into cores."""
 
     def __init__(self, kin: Kin) -> None:
         self._kin = kin
         self._before: Mapping[str, Usage] = {}
         self._at = time.monotonic()
 
-    def sample(self, leaders: Mapping[str, int]) -> dict[str, tuple[float, Memory]]:
-        """Return cores and memory of each instance (see `measure`)."""
+    def sample(self, leaders: Mapping[str, int]) -> dict[str, Sample]:
+        """Return a sample of each instance (see `measure`)."""
         now, found = time.monotonic(), measure(self._kin, leaders)
         passed, before = max(now - self._at, 0.001), self._before
         self._before, self._at = found, now
         return {
-            name: (max(0.0, usage.cpu - before.get(name, usage).cpu) / passed, usage.memory)
+            name: Sample(max(0.0, usage.cpu - before.get(name, usage).cpu) / passed, usage.memory, usage.stopped)
             for name, usage in found.items()
         }
 
