@@ -136,6 +136,7 @@ async def test_builds_give_way(dock: Dock, tmp_path: Path) -> None:
     cgroups = Cgroups.open(dock.home.root)
     assert cgroups is not None
     assert report == {"cgroup": f"0::/seaway/{cgroups.base.name}/.builds", "oom_score_adj": "500"}
+    cgroups.leave_own()
     cgroups.close()
     assert not cgroups.base.exists()
 

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from seaway.model import InstanceState, Limits, Workload
-from seaway.sandbox.cgroups import ENTER, Cgroups
+from seaway.sandbox.cgroups import BUILDS, ENTER, Cgroups
 from seaway.sandbox.controllers import KINDS
 from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload
 
@@ -106,9 +107,20 @@ def test_processor_time(cgroups: Cgroups) -> None:
 
 def test_groups_of_others_are_not_instances(cgroups: Cgroups) -> None:
     """An agent ends what it does not know among its instances; builds are no instances."""
-    cgroups.make(".builds")
+    cgroups.make(BUILDS)
     cgroups.make("x")
     assert cgroups.list_names() == ["x"]
+    cgroups.close()
+    assert not cgroups.has("x")
+    assert cgroups.has(BUILDS), "a build may just be about to enter it"
+    cgroups.leave_own()
+
+
+def test_parts_that_look_at_the_same_time_do_not_disturb_each_other(cgroups: Cgroups, tmp_path: Path) -> None:
+    """The agent, the supervisor and builds find out by themselves whether groups work here."""
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: Cgroups.open(tmp_path), range(40)))
+    assert cgroups.list_names() == []
 
 
 def test_seaways_own_parts_come_first(cgroups: Cgroups, tmp_path: Path) -> None:

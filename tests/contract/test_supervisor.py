@@ -215,6 +215,20 @@ async def test_a_supervisor_that_hangs_is_replaced(home: Home, quick: None, how:
     assert thread.is_alive()
 
 
+async def test_ctrl_z_does_not_stop_the_supervisor(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its parts would take it for one that hangs."""
+    async with supervising(home):
+        os.kill(os.getpid(), signal.SIGTSTP)
+        told = ""
+
+        def is_told() -> bool:
+            nonlocal told
+            told += capsys.readouterr().out
+            return "`seaway up -d` runs it in the background" in told
+
+        await wait_for(is_told, "it says what to do")
+
+
 async def test_a_stopped_part_ends_when_told(home: Home) -> None:
     """In its own way, as if it had not been stopped."""
     async with supervising(home):

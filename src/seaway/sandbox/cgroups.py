@@ -7,6 +7,7 @@ Documentation/admin-guide/cgroup-v2.rst of Linux.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from seaway.sandbox.procs import read_living, send
 OWN = Path("/proc/self/cgroup")
 PROCS, EVENTS, KILL = "cgroup.procs", "cgroup.events", "cgroup.kill"
 TOP = "seaway"  # below the root, as other engines have theirs: systemd leaves it alone
-PROBE, BUILDS = "probe", ".builds"
+PROBE, BUILDS = ".probe", ".builds"  # the dot tells them from those of instances
 USUAL, HIGH = 100, 1000  # weights of groups; HIGH: where every process of others counts like a whole group
 NO_LIMITS = Limits()
 ENTER = 'for group in $0; do echo 0 >"$group" || exit; done'  # in a shell: moves itself
@@ -49,15 +50,16 @@ class Cgroups:
 
     def _works(self) -> bool:
         """Try with a process that does nothing: a folder that can be made may still take none."""
+        probe = f"{PROBE}-{secrets.token_hex(4)}"  # parts of Seaway look at the same time
         try:
             self._controllers = open_controllers(self._root, self.create())
             self._weigh()
-            words = ["/bin/sh", "-c", ENTER, self.make(PROBE)]
+            words = ["/bin/sh", "-c", ENTER, self.make(probe)]
             return subprocess.run(words, capture_output=True, check=False).returncode == 0
         except OSError:
             return False
         finally:
-            self.remove(PROBE)
+            self.remove(probe)
 
     def make(self, name: str, limits: Limits = NO_LIMITS, weight: int = USUAL) -> str:
         """Make the group if it is not there, and limit it; `weight` says how much of the processor others leave it.
@@ -120,7 +122,8 @@ class Cgroups:
             (folder / PROCS).write_text("0")
 
     def leave_own(self) -> None:
-        """Put this process back above, and remove the group if nothing else is in it."""
+        """Put this process back above, and remove that group, and that of builds, if nothing else is in them."""
+        self.remove(BUILDS)
         for base in self._bases:
             if _own(base).is_dir():
                 with suppress(OSError):
@@ -138,7 +141,7 @@ class Cgroups:
     def list_names(self) -> list[str]:
         """Return the names of all groups of instances that are there."""
         try:
-            return [entry.name for entry in self.base.iterdir() if entry.is_dir() and entry.name != BUILDS]
+            return [entry.name for entry in self.base.iterdir() if entry.is_dir() and entry.name[0] != "."]
         except FileNotFoundError:
             return []
 
@@ -174,10 +177,11 @@ class Cgroups:
             _remove_empty(reversed(folders))
 
     def close(self) -> None:
-        """Leave nothing behind but groups in which something runs."""
+        """Leave nothing behind but groups in which something runs, and that of builds: one may be about to enter it."""
+        for name in self.list_names():
+            self.remove(name)
         for base in self._bases:
-            folders = [folder for folder, _, _ in os.walk(base)]
-            _remove_empty([*reversed(folders), base.parent])
+            _remove_empty([base, base.parent])
 
 
 def _own(base: Path) -> Path:

@@ -63,6 +63,7 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGCHLD, self._reap)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(signal.SIGTSTP, self._refuse_to_pause)
             keepers = [asyncio.create_task(self._keep(part), name=f"keep-{part}") for part in self._parts]
             keepers.append(asyncio.create_task(self._rotate_logs(), name="rotate"))
             await self._stopping.wait()
@@ -75,6 +76,10 @@ class Supervisor:
         finally:
             beating.cancel()
             os.close(lock)
+
+    def _refuse_to_pause(self) -> None:
+        """Ctrl-Z would leave the parts alone, which would replace their supervisor."""
+        log.warning("not stopped: Ctrl-C ends Seaway, `seaway up -d` runs it in the background")
 
     def _reap(self) -> None:
         self._exits |= reap()

@@ -50,7 +50,7 @@ class Keeper:
             if known is None:
                 log.error("instance without workload", instance=record.instance.id)
                 await self.machine.kin.sweep(record.instance.id)
-                remove_tree(self.machine.state.instance_folder(record.instance.id))
+                await asyncio.to_thread(remove_tree, self.machine.state.instance_folder(record.instance.id))
             else:
                 self._run(known.workload, record)
         for task in self.machine.state.read_tasks():
