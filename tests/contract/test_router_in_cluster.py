@@ -17,6 +17,7 @@ import pytest_asyncio
 from seaway.kube.errors import Unavailable
 from seaway.router.finding import ControlFinder, ask_dns, make_target, parse_addresses
 from seaway.router.process import find_envoys
+from seaway.sandbox.cgroups import Cgroups
 from tests.contract.test_router_replicas import Replicas
 from tests.pace import Stopwatch
 from tests.ports import free_port
@@ -129,17 +130,24 @@ async def test_not_ready_while_envoy_is_away_and_ready_again(pod: Pod) -> None:
     assert await pod.get("shop.localhost") == (200, "blue")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can freeze a process in a control group")
 async def test_an_envoy_that_hangs_is_not_alive(pod: Pod) -> None:
-    """Only a restart can help one that runs and does not answer; unlike one that ended, which is started again."""
+    """A kubelet hears of one that runs and does not answer before the router itself would replace it."""
     await serve_shop(pod)
     await pod.until_probe("/ready", 200)
     (envoy,) = pod.envoys("r1")
-    os.kill(envoy, signal.SIGSTOP)
+    cgroups = Cgroups.open(pod.home.root)
+    assert cgroups is not None
+    for procs in cgroups.make("frozen").split():
+        Path(procs).write_text(str(envoy))
+    freeze = cgroups.base / "frozen" / "cgroup.freeze"
+    freeze.write_text("1")  # SIGSTOP is another matter: the router sees it at once
     try:
         assert "does not answer" in await pod.until_probe("/alive", 503)
     finally:
-        os.kill(envoy, signal.SIGCONT)
+        freeze.write_text("0")
     await pod.until_probe("/alive", 200)
+    assert pod.envoys("r1") == [envoy]
 
 
 async def load(pod: Pod, said: list[str], stop: asyncio.Event, *, keep: bool) -> int:

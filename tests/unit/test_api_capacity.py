@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seaway.model import App, Release
+from seaway.model import App, Release, Role
 from tests.unit.api_support import IMAGE, Bench, error, open_bench
 
 MIB = 1 << 20
@@ -53,6 +53,21 @@ async def test_what_is_forced_is_done_and_told(bench: Bench) -> None:
     assert said.startswith("Scaled to web=900, worker=1. Forced: web=900 does not fit: 6 fit (each takes 200 MiB;")
     for count in (900, 800):
         assert (await bench.http.put("/v1/apps/shop/scale", json={"web": count})).status_code == 200
+
+
+async def test_only_an_admin_may_force(bench: Bench) -> None:
+    """Limits are the platform's, and its machine everybody's; nothing is changed."""
+    async with await bench.client(Role.DEVELOPER) as developer:
+        answers = [
+            await developer.put("/v1/apps/shop/scale?force=true", json={"web": 900}),
+            await developer.post("/v1/apps/shop/releases", json={"image": IMAGE, "force": True}),
+            await developer.post("/v1/apps/shop/builds", json={"source": {"archive": "0" * 64}, "force": True}),
+        ]
+    for answer in answers:
+        body = error(answer, 403)
+        assert body["code"] == "role-too-low"
+        assert body["message"].endswith("has the role developer; forcing what does not fit needs admin")
+    assert (await bench.store.get(App, "shop")).spec.scale == {}
 
 
 async def test_what_one_was_granted_no_other_gets(bench: Bench) -> None:

@@ -6,13 +6,21 @@ from typing import Annotated
 
 from fastapi import Query
 
+from seaway.api.auth import Caller
+from seaway.api.context import require_role
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.control.capacity import CapacityJudge, tell_forced
-from seaway.model import App, ReleaseSpec
+from seaway.model import App, ReleaseSpec, Role
 from seaway.rollout.capacity import advise, list_shortages
 
-Force = Annotated[bool, Query(description="do it even if not as many instances fit")]
+Force = Annotated[bool, Query(description="do it even if not as many instances fit (admins)")]
+
+
+def check_force(caller: Caller, *, force: bool) -> None:
+    """Raise ApiError if somebody forces who may not: limits are the platform's, and its machine everybody's."""
+    if force:
+        require_role(caller, Role.ADMIN, "forcing what does not fit")
 
 
 def make_judge(deps: ApiDeps) -> CapacityJudge:

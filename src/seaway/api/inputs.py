@@ -129,7 +129,7 @@ class NewRelease(Frozen):
     """An image that is there, to be released.
 
     `procfile` and `seaway_toml` are texts that say how to run an image that Seaway has not built; without them it runs
-    what it says itself as `web`. `force`: release it even if its instances do not fit.
+    what it says itself as `web`. `force` (admins): release it even if its instances do not fit.
     """
 
     image: Image

@@ -35,7 +35,7 @@ AppOption = Annotated[
     str | None, typer.Option("--app", "-a", metavar="APP", help="The app; may be left out inside its folder.")
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print: for people or for programs.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if not as many instances fit.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if not as many instances fit; for admins.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return at once; the platform goes on by itself.")]
 TimeoutOption = Annotated[
     float,

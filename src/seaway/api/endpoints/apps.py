@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from seaway.api.capacity import Force, check_scale
+from seaway.api.capacity import Force, check_force, check_scale
 from seaway.api.changing import change
 from seaway.api.claims import check_team, find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
@@ -102,6 +102,7 @@ async def list_instances(app: VisibleApp, deps: Deps) -> list[InstanceView]:
 @router.put("/apps/{app}/scale", summary="Set how many instances of each process run", tags=["instances"])
 async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Developer, force: Force = False) -> AppView:
     """Processes that are not named keep their number. More than fits is refused with the number that does."""
+    check_force(caller, force=force)
     labels = {"app": app.name}
     releases = (await deps.store.list(Release, labels)).documents
     base = find_base(app, releases, (await deps.store.list(Rollout, labels)).documents)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
+from seaway.api.capacity import check_force
 from seaway.api.changing import change, make_build
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
@@ -79,6 +80,7 @@ async def _receive(request: Request, target: Path) -> str:
 @router.post("/apps/{app}/builds", status_code=201, summary="Build an image from source, and deploy it")
 async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: Developer) -> Build:
     """The build is queued; follow it with its log or the app's watch."""
+    check_force(caller, force=body.force)
     source = body.source.plain()
     if source.archive and not await deps.sources.use(source.archive):  # pruning spares what was used of late
         message = f"there is no uploaded source {source.archive[:12]}"

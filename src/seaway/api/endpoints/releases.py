@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from seaway.api.auth import Caller
-from seaway.api.capacity import make_judge
+from seaway.api.capacity import check_force, make_judge
 from seaway.api.changing import make_release
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, Viewer, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
@@ -43,6 +43,7 @@ async def list_releases(app: VisibleApp, deps: Deps) -> list[Release]:
 @router.post("/apps/{app}/releases", status_code=201, summary="Release an image that is there, and roll it out")
 async def create_release(app: ChangeableApp, body: NewRelease, deps: Deps, caller: Developer) -> Release:
     """A build's image by its digest, with what its files say; in a cluster also HOST/PATH:TAG, kept by digest."""
+    check_force(caller, force=body.force)
     return await _release(deps, caller, app, await find_image(deps, caller, body), force=body.force)
 
 
