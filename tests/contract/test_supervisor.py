@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -187,6 +188,32 @@ async def test_one_that_goes_on_or_never_says_so_is_left_alone(home: Home, quick
         began = time.monotonic()
         await wait_for(lambda: time.monotonic() > began + 2 * hanging.SILENT * 0.05, "twice as many looks as it takes")
         assert {part: pid_of(home, part) for part in PARTS} == before
+
+
+async def test_a_disk_that_takes_nothing_makes_nobody_hang(
+    home: Home, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken one, or read-only: nobody can say there that it goes on, so nobody is killed for its silence."""
+    for part in PARTS:
+        (home.root / f"{part}.beats").touch()
+    async with supervising(home):
+        before = {part: pid_of(home, part) for part in PARTS}
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "utime", refuse)
+            for part in PARTS:
+                (home.root / f"{part}.silent").touch()
+            began = time.monotonic()
+            await wait_for(lambda: time.monotonic() > began + 2 * hanging.SILENT * 0.05, "twice as many looks")
+            assert {part: pid_of(home, part) for part in PARTS} == before
+            os.kill(before["node"], signal.SIGSTOP)
+            await wait_for(lambda: pid_of(home, "node") not in (0, before["node"]), "one that is stopped is seen still")
+        await wait_for(lambda: pid_of(home, "control") not in (0, before["control"]), "silence counts again")
+        for part in PARTS:
+            (home.root / f"{part}.silent").unlink()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 async def test_the_supervisor_says_that_it_goes_on(home: Home, quick: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 
 from seaway.home import Home
 from seaway.sandbox.hanging import INTERVAL, Pulse, read_state
@@ -14,12 +15,21 @@ from seaway.supervisor.locks import find_holder, lock_path
 async def beat(lock: int) -> None:
     """Say for ever that this process goes on; `lock`: the descriptor of its lock file."""
     while True:
-        os.utime(lock, ns=(now := time.monotonic_ns(), now))  # needs no room on a full disk
+        with suppress(OSError):  # a disk that is broken or read-only; whoever looks finds that out
+            os.utime(lock, ns=(now := time.monotonic_ns(), now))  # needs no room on a full one
         await asyncio.sleep(INTERVAL)
 
 
 def look(home: Home, part: str, pid: int, pulse: Pulse) -> str:
     """Look once at the process that runs a part; return why it hangs, or ""."""
-    holder = find_holder(home, part)
-    last = lock_path(home, part).stat().st_mtime_ns if holder and holder.pid == pid and holder.beats else 0
-    return pulse.look(last, read_state(pid))
+    return pulse.look(_read_beat(home, part, pid), read_state(pid))
+
+
+def _read_beat(home: Home, part: str, pid: int) -> int:
+    """Return when it said last that it goes on; 0 if it never does, or cannot write that down now."""
+    with suppress(OSError):
+        holder = find_holder(home, part)
+        if holder is not None and holder.pid == pid and holder.beats:
+            os.utime(home.run)
+            return lock_path(home, part).stat().st_mtime_ns
+    return 0
