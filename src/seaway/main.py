@@ -90,7 +90,7 @@ def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
     import structlog
 
     from seaway.install.settings import is_in_cluster
-    from seaway.supervisor.guard import start_guard
+    from seaway.supervisor.guard import is_stopping, start_guard
     from seaway.supervisor.locks import Held, acquire
 
     configure_logging()
@@ -101,6 +101,8 @@ def _run_part(part: str, main: Callable[[Home], Awaitable[int]]) -> int:
         structlog.get_logger().info("runs already", part=part, pid=held.pid)
         return ALREADY_RUNS
     if not is_in_cluster(os.environ):
+        if part != "node" and is_stopping(home):  # whoever stops the parts looks for their locks after that mark
+            return 0
         start_guard(home)
     try:
         return asyncio.run(_run_beating(main(home), lock))

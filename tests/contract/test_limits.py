@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from seaway.home import Home
 from seaway.model import InstanceState, Limits, Workload
 from seaway.sandbox.cgroups import BUILDS, ENTER, Cgroups
 from seaway.sandbox.controllers import KINDS
+from seaway.sandbox.standing import step_back
 from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can limit what is in a control group")
@@ -139,6 +141,15 @@ def test_seaways_own_parts_come_first(cgroups: Cgroups, tmp_path: Path) -> None:
         process.communicate("")
     assert process.returncode == 0
     assert not own.exists()
+
+
+def test_who_leaves_last_waits_for_those_that_are_leaving(cgroups: Cgroups, tmp_path: Path) -> None:
+    """A supervisor that is not wanted takes a moment to find that out."""
+    cgroups.enter_own()
+    own = cgroups.base.with_name(f"{cgroups.base.name}.parts")
+    with subprocess.Popen(["sleep", "0.5"]):
+        step_back(Home(tmp_path))
+        assert not own.exists()
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def leave(*_):
 signal.signal(signal.SIGTERM, signal.SIG_IGN if (home.root / f"{name}.deaf").exists() else leave)
 beats = (home.root / f"{name}.beats").exists()
 lock = acquire(home, name, beats=beats)
-if name == "supervisor" and (home.run / "stopping").exists():  # started by a guard that saw the mark too late
+if name != "node" and (home.run / "stopping").exists():  # started by somebody who saw the mark too late
     os._exit(0)
 note(f"{time.monotonic()}\\n", f"{name}.times")
 note(f"started {name}\\n")
@@ -261,6 +261,21 @@ async def test_a_stopped_part_ends_when_told(home: Home) -> None:
     async with supervising(home):
         os.kill(pid_of(home, "router-0"), signal.SIGSTOP)
     assert story(home).count("stopped router-0") == 1
+
+
+async def test_a_part_that_just_begins_is_ended_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no lock yet by which it could be found."""
+    monkeypatch.setattr(
+        processes, "command_of", lambda part: ["sleep", "60"] if part == "control" else command_of(part)
+    )
+    supervisor = supervise.Supervisor(home, Settings(routers=1), lambda: asyncio.sleep(0))
+    task = asyncio.create_task(supervisor.run())
+    await wait_for(lambda: pid_of(home, "node") and pid_of(home, "router-0"), "the others run")
+    (starting,) = supervisor._children - {pid_of(home, part) for part in ("node", "router-0")}
+    os.kill(os.getpid(), signal.SIGTERM)
+    await task
+    with pytest.raises(ProcessLookupError):
+        os.kill(starting, 0)
 
 
 async def test_a_part_deaf_to_sigterm_is_killed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,14 +121,15 @@ class Cgroups:
             (folder := _own(base)).mkdir(mode=0o755, parents=True, exist_ok=True)
             (folder / PROCS).write_text("0")
 
-    def leave_own(self) -> None:
-        """Put this process back above, and remove that group, and that of builds, if nothing else is in them."""
+    def leave_own(self) -> bool:
+        """Put this process back above; remove that group, and that of builds. Return whether nothing else is in it."""
         self.remove(BUILDS)
         for base in self._bases:
             if _own(base).is_dir():
                 with suppress(OSError):
                     (base.parent.parent / PROCS).write_text("0")
                 _remove_empty([_own(base), base.parent])
+        return not any(_own(base).is_dir() for base in self._bases)
 
     @property
     def _bases(self) -> list[Path]:

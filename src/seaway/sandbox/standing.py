@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from seaway.home import Home
 from seaway.sandbox.cgroups import Cgroups
 
 OOM = Path("/proc/self/oom_score_adj")  # see proc(5); from -1000 (never killed) to 1000 (killed first)
+LEAVING_LIMIT = 2.0  # seconds
 FIRST, LAST = "-900", "500"  # the process that writes apps' leaders has the latter, too (process.WRAPPER)
 
 
@@ -30,7 +32,12 @@ def come_last(groups: str) -> None:
 
 
 def step_back(home: Home) -> None:
-    """Leave no control group of Seaway's own parts: all have ended, or this process is the last."""
+    """Leave no control group of Seaway's own parts: all have ended, or this process is the last.
+
+    A supervisor that a guard has started may just be finding out that it is not wanted; it is waited for.
+    """
     if (cgroups := Cgroups.open(home.root)) is not None:
-        cgroups.leave_own()
+        deadline = time.monotonic() + LEAVING_LIMIT
+        while not cgroups.leave_own() and time.monotonic() < deadline:
+            time.sleep(0.05)
         cgroups.close()

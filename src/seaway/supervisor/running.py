@@ -16,6 +16,7 @@ import psutil
 
 from seaway.home import Home, Settings
 from seaway.sandbox.hanging import explain_state
+from seaway.sandbox.standing import step_back
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
 from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
@@ -170,4 +171,5 @@ def _stop_ourselves(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> Non
     try:
         asyncio.run(stop_parts(home, stop_apps))
     finally:
+        step_back(home)
         os.close(lock)

@@ -46,6 +46,7 @@ class Supervisor:
         self._stop_apps = stop_apps
         self._stopping = asyncio.Event()
         self._exits: dict[int, int] = {}
+        self._children: set[int] = set()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; then stop every part. Raises Held if another supervisor has this home.
@@ -71,18 +72,32 @@ class Supervisor:
             for task in keepers:
                 task.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
-            await stop_parts(self._home, self._stop_apps)
-            self._reap()
+            try:
+                await stop_parts(self._home, self._stop_apps)
+            finally:
+                await self._end_children()
         finally:
             beating.cancel()
             os.close(lock)
+
+    async def _end_children(self) -> None:
+        """End what was just started and had no lock yet when its part was looked for."""
+        self._reap()
+        for pid in self._children:
+            log.warning("killed: it was still starting", pid=pid)
+            send(pid, signal.SIGKILL)
+            await asyncio.to_thread(wait_gone, pid, PART_STOP_LIMIT)
+        self._reap()
+        step_back(self._home)
 
     def _refuse_to_pause(self) -> None:
         """Ctrl-Z would leave the parts alone, which would replace their supervisor."""
         log.warning("not stopped: Ctrl-C ends Seaway, `seaway up -d` runs it in the background")
 
     def _reap(self) -> None:
-        self._exits |= reap()
+        ended = reap()
+        self._children -= ended.keys()
+        self._exits |= ended
 
     async def _keep(self, part: str) -> None:
         delay = 0.0
@@ -92,6 +107,7 @@ class Supervisor:
             if holder is None:
                 await asyncio.sleep(delay)
                 pid = spawn(self._home, part)
+                self._children.add(pid)
             else:
                 pid = holder.pid
             log.info("adopted" if adopted else "started", part=part, pid=pid)
@@ -144,7 +160,6 @@ async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> No
         await stop_apps()
     finally:
         await _stop(home, "node", PART_STOP_LIMIT)
-        step_back(home)
 
 
 def _known_parts(home: Home) -> list[str]:
