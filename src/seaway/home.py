@@ -93,9 +93,14 @@ class Home:
         """Output of one build; its uid keeps it from whoever has the app's name after this app is destroyed."""
         return self.builds / f"{build}.{uid}.log"
 
+    @property
+    def routers(self) -> Path:
+        """A folder per router."""
+        return self.root / "routers"
+
     def router(self, name: str) -> Path:
         """State of one router: last good resources, access log."""
-        return self.root / "routers" / name
+        return self.routers / name
 
     def socket(self, name: str) -> Path:
         """Path of a unix socket; below the home, or (if that is too long for a socket) a private folder in /tmp."""

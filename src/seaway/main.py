@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from seaway.home import Home, Settings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seaway.cli.commands.install import InstallAnswer, InstallOptions, UninstallOptions
     from seaway.cli.commands.platform import Part
     from seaway.cli.progress import Progress
+    from seaway.supervisor.supervise import Endings
 
 ALREADY_RUNS = 75  # EX_TEMPFAIL: another process holds this part
 
@@ -71,6 +72,8 @@ def configure_logging() -> None:
 
     import structlog
 
+    from seaway.own_log import Unfailing
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -81,7 +84,7 @@ def configure_logging() -> None:
             structlog.processors.JSONRenderer(default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Unfailing(sys.stderr.fileno()))),
     )
 
 
@@ -214,6 +217,23 @@ async def run_router_part(name: str, home: Home) -> int:
     return await run_router(name, home, home.read_settings())
 
 
+def find_endings() -> Endings:
+    """Return how what the parts of this home have started ends."""
+    from seaway.supervisor.supervise import Endings
+
+    return Endings(stop_apps, sweep_home)
+
+
+async def sweep_home() -> list[str]:
+    """End Envoys and instances that are there without a router or a node agent; return what there was."""
+    from seaway.engine.local.sweeping import sweep
+    from seaway.router.process import end_envoys
+
+    home = Home.find()
+    envoys = [f"Envoy (pid {pid})" for pid in end_envoys(home.routers)]
+    return envoys + await sweep(home)
+
+
 async def stop_apps() -> None:
     """Have the node agent stop every instance; what is wanted stays, for the next `seaway up`."""
     from seaway.engine.base import EngineError
@@ -234,7 +254,7 @@ def supervise() -> int:
     from seaway.supervisor.supervise import run_supervisor
 
     configure_logging()
-    return asyncio.run(run_supervisor(Home.find(), stop_apps))
+    return asyncio.run(run_supervisor(Home.find(), find_endings()))
 
 
 def up(settings: Settings, detach: bool) -> int:
@@ -249,7 +269,7 @@ def up(settings: Settings, detach: bool) -> int:
             configure_logging()
             if os.geteuid() != 0:
                 print(f"warning: {UNPROTECTED}: {ORDINARY}", file=sys.stderr)
-            return run_foreground(home, settings, stop_apps)
+            return run_foreground(home, settings, find_endings())
         start_detached(home, settings)
         wait_started(home, lambda: _find_missing(home, settings), lambda text: print(f"  {text}", file=sys.stderr))
     except PlatformError as error:
@@ -287,7 +307,7 @@ def down(timeout: float) -> bool:
 
     home = Home.find()
     try:
-        return home.run.exists() and stop(home, stop_apps, timeout)
+        return home.run.exists() and stop(home, find_endings(), timeout)
     except PlatformError as error:
         raise CliError(str(error)) from error
 

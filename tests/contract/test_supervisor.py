@@ -65,6 +65,11 @@ async def wait_for(condition: Callable[[], object], what: str, timeout: float = 
         await asyncio.sleep(0.02)
 
 
+async def nothing_left() -> list[str]:
+    """Nothing that the parts had started is left."""
+    return []
+
+
 def start_node() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command_of("node"), start_new_session=True)
     process.returncode = 0  # the supervisor reaps it, not this object
@@ -106,7 +111,9 @@ async def supervising(home: Home) -> AsyncIterator[asyncio.Task[None]]:
         with (home.root / "story").open("a") as file:
             file.write("stopped apps\n")
 
-    task = asyncio.create_task(supervise.Supervisor(home, Settings(routers=1), stop_apps).run())
+    task = asyncio.create_task(
+        supervise.Supervisor(home, Settings(routers=1), supervise.Endings(stop_apps, nothing_left)).run()
+    )
     try:
         await wait_for(lambda: task.done() or all(pid_of(home, part) for part in PARTS), "every part runs")
         yield task
@@ -268,7 +275,9 @@ async def test_a_part_that_just_begins_is_ended_too(home: Home, monkeypatch: pyt
     monkeypatch.setattr(
         processes, "command_of", lambda part: ["sleep", "60"] if part == "control" else command_of(part)
     )
-    supervisor = supervise.Supervisor(home, Settings(routers=1), lambda: asyncio.sleep(0))
+    supervisor = supervise.Supervisor(
+        home, Settings(routers=1), supervise.Endings(lambda: asyncio.sleep(0), nothing_left)
+    )
     task = asyncio.create_task(supervisor.run())
     await wait_for(lambda: pid_of(home, "node") and pid_of(home, "router-0"), "the others run")
     (starting,) = supervisor._children - {pid_of(home, part) for part in ("node", "router-0")}
@@ -297,22 +306,28 @@ async def test_apps_are_stopped_by_an_agent_even_if_it_was_away(home: Home) -> N
         await wait_for(lambda: pid_of(home, "node"), "the agent is there for the apps")
         seen.append(pid_of(home, "node"))
 
-    await supervise.stop_parts(home, stop_apps)
+    await supervise.stop_parts(home, supervise.Endings(stop_apps, nothing_left))
     assert seen[0]
     assert not pid_of(home, "node")
     await asyncio.to_thread(os.waitpid, seen[0], 0)
 
 
 async def test_parts_are_stopped_when_stopping_the_apps_fails(home: Home) -> None:
-    """An error on the way leaves no part behind, and is not hidden."""
+    """An error on the way leaves no part behind; then what is left of the apps is ended without the agent."""
     node = start_node()
     await wait_for(lambda: pid_of(home, "node"), "it runs")
 
     async def fail() -> None:
         raise RuntimeError("the agent does not answer")
 
-    with pytest.raises(RuntimeError, match="does not answer"):
-        await supervise.stop_parts(home, fail)
+    async def sweep() -> list[str]:
+        assert not pid_of(home, "node")
+        with (home.root / "story").open("a") as file:
+            file.write("swept\n")
+        return ["shop-v1-web-abc234"]
+
+    await supervise.stop_parts(home, supervise.Endings(fail, sweep))
+    assert "swept" in story(home)
     await asyncio.to_thread(os.waitpid, node.pid, 0)
     assert "stopped node" in story(home)
 

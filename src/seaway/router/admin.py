@@ -42,13 +42,17 @@ class EnvoyAdmin:
 
     async def count_active(self) -> int:
         """Return the requests in flight, upgraded connections included."""
-        return await self._read_gauge("http.ingress.downstream_rq_active")
+        return await self._read_stat("http.ingress.downstream_rq_active")
 
     async def count_connections(self) -> int:
         """Return the clients' connections, idle ones included."""
-        return await self._read_gauge("http.ingress.downstream_cx_active")
+        return await self._read_stat("http.ingress.downstream_cx_active")
 
-    async def _read_gauge(self, name: str) -> int:
+    async def count_failed_writes(self) -> int:
+        """Return how often Envoy could not write to one of its logs: what it would have said there is lost."""
+        return await self._read_stat("filesystem.write_failed")
+
+    async def _read_stat(self, name: str) -> int:
         response = await self._client.get(f"/stats?filter=^{name}$&format=json")
         response.raise_for_status()
         stats = response.json()["stats"]

@@ -118,6 +118,7 @@ def build_bootstrap(config: RouterConfig) -> dict[str, Any]:
                         {"prefix": "listener_manager."},
                         {"prefix": "cluster_manager."},
                         {"prefix": "control_plane."},
+                        {"exact": "filesystem.write_failed"},
                     ]
                 }
             }

@@ -23,13 +23,20 @@ CREATE TABLE IF NOT EXISTS resources (
 
 
 class LastGood:
-    """One SQLite file (WAL: a kill loses nothing committed). A damaged file is put aside and begun anew."""
+    """One SQLite file (WAL: a kill loses nothing committed). A damaged file is put aside and begun anew.
+
+    What cannot be written (a full disk) is kept in memory until `catch_up` has written it; routes do not wait for it.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Raises OSError or sqlite3.OperationalError if the file cannot be opened now: it may be whole."""
         self._path = path
+        self._late: dict[ResourceKey, Resource | None] = {}  # to be written; None: to be removed
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._database = self._open()
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
             aside = path.with_suffix(f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             path.replace(aside)
@@ -56,19 +63,41 @@ class LastGood:
         return {(kind, name): Resource.pack((kind, name), body, version) for kind, name, version, body in rows}
 
     def apply(self, puts: Mapping[ResourceKey, Resource], removals: Iterable[ResourceKey] = ()) -> None:
-        """Put and remove in one transaction."""
+        """Put and remove in one transaction, with what could not be written before."""
+        was_late = bool(self._late)
+        self._late.update(dict.fromkeys(removals))
+        self._late.update(puts)
+        try:
+            self._write(self._late)
+        except sqlite3.OperationalError as error:
+            if not was_late:
+                log.error("routes cannot be written to disk now; Envoy has them all the same", error=str(error))
+            return
+        self._late.clear()
+        if was_late:
+            log.info("every route is on disk again")
+
+    def catch_up(self) -> None:
+        """Write what could not be written before, if there is any."""
+        if self._late:
+            self.apply({})
+
+    def _write(self, changes: Mapping[ResourceKey, Resource | None]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            self._database.executemany("DELETE FROM resources WHERE type = ? AND name = ?", list(removals))
+            gone = [key for key, resource in changes.items() if resource is None]
+            self._database.executemany("DELETE FROM resources WHERE type = ? AND name = ?", gone)
             self._database.executemany(
                 "INSERT OR REPLACE INTO resources VALUES (?, ?, ?, ?)",
-                [(*key, resource.version, resource.body) for key, resource in puts.items()],
+                [(*key, resource.version, resource.body) for key, resource in changes.items() if resource],
             )
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is late, and close the file."""
+        self.catch_up()
         self._database.close()

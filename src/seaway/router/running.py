@@ -34,7 +34,7 @@ XDS_SOCKET = "xds"
 DRAIN_LIMIT = 10.0  # seconds for requests in flight when a router stops
 SHORT_LIFE = 2.0  # seconds; an Envoy that ends sooner is started again with a growing delay
 RESTART_LAST = 5.0  # seconds, the longest such delay
-ROTATE_EVERY = 5.0  # seconds between looks at the sizes of the logs
+TEND_EVERY = 5.0  # seconds between looks at the sizes of the logs, and whether they could be written
 LOG_LIMITS = {ACCESS_LOG: (64 << 20, 3), HEALTH_LOG: (8 << 20, 1), ENVOY_LOG: (8 << 20, 1)}
 """Bytes after which a log is put aside, and how many old ones are kept."""
 
@@ -98,7 +98,7 @@ class Router:
             async with asyncio.TaskGroup() as tasks:
                 parts = [
                     tasks.create_task(self._relay.follow(self._connector)),
-                    tasks.create_task(self._rotate_logs()),
+                    tasks.create_task(self._tend_disk()),
                 ]
                 keeper = tasks.create_task(self._keep_envoy())
                 parts.append(tasks.create_task(self._watch_envoy()))
@@ -154,12 +154,16 @@ class Router:
         while True:
             started = time.monotonic()
             await self._envoy.ended.wait()
-            self._health.read()
+            with suppress(OSError):  # what it said last is void anyway
+                self._health.read()
             self._reporter.reset_health({})
             lived = time.monotonic() - started
             delay = 0.0 if lived > SHORT_LIFE else min(max(0.1, delay * 2), RESTART_LAST)
             await asyncio.sleep(delay)
-            await self._envoy.start()
+            try:
+                await self._envoy.start()
+            except OSError as error:  # no room, descriptor or process now
+                log.error("Envoy cannot be started now", error=str(error))
 
     async def _watch_envoy(self) -> None:
         """Kill an Envoy that hangs; another one is started then."""
@@ -193,14 +197,24 @@ class Router:
             log.warning("Envoy does not drain", error=repr(error))
         await self._envoy.stop()
 
-    async def _rotate_logs(self) -> None:
+    async def _tend_disk(self) -> None:
+        """Bound the logs; after a time without room for them, write and learn what was missed."""
+        missed, envoy = 0, 0
         while True:
-            await asyncio.sleep(ROTATE_EVERY)
-            if any(rotate(self._folder / name, *limits) for name, limits in LOG_LIMITS.items()):
-                try:
+            await asyncio.sleep(TEND_EVERY)
+            self._disk.catch_up()
+            try:
+                self._health.read()
+                rotated = [name for name, limits in LOG_LIMITS.items() if rotate(self._folder / name, *limits)]
+                if rotated:
                     await self._admin.reopen_logs()
-                except httpx.HTTPError as error:
-                    log.warning("Envoy does not reopen its logs", error=repr(error))
+                count = await self._admin.count_failed_writes()
+                if count > (missed if envoy == self._envoy.pid else 0):
+                    self._reporter.reset_health(await self._admin.list_healthy())
+                    log.warning("Envoy could not write its logs; what it finds healthy was asked for", writes=count)
+                missed, envoy = count, self._envoy.pid
+            except (OSError, httpx.HTTPError) as error:
+                log.warning("the logs of Envoy are not tended now", error=repr(error))
 
 
 def rotate(path: Path, limit: int, keep: int) -> bool:

@@ -28,6 +28,7 @@ __all__ = ["SqliteStore", "Unusable"]
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 
+PID_BYTES = 32
 WATCH_BATCH = 200  # changes read at once by a watch
 
 
@@ -150,10 +151,14 @@ def _hold(path: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        holder = os.pread(lock, PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
         advice = "only one control plane may use it; stop that one first"
         raise Unusable(f"{path} is held by process {holder}: {advice}") from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    try:
+        os.pwrite(lock, str(os.getpid()).ljust(PID_BYTES).encode(), 0)  # over the one before: that needs no room
+        os.ftruncate(lock, PID_BYTES)
+    except OSError as error:
+        os.close(lock)
+        raise Unusable(f"cannot write {name}: {error.strerror}") from error
     return lock

@@ -14,6 +14,7 @@ from seaway.home import Home
 
 SUFFIX = ".part"
 LOOKING_LIMIT = 5.0  # seconds for all who look to be elsewhere at the same time
+NAME_BYTES = 256  # who holds a lock, padded: written over the name before, it needs no room on a full disk
 
 
 class Held(Exception):
@@ -44,30 +45,37 @@ def acquire(home: Home, part: str, *, beats: bool = False) -> int:
 
     `beats`: it will say that it goes on, from soon on.
 
-    Whoever looks for the holder has the lock for an instant too; that is waited out.
+    Whoever looks for the holder has the lock for an instant too; that is waited out. Raises OSError, holding nothing.
     """
     fd = os.open(lock_path(home, part), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(fd, home, part)
+        content = json.dumps({"pid": os.getpid(), "since": time.time(), "beats": beats})
+        os.pwrite(fd, content.ljust(NAME_BYTES).encode(), 0)
+        os.ftruncate(fd, NAME_BYTES)
+    except (Held, OSError):
+        os.close(fd)
+        raise
+    return fd
+
+
+def _lock(fd: int, home: Home, part: str) -> None:
     deadline = time.monotonic() + LOOKING_LIMIT
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            return
         except BlockingIOError:
             holder = find_holder(home, part)
             if holder or time.monotonic() > deadline:
-                os.close(fd)
                 raise Held(part, holder.pid if holder else 0) from None
             time.sleep(0.001)
-    content = json.dumps({"pid": os.getpid(), "since": time.time(), "beats": beats}).encode()
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, content, 0)
-    return fd
 
 
 def find_holder(home: Home, part: str) -> Holder | None:
-    """Return who runs a part now, or None."""
+    """Return who runs a part now, or None. Raises OSError if that cannot be seen now (no descriptor, a bad disk)."""
     try:
-        fd = os.open(lock_path(home, part), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(lock_path(home, part), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from seaway.home import Home
@@ -45,10 +46,7 @@ def spawn_orphan(home: Home, part: str) -> None:
 
 
 def _start(home: Home, part: str, command: list[str]) -> subprocess.Popen[bytes]:
-    path = log_path(home, part)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rotate(path)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = _open_log(log_path(home, part))
     try:
         return subprocess.Popen(
             command,
@@ -63,12 +61,28 @@ def _start(home: Home, part: str, command: list[str]) -> subprocess.Popen[bytes]
         os.close(fd)
 
 
+def _open_log(path: Path) -> int:
+    """Return a descriptor to append to a log; to nowhere if there is no room for one: a part is worth more."""
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rotate(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
 def rotate(path: Path) -> None:
-    """Move a log that is over the limit aside (the one before it goes); an open writer goes on in the new file."""
+    """Move a log that is over the limit aside (the one before it goes); an open writer goes on in the new file.
+
+    Without room for the old lines they go: that makes some.
+    """
+    aside = path.with_suffix(".log.1")
     try:
         if path.stat().st_size <= LOG_LIMIT:
             return
-        path.with_suffix(".log.1").write_bytes(path.read_bytes())
+        try:
+            aside.write_bytes(path.read_bytes())
+        except OSError:
+            aside.unlink(missing_ok=True)
         os.truncate(path, 0)
     except FileNotFoundError:
         return

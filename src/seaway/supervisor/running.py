@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from seaway.sandbox.standing import step_back
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
 from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
-from seaway.supervisor.supervise import SUPERVISOR, run_supervisor, stop_parts
+from seaway.supervisor.supervise import SUPERVISOR, Endings, run_supervisor, stop_parts
 
 LONGEST_LINE = 300  # characters shown of a line of a log, from its end: errors are there
 START_LIMIT = 60.0  # seconds for every part to be there
@@ -96,13 +96,13 @@ def start_detached(home: Home, settings: Settings) -> None:
     spawn_orphan(home, "supervise")
 
 
-def run_foreground(home: Home, settings: Settings, stop_apps: Callable[[], Awaitable[None]]) -> int:
+def run_foreground(home: Home, settings: Settings, endings: Endings) -> int:
     """Run the supervisor in this process until Ctrl-C; everything stops with it."""
     check_startable(home, settings)
     home.create()
     home.write_settings(settings)
     unmark_stopping(home)
-    return asyncio.run(run_supervisor(home, stop_apps))
+    return asyncio.run(run_supervisor(home, endings))
 
 
 def wait_started(home: Home, is_ready: Callable[[], str], tell: Callable[[str], None]) -> None:
@@ -137,12 +137,13 @@ def _read_ends(home: Home) -> str:
     return "\n".join(found)
 
 
-def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -> bool:
+def stop(home: Home, endings: Endings, timeout: float) -> bool:
     """Stop everything; return whether there was anything. Raises PlatformError if it takes longer than `timeout`."""
+    with suppress(OSError):  # a bad disk; what brings the supervisor back ends with its part
+        mark_stopping(home)
     states = list_states(home)
     if not any(state.pid for state in states):
-        return False
-    mark_stopping(home)
+        return bool(asyncio.run(endings.sweep()))
     deadline = time.monotonic() + timeout
     while any(state.pid for state in list_states(home)):
         left = max(0.1, deadline - time.monotonic())
@@ -155,21 +156,21 @@ def stop(home: Home, stop_apps: Callable[[], Awaitable[None]], timeout: float) -
                     f"the supervisor (pid {holder.pid}) still stops the apps after {timeout:g} s; see ps"
                 )
         else:
-            _stop_ourselves(home, stop_apps)
+            _stop_ourselves(home, endings)
         if time.monotonic() > deadline:
             raise PlatformError(f"not everything has stopped after {timeout:g} s; `seaway status` shows what runs")
     home.remove_sockets()
     return True
 
 
-def _stop_ourselves(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> None:
+def _stop_ourselves(home: Home, endings: Endings) -> None:
     """The supervisor is dead or died: do its work, unless another one has come meanwhile."""
     try:
         lock = acquire(home, SUPERVISOR)
     except Held:
         return
     try:
-        asyncio.run(stop_parts(home, stop_apps))
+        asyncio.run(stop_parts(home, endings))
     finally:
         step_back(home)
         os.close(lock)

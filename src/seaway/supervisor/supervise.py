@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -37,13 +39,24 @@ STEADY = 10.0  # a part that ran this long starts again without delay
 ROUTER_STOP_LIMIT, PART_STOP_LIMIT = 40.0, 10.0  # seconds before SIGKILL
 
 
+@dataclass(frozen=True)
+class Endings:
+    """How what the parts have started ends: `stop_apps` asks the node agent for it, `sweep` needs nobody.
+
+    `sweep` returns what of it was still there, for people to read.
+    """
+
+    stop_apps: Callable[[], Awaitable[None]]
+    sweep: Callable[[], Coroutine[Any, Any, Sequence[str]]]
+
+
 class Supervisor:
     """Keeps the parts of one home running until it is told to stop."""
 
-    def __init__(self, home: Home, settings: Settings, stop_apps: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, home: Home, settings: Settings, endings: Endings) -> None:
         self._home = home
         self._parts = list_parts(settings.routers)
-        self._stop_apps = stop_apps
+        self._endings = endings
         self._stopping = asyncio.Event()
         self._exits: dict[int, int] = {}
         self._children: set[int] = set()
@@ -68,12 +81,13 @@ class Supervisor:
             keepers = [asyncio.create_task(self._keep(part), name=f"keep-{part}") for part in self._parts]
             keepers.append(asyncio.create_task(self._rotate_logs(), name="rotate"))
             await self._stopping.wait()
-            mark_stopping(self._home)
+            with suppress(OSError):  # guards may bring another one, which finds this one's lock
+                mark_stopping(self._home)
             for task in keepers:
                 task.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
             try:
-                await stop_parts(self._home, self._stop_apps)
+                await stop_parts(self._home, self._endings)
             finally:
                 await self._end_children()
         finally:
@@ -102,20 +116,29 @@ class Supervisor:
     async def _keep(self, part: str) -> None:
         delay = 0.0
         while True:
-            holder = find_holder(self._home, part)
-            adopted = holder is not None
-            if holder is None:
+            try:
+                pid, lived = await self._run(part, delay)
+            except OSError as error:  # no descriptor, process or memory now, or a bad disk; it runs if it did
+                delay = min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
+                log.error("cannot be kept running now", part=part, error=str(error), again_in=delay)
                 await asyncio.sleep(delay)
-                pid = spawn(self._home, part)
-                self._children.add(pid)
-            else:
-                pid = holder.pid
-            log.info("adopted" if adopted else "started", part=part, pid=pid)
-            began = time.monotonic()
-            await self._watch(part, pid)
-            lived = time.monotonic() - began
+                continue
             delay = 0.0 if lived > STEADY else min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
             log.warning("died", part=part, pid=pid, code=self._exits.pop(pid, None), again_in=delay)
+
+    async def _run(self, part: str, delay: float) -> tuple[int, float]:
+        """Adopt a part, or start it after `delay` seconds; return its pid when it has ended, and how long it lived."""
+        holder = find_holder(self._home, part)
+        if holder is None:
+            await asyncio.sleep(delay)
+            pid = spawn(self._home, part)
+            self._children.add(pid)
+        else:
+            pid = holder.pid
+        log.info("adopted" if holder else "started", part=part, pid=pid)
+        began = time.monotonic()
+        await self._watch(part, pid)
+        return pid, time.monotonic() - began
 
     async def _watch(self, part: str, pid: int) -> None:
         """Return when a part has ended, by itself or because it hung."""
@@ -142,24 +165,29 @@ class Supervisor:
         while True:
             await asyncio.sleep(60)
             for part in (SUPERVISOR, *self._parts):
-                rotate(log_path(self._home, part))
+                with suppress(OSError):  # next time
+                    rotate(log_path(self._home, part))
 
 
-async def stop_parts(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> None:
-    """Stop all: routers (they finish their requests), the control plane, the apps, the node agent.
+async def stop_parts(home: Home, endings: Endings) -> None:
+    """Stop all: routers (they finish their requests), the control plane, the apps, the node agent; sweep in the end.
 
     The control plane goes before the apps: it would take their end for a fault of theirs and roll back.
     """
     routers = [part for part in _known_parts(home) if part.startswith("router-")]
     await asyncio.gather(*(_stop(home, part, ROUTER_STOP_LIMIT) for part in routers))
     await _stop(home, "control", PART_STOP_LIMIT)
-    if find_holder(home, "node") is None:
-        node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
-        log.info("started to stop the apps", pid=node)
     try:
-        await stop_apps()
+        if find_holder(home, "node") is None:
+            node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
+            log.info("started to stop the apps", pid=node)
+        await endings.stop_apps()
+    except Exception as error:
+        log.error("the apps cannot be stopped by the node agent: what is left is killed", error=str(error))
     finally:
         await _stop(home, "node", PART_STOP_LIMIT)
+        if left := await endings.sweep():
+            log.warning("killed", left=left)
 
 
 def _known_parts(home: Home) -> list[str]:
@@ -178,11 +206,11 @@ async def _stop(home: Home, part: str, limit: float) -> None:
         log.warning("did not stop in time", part=part, pid=holder.pid, seconds=limit)
 
 
-async def run_supervisor(home: Home, stop_apps: Callable[[], Awaitable[None]]) -> int:
+async def run_supervisor(home: Home, endings: Endings) -> int:
     """Run the supervisor for a home; 0 when stopped as asked, 75 if another one runs."""
     home.create()
     try:
-        await Supervisor(home, home.read_settings(), stop_apps).run()
+        await Supervisor(home, home.read_settings(), endings).run()
     except Held as held:
         log.info("another supervisor runs", pid=held.pid)
         return 75

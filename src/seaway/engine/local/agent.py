@@ -37,6 +37,7 @@ from seaway.sandbox.sandbox import UNPROTECTED, open_sandbox
 log = structlog.get_logger(__name__)
 
 BACKLOG = 128
+PID_BYTES = 32
 STARTING_LIMIT = 2.0  # seconds for a child of a dead agent to become another program
 
 
@@ -108,6 +109,7 @@ class Agent:
         self._spawn(self._collector.run())
         self._spawn(self._keeper.sample())
         self._spawn(self._keeper.collect_garbage())
+        self._spawn(self._keeper.catch_up())
         self._spawn(machine.prober.lag.watch())
         await self._serve()
         log.info(
@@ -209,14 +211,14 @@ def _take_lock(path: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode().strip()
+            holder = os.pread(fd, PID_BYTES, 0).decode().strip()
             if _lives(holder) or time.monotonic() > deadline:
                 os.close(fd)
                 who = f"pid {holder or 'unknown'}"
                 raise RuntimeError(f"another node agent ({who}) holds {path}: stop it first") from None
             time.sleep(0.01)
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+    os.pwrite(fd, f"{os.getpid()}\n".ljust(PID_BYTES).encode(), 0)  # over the one before: a full disk has no more room
+    os.ftruncate(fd, PID_BYTES)
     return fd
 
 

@@ -78,12 +78,18 @@ def make_api(keeper: Keeper) -> Starlette:
     ]
     return Starlette(
         routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
-        exception_handlers={EngineError: _refuse, ValidationError: _refuse_body},
+        exception_handlers={EngineError: _refuse, OSError: _refuse_now, ValidationError: _refuse_body},
     )
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=409)
+
+
+async def _refuse_now(_: Request, error: Exception) -> Response:
+    """Nothing was changed, for lack of room or the like; whoever asks goes on asking."""
+    assert isinstance(error, OSError)
+    return JSONResponse({"error": f"the node agent cannot do this now: {error.strerror or error}"}, status_code=409)
 
 
 async def _refuse_body(_: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Set
+from contextlib import suppress
 
 import psutil
 import structlog
@@ -24,6 +25,7 @@ from seaway.sandbox.removing import remove_tree
 log = structlog.get_logger(__name__)
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+CATCH_UP = 1.0  # seconds between tries of what could not be done
 SUFFIX = 6  # random characters of an instance id: 31^6, a billion
 
 
@@ -40,6 +42,7 @@ class Keeper:
         self._stopped: dict[str, tuple[float, Instance]] = {}
         self._sampler = Sampler(machine.kin)
         self._gone = asyncio.Event()
+        self._unsettled: set[WorkloadKey] = set()  # they lack instances that could not be made
 
     async def load(self) -> None:
         """Read what is on disk, adopt what runs, and start what is missing."""
@@ -60,19 +63,43 @@ class Keeper:
             if name not in self._runners and name not in self._tasks:
                 log.error("processes of an instance that is not known", instance=name)
                 await self.machine.kin.sweep(name)
-        for desired in list(self._desired.values()):
-            self._settle(desired)
+        self._unsettled = set(self._desired)
+        self._settle_rest()
         self._gone.set()
 
+    async def catch_up(self) -> None:
+        """Do what could not be done for lack of room or the like, for ever."""
+        while True:
+            await asyncio.sleep(CATCH_UP)
+            self._settle_rest()
+            with suppress(OSError):
+                self.machine.state.catch_up()
+
+    def _settle_rest(self) -> None:
+        for key in list(self._unsettled):
+            self._try_to_settle(key)
+
+    def _try_to_settle(self, key: WorkloadKey) -> None:
+        """Settle, or note that it is to be tried again."""
+        self._unsettled.discard(key)
+        try:
+            if (desired := self._desired.get(key)) is not None:
+                self._settle(desired)
+        except OSError as error:
+            self._unsettled.add(key)
+            log.error("what is wanted cannot be started now", workload=str(key), error=str(error))
+
     def apply(self, workload: Workload) -> None:
-        """See Engine.apply."""
+        """See Engine.apply. Raises OSError if it cannot be done now."""
         check_name(str(workload.key))
         desired = Desired(workload=workload)
         if self._desired.get(workload.key) != desired:
             self.machine.state.write_desired(desired)
             self._desired[workload.key] = desired
             self.machine.notify(workload.key.app)
+        self._unsettled.add(workload.key)  # unless all of it can be done now
         self._settle(desired)
+        self._unsettled.discard(workload.key)
 
     def remove(self, key: WorkloadKey) -> None:
         """See Engine.remove."""
@@ -113,15 +140,15 @@ class Keeper:
 
     def _run(self, workload: Workload, record: Record) -> None:
         runner = Runner(self.machine, workload, record, self._on_end)
-        self._runners[runner.id] = runner
         runner.start()
+        self._runners[runner.id] = runner
 
     def _on_end(self, runner: Runner) -> None:
         del self._runners[runner.id]
         self._stopped[runner.id] = (time.monotonic() + self.machine.timings.show_stopped, runner.instance)
         desired = self._desired.get(runner.workload.key)
         if desired is not None and desired.removed:
-            self._settle(desired)
+            self._try_to_settle(desired.workload.key)
 
     def _forget(self, key: WorkloadKey) -> None:
         self.machine.state.delete_desired(key)
@@ -157,8 +184,9 @@ class Keeper:
             raise EngineError("the platform is going down: run the command again after `seaway up`")
         self._prune_tasks()
         state = TaskState(id=task.id, app=task.app, attached=task.attached, reason="accepted")
-        self._tasks[task.id] = TaskRunner(self.machine, TaskRecord(task=task, state=state))
-        self._tasks[task.id].start()
+        runner = TaskRunner(self.machine, TaskRecord(task=task, state=state))
+        runner.start()
+        self._tasks[task.id] = runner
 
     async def remove_task(self, task_id: str) -> None:
         """See Engine.remove_task."""
@@ -190,19 +218,30 @@ class Keeper:
     async def sample(self) -> None:
         """Measure CPU and memory of every instance, for ever."""
         while True:
-            leaders = {name: leader for name, runner in self._runners.items() if (leader := runner.leader) is not None}
-            for name, sample in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
-                if name in self._runners:
-                    self._runners[name].take(sample)
+            try:
+                await self._sample()
+            except OSError as error:
+                log.warning("instances cannot be measured now", error=str(error))
             await asyncio.sleep(self.machine.timings.sample_interval)
+
+    async def _sample(self) -> None:
+        leaders = {name: leader for name, runner in self._runners.items() if (leader := runner.leader) is not None}
+        for name, sample in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
+            if name in self._runners:
+                self._runners[name].take(sample)
 
     async def collect_garbage(self) -> None:
         """Free unpacked images that nothing wants any more, and user ids of apps that are gone, for ever."""
         while True:
             await self._gone.wait()
             self._gone.clear()
-            await self.machine.keep_users(self._list_apps())
-            await self.machine.images.release(self._list_images)
+            try:
+                await self.machine.keep_users(self._list_apps())
+                await self.machine.images.release(self._list_images)
+            except OSError as error:
+                log.warning("what nothing wants any more cannot be removed now", error=str(error))
+                self._gone.set()
+                await asyncio.sleep(CATCH_UP)
 
     def _list_apps(self) -> Set[str]:
         tasks = {task.record.task.app for task in self._tasks.values() if not task.done}

@@ -17,6 +17,7 @@ import httpx
 from seaway.engine.local.lag import Lag
 from seaway.engine.local.usage import find_listeners
 from seaway.model import Check
+from seaway.sandbox.enter import PASSING
 from seaway.sandbox.view import View, enter
 
 HOST = "127.0.0.1"
@@ -45,7 +46,7 @@ class Target:
 
 
 class Unknown(Exception):
-    """A check failed that the agent itself made too late: neither good nor bad."""
+    """A check failed that the agent itself made too late, or could not make: neither good nor bad."""
 
 
 class Prober:
@@ -58,7 +59,10 @@ class Prober:
     async def ask(self, check: Check, target: Target) -> str | None:
         """Return None if the check passes, else what went wrong as the end of a sentence. May raise Unknown."""
         began = time.monotonic()
-        fault = await self._ask(check, target)
+        try:
+            fault = await self._ask(check, target)
+        except (OSError, httpx.HTTPError) as error:
+            raise Unknown(f"the node agent could not ask: {find_want(error) or error}") from error
         late = self.lag.find_worst(began)
         if fault is not None and late > LATE * check.timeout:
             raise Unknown(f"the node agent was too busy to ask (late by {late:.1f} s)")
@@ -93,6 +97,8 @@ class Prober:
         except TimeoutError:
             return f"GET {path} on port {port} got no answer within {timeout:g} s"
         except httpx.HTTPError as error:
+            if find_want(error):
+                raise
             return f"GET {path} on port {port} failed: {str(error) or type(error).__name__}"
         return None if 200 <= code < 400 else f"GET {path} on port {port} answered {code}"
 
@@ -102,14 +108,26 @@ class Prober:
             await self._http.aclose()
 
 
+def find_want(error: BaseException) -> str:
+    """Return what this process lacks if that is why something failed, such as descriptors; "" if it is not."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in PASSING:
+            return os.strerror(seen.errno)
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
 async def ask_tcp(timeout: float, port: int) -> str | None:
-    """Return None if something accepts a connection on the port within `timeout` seconds."""
+    """Return None if something accepts a connection on the port within `timeout` seconds. OSError: it was not asked."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(HOST, port)
     except TimeoutError:
         return f"port {port} did not accept a connection within {timeout:g} s"
-    except OSError:
+    except OSError as error:
+        if find_want(error):
+            raise
         return f"port {port} refused the connection"
     writer.close()
     with suppress(OSError):

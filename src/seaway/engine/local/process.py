@@ -183,6 +183,11 @@ class LeaderIndex:
                 if argv:
                     self._found[os.fsdecode(argv[6])] = stat.pid, argv[4].endswith(ENTERING)
 
+    @property
+    def pids(self) -> frozenset[int]:
+        """The leaders there were, of whatever home."""
+        return frozenset(pid for pid, _ in self._found.values())
+
     def adopt(self, folder: Path, launched: Launched) -> Group | None:
         """Return the group of that run if its leader lives."""
         pid, confined = self._found.get(str(exit_file(folder, launched.run)), (None, True))

@@ -7,7 +7,8 @@ was: what runs is adopted with the readiness it had, what ended meanwhile is res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ from seaway.engine.local.base import RunRoot
 from seaway.engine.local.files import locate_files, renew_files
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.machine import Machine, utc_now, with_defaults
-from seaway.engine.local.probe import HOST, Target
+from seaway.engine.local.probe import HOST, Target, find_want
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
 from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
 from seaway.engine.local.standstill import STANDS, Standstill
@@ -35,16 +36,22 @@ log = structlog.get_logger(__name__)
 S = InstanceState
 
 SHORT = 0.05  # seconds of waiting that need no word
+LONGEST = 5.0  # seconds between starts that fail by the machine's fault
+PAUSE = 1.0  # seconds until something is tried again that the machine could not do
 UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a process has to be started again; `hopeless`: it counts as crashing at once."""
+    """Why a process has to be started again; `hopeless`: it counts as crashing at once.
+
+    `machine`: it is the machine's fault, which lacks room on its disk or the like, and may be over in a moment.
+    """
 
     reason: str
     exit_code: int | None = None
     hopeless: bool = False
+    machine: bool = False
 
 
 class Unhealthy(Exception):
@@ -144,8 +151,11 @@ class Runner:
         if memory.killed > instance.memory_kills:
             self._update(memory_kills=memory.killed, reason=describe_kills(memory, self.workload.process.memory))
 
-    def _update(self, **changes: Any) -> None:
-        """Change fields of the record or its instance, write them down, and tell the watchers."""
+    def _update(self, *, later: bool = True, **changes: Any) -> None:
+        """Change fields of the record or its instance, write them down, and tell the watchers.
+
+        `later`: what cannot be written now is when there is room again; else raise OSError.
+        """
         own = {name: changes.pop(name) for name in list(changes) if name in Record.model_fields}
         if self.stopping:  # checks that end late don't hide that it stops
             changes = {
@@ -153,18 +163,28 @@ class Runner:
             }
         instance = self.instance.model_copy(update=changes)
         self.record = self.record.model_copy(update={**own, "instance": instance})
-        self.machine.state.write_record(self.record)
+        self.machine.state.write_record(self.record, later=later)
         if changes:
             self.machine.notify(self.workload.key.app)
 
     async def _live(self) -> None:
         try:
-            await self._run_until_told()
+            await self._insist(self._run_until_told)
         except Exception:
             log.exception("instance runner failed", instance=self.id)
             self._update(state=S.CRASHING, ready=False, reason="the node agent failed on it; see logs/platform")
             await self._told.wait()
-        await self._end()
+        await self._insist(self._end)
+
+    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, again after a pause where the machine lacks something now: descriptors, memory, room on its disk."""
+        while True:
+            try:
+                await work()
+                return
+            except OSError as error:
+                log.warning("cannot be attended to now", instance=self.id, error=str(error), again_in=PAUSE)
+            await asyncio.sleep(PAUSE)
 
     async def _run_until_told(self) -> None:
         failure = await self._resume()
@@ -178,7 +198,7 @@ class Runner:
     async def _resume(self) -> Failure | None:
         """Adopt what an earlier agent started, or say how it ended meanwhile."""
         launched = self.record.launched
-        if launched.run == 0:
+        if launched.run == 0 or self._group is not None:
             return None
         self._group = self.machine.leaders.adopt(self.folder, launched)
         if self._group is not None:
@@ -207,9 +227,10 @@ class Runner:
             if self._group is not None:
                 await self._prepare_target(locate_files)
         except EngineError as error:
-            return Failure(str(error), hopeless=True)
+            return Failure(str(error), hopeless=True, machine=bool(find_want(error)))
         except OSError as error:
-            return Failure(f"could not be started: {error.strerror or error}", hopeless=True)
+            why = f"could not be started: {error.strerror or error}"
+            return Failure(why, hopeless=True, machine=bool(find_want(error)))
         return None
 
     async def _take_turn(self) -> None:
@@ -268,7 +289,7 @@ class Runner:
             return
         self._follow_output()
         run = self.record.launched.run + 1
-        self._update(launched=Launched(run=run))
+        self._update(later=False, launched=Launched(run=run))
         launched = launch(
             self.folder, run, self.workload.process.command, self._target.workdir, self._target.env,
             presence=str(self.machine.state.presence), admission=self._target.admission, view=self._target.view,
@@ -381,7 +402,7 @@ class Runner:
         log.info("failed", instance=self.id, reason=failure.reason, failures=failures)
         await self._clear_group(min(self.workload.process.stop_grace, UNHEALTHY_GRACE))
         with suppress(TimeoutError):
-            async with asyncio.timeout(timings.delay(failures)):
+            async with asyncio.timeout(min(timings.delay(failures), LONGEST if failure.machine else math.inf)):
                 await self._told.wait()
 
     async def _clear_group(self, grace: float) -> bool:

@@ -5,7 +5,8 @@
     node/tasks/ID/record.json             TaskRecord   (likewise)
     node/agent                            named pipe that a living agent holds open (process.open_presence)
 
-Files are replaced atomically and have mode 0600: configuration holds secrets.
+Files are replaced atomically and have mode 0600: configuration holds secrets. Where the disk is full what is known goes
+on in memory; a killed agent's successor then finds what was known before, and the processes themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +72,7 @@ class NodeState:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._late: dict[Path, BaseModel] = {}  # what could not be written yet
         self.workloads = root / "workloads"
         self.instances = root / "instances"
         self.tasks = root / "tasks"
@@ -82,12 +85,18 @@ class NodeState:
         return [found for path in sorted(self.workloads.glob("*.json")) if (found := _read(path, Desired))]
 
     def write_desired(self, desired: Desired) -> None:
-        """Keep a workload; it survives a power cut."""
-        write_atomically(self._path(desired.workload.key), desired, durable=True)
+        """Keep a workload; it survives a power cut. Raises OSError if nothing can be kept of a new one.
+
+        Without room for a change the disk holds what was wanted before, until `catch_up`.
+        """
+        path = self._path(desired.workload.key)
+        self._write(path, desired, durable=True, later=path.exists())
 
     def delete_desired(self, key: WorkloadKey) -> None:
         """Forget a workload."""
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        self._late.pop(path, None)
 
     def read_records(self) -> Iterator[Record]:
         """Yield the record of every instance; folders without one (never started) are removed."""
@@ -97,13 +106,34 @@ class NodeState:
         """Yield the record of every task."""
         yield from _read_records(self.tasks, TaskRecord)
 
-    def write_record(self, record: Record) -> None:
-        """Keep an instance's record."""
-        write_atomically(self.instance_folder(record.instance.id) / RECORD, record)
+    def write_record(self, record: Record, *, later: bool = True) -> None:
+        """Keep an instance's record; `later`: where that cannot be now, with `catch_up`, else raise OSError."""
+        self._write(self.instances / check_name(record.instance.id) / RECORD, record, later=later)
 
-    def write_task(self, record: TaskRecord) -> None:
-        """Keep a task's record."""
-        write_atomically(self.task_folder(record.task.id) / RECORD, record)
+    def write_task(self, record: TaskRecord, *, later: bool = True) -> None:
+        """Keep a task's record, as `write_record` does."""
+        self._write(self.tasks / check_name(record.task.id) / RECORD, record, later=later)
+
+    def catch_up(self) -> None:
+        """Write what could not be written before; raises OSError if it still cannot."""
+        for path, value in list(self._late.items()):
+            with suppress(FileNotFoundError):  # what it was about is gone
+                write_atomically(path, value)
+            del self._late[path]
+            if not self._late:
+                log.info("the node agent's state is on disk again")
+
+    def _write(self, path: Path, value: BaseModel, *, durable: bool = False, later: bool) -> None:
+        try:
+            write_atomically(path, value, durable=durable)
+        except OSError as error:
+            if not later:
+                raise
+            if not self._late:
+                log.error("the node agent's state cannot be written now; it goes on without", error=str(error))
+            self._late[path] = value
+        else:
+            self._late.pop(path, None)
 
     def instance_folder(self, instance_id: str) -> Path:
         """Return the folder of an instance, made if needed."""

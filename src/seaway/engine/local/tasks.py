@@ -43,10 +43,10 @@ class TaskRunner:
         return self.record.state.done
 
     def start(self) -> None:
-        """Write it down and begin (or go on) to run it; a task that is done stays so."""
+        """Write it down and begin (or go on) to run it; a task that is done stays so. Raises OSError."""
         if self.done:
             return
-        self.machine.state.write_task(self.record)
+        self.machine.state.write_task(self.record, later=False)
         if self.record.launched.run and self.record.state.ended_at is None:
             self._follow_output()
         self._job = asyncio.create_task(self._live(), name=f"task {self.id}")
@@ -79,11 +79,11 @@ class TaskRunner:
         if self._group is not None:
             self._group.detach()
 
-    def _update(self, launched: Launched | None = None, **changes: Any) -> None:
+    def _update(self, launched: Launched | None = None, *, later: bool = True, **changes: Any) -> None:
         state = self.record.state.model_copy(update=changes)
         update: dict[str, Any] = {"state": state} if launched is None else {"state": state, "launched": launched}
         self.record = self.record.model_copy(update=update)
-        self.machine.state.write_task(self.record)
+        self.machine.state.write_task(self.record, later=later)
         self.machine.notify(self.record.task.app)
 
     async def _live(self) -> None:
@@ -98,7 +98,10 @@ class TaskRunner:
         self._forget_secrets()
         ended = self.record.state.ended_at or utc_now()
         self._update(exit_code=code, reason=reason, ended_at=ended)  # an agent that is killed here still knows the end
-        await asyncio.to_thread(self._discard_files)
+        try:
+            await asyncio.to_thread(self._discard_files)
+        except OSError as error:
+            log.error("what a one-off wrote stays", task=self.id, error=str(error))
         self._update(done=True)
         self.machine.collector.forget(self.id)
 
@@ -136,7 +139,7 @@ class TaskRunner:
         )
         self._follow_output()
         admission = self.machine.kin.admit(self.id, with_defaults(task.limits))
-        self._update(Launched(run=1))
+        self._update(Launched(run=1), later=False)
         launched = launch(
             self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
             presence=str(self.machine.state.presence), admission=admission, view=view,
