@@ -20,6 +20,7 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.engine.local.base import RunRoot
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
+from seaway.engine.local.probe import Prober, Target
 from seaway.home import Home
 from seaway.model import Check, Health, Instance, InstanceState
 from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload
@@ -403,6 +404,51 @@ async def test_halt_and_return(kit: LocalKit) -> None:
     await kit.start()
     after = await kit.await_serving()
     assert (after.id, after.port, after.restarts) == (before.id, before.port, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
+@pytest.mark.parametrize("check", [Check(http="/", interval=0.1), Check(command="test -w app.py", interval=0.1)])
+async def test_what_runs_since_before_apps_were_users_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    """An agent that gives apps user ids adopts what one started as root: that passes its checks, until it ends."""
+    kit = LocalKit(tmp_path, as_ordinary_user=True)
+    await kit.start()
+    try:
+        await kit.engine.apply(kit.workload("serve", health=Health(readiness=check, start_timeout=20)))
+        before = await kit.await_serving()
+        pid = find_app(before.id).pid
+        await kit.end_agent()
+        answers = note_answers(monkeypatch)
+        kit._is_ordinary = False
+        await kit.start()
+        since = (await kit.await_serving()).ready_since
+        answers.clear()
+
+        async def is_asked() -> bool:
+            return len(answers) > 2 * check.unhealthy_after
+
+        await eventually(is_asked)
+        now = await kit.await_serving()
+        assert now.ready_since == since, answers
+        assert (now.id, now.restarts, find_app(before.id).pid) == (before.id, 0, pid)
+        await kit.kill(before)
+        after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+        assert find_app(after.id).uids().real != 0
+    finally:
+        await kit.close()
+
+
+def note_answers(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return a list that grows by each answer to a check from now on: what is wrong, or None."""
+    answers, ask = list[str | None](), Prober.ask
+
+    async def note(prober: Prober, check: Check, target: Target) -> str | None:
+        answers.append(await ask(prober, check, target))
+        return answers[-1]
+
+    monkeypatch.setattr(Prober, "ask", note)
+    return answers
 
 
 async def test_own_files(kit: LocalKit) -> None:
