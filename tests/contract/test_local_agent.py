@@ -16,17 +16,15 @@ from seaway.engine.base import EngineUnavailable
 from seaway.engine.local import agent
 from seaway.engine.local.state import TaskRecord
 from seaway.model import InstanceState
-from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task
+from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task, running
 
 S = InstanceState
 
 
 @pytest.fixture(params=["as the agent can", "as an ordinary user"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    made = ProcessKit(tmp_path, as_ordinary_user=request.param != "as the agent can")
-    await made.start()
-    yield made
-    await made.close()
+    async with running(ProcessKit(tmp_path, as_ordinary_user=request.param != "as the agent can")) as made:
+        yield made
 
 
 async def read_numbers(kit: ProcessKit) -> list[int]:

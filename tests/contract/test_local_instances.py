@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,19 +22,11 @@ from seaway.engine.local.ports import FIRST, LAST
 from seaway.engine.local.probe import Prober, Target
 from seaway.home import Home
 from seaway.model import Check, Health, Instance, InstanceState
-from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload
+from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload, running
 from tests.pace import Stopwatch
 from tests.shared_place import find_shared
 
 S = InstanceState
-
-
-@pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[LocalKit]:
-    made = LocalKit(tmp_path)
-    await made.start()
-    yield made
-    await made.close()
 
 
 async def test_start_is_fast_and_answers(kit: LocalKit) -> None:
@@ -244,25 +235,23 @@ async def test_instances_of_an_app_begin_a_few_at_a_time(tmp_path: Path, monkeyp
     """As many as there are processors; those that wait say so, another app's does not wait for them."""
     monkeypatch.setattr("seaway.engine.local.starts.LEAST", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    kit = LocalKit(tmp_path)
-    await kit.start()
-    await kit.engine.apply(kit.workload("serve", count=4))
-    other = kit.workload("serve")
-    await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "blog"})}))
+    async with running(LocalKit(tmp_path)) as kit:
+        await kit.engine.apply(kit.workload("serve", count=4))
+        other = kit.workload("serve")
+        await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "blog"})}))
 
-    async def look() -> list[Instance]:
-        living = await kit.list_living()
-        return [i for i in living if i.reason == "waits until others of its app have started"]
+        async def look() -> list[Instance]:
+            living = await kit.list_living()
+            return [i for i in living if i.reason == "waits until others of its app have started"]
 
-    waiting = await eventually(look)
-    assert 1 <= len(waiting) <= 3
-    assert {i.key.app for i in waiting} == {"shop"}
+        waiting = await eventually(look)
+        assert 1 <= len(waiting) <= 3
+        assert {i.key.app for i in waiting} == {"shop"}
 
-    async def all_serve() -> bool:
-        return [i.serving for i in await kit.list_living()] == [True] * 5
+        async def all_serve() -> bool:
+            return [i.serving for i in await kit.list_living()] == [True] * 5
 
-    await eventually(all_serve, 30)
-    await kit.close()
+        await eventually(all_serve, 30)
 
 
 async def test_a_stopped_instance_takes_no_traffic_and_is_started_again(kit: LocalKit) -> None:
@@ -412,9 +401,7 @@ async def test_what_runs_since_before_apps_were_users_serves_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
 ) -> None:
     """An agent that gives apps user ids adopts what one started as root: that passes its checks, until it ends."""
-    kit = LocalKit(tmp_path, as_ordinary_user=True)
-    await kit.start()
-    try:
+    async with running(LocalKit(tmp_path, as_ordinary_user=True)) as kit:
         await kit.engine.apply(kit.workload("serve", health=Health(readiness=check, start_timeout=20)))
         before = await kit.await_serving()
         pid = find_app(before.id).pid
@@ -435,8 +422,6 @@ async def test_what_runs_since_before_apps_were_users_serves_on(
         await kit.kill(before)
         after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
         assert find_app(after.id).uids().real != 0
-    finally:
-        await kit.close()
 
 
 def note_answers(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
