@@ -155,20 +155,22 @@ async def test_exit_is_seen_at_once(kit: LocalKit) -> None:
     """The death of an app reaches a watcher without waiting for any check or poll."""
     await kit.engine.apply(kit.workload("serve", health=Health(readiness=Check(tcp=True, interval=600.0))))
     seen = await kit.await_serving()
-    heard = asyncio.Event()
+    watched, heard = asyncio.Event(), asyncio.Event()
 
     async def follow() -> None:
         async for name in kit.engine.watch():
-            if name:
+            if not name:
+                watched.set()
+            elif any(i.restarts or not i.serving for i in await kit.list_living()):
                 heard.set()
 
     task = asyncio.create_task(follow())
-    await asyncio.sleep(0.2)
-    heard.clear()
+    await watched.wait()
     pid = find_app(seen.id).pid
     killed = Stopwatch()
     os.kill(pid, signal.SIGKILL)
-    await heard.wait()
+    async with asyncio.timeout(10):
+        await heard.wait()
     took = killed.took()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
