@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,7 @@ from seaway.model import Health, Instance, InstanceState, Process, Task, TaskSta
 from tests.contract.local_agent import FolderUnpacker
 
 T = TypeVar("T")
+K = TypeVar("K", bound="LocalKit")
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = Path(__file__).parent
 PROCESS = ("health", "stop_grace", "memory", "cpu", "pids")  # fields of a process that tests set
@@ -210,6 +212,16 @@ class LocalKit:
     async def read_logs(self, **query: Any) -> list[LogLine]:
         """Return the lines of app "shop"."""
         return [line async for line in self.reader.read(LogQuery(app="shop", tail=None, **query))]
+
+
+@contextlib.asynccontextmanager
+async def running(kit: K) -> AsyncIterator[K]:
+    """Start a local engine; stop everything at the end, also of a test that failed."""
+    await kit.start()
+    try:
+        yield kit
+    finally:
+        await kit.close()
 
 
 class ProcessKit(LocalKit):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seaway.model import Instance, InstanceState, TaskState, WorkloadKey
-from tests.contract.engine_kit import EngineKit, LocalKit, MemoryKit, eventually
+from tests.contract.engine_kit import EngineKit, LocalKit, MemoryKit, eventually, running
 
 S = InstanceState
 
@@ -19,10 +19,8 @@ async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[E
     if request.param == "memory":
         yield MemoryKit()
         return
-    local = LocalKit(tmp_path, as_ordinary_user=request.param != "local")
-    await local.start()
-    yield local
-    await local.close()
+    async with running(LocalKit(tmp_path, as_ordinary_user=request.param != "local")) as local:
+        yield local
 
 
 async def list_living(kit: EngineKit) -> list[Instance]:

@@ -14,11 +14,12 @@ from seaway.kube.client import KubeClient
 
 async def test_a_request_cancelled_in_its_handshake_leaves_no_socket(tmp_path: Path) -> None:
     """Neither client waits for the garbage collector to close it."""
+    hello: asyncio.Queue[None] = asyncio.Queue()
     closed: asyncio.Queue[None] = asyncio.Queue()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(65536):
-            pass
+            hello.put_nowait(None)
         writer.close()
         closed.put_nowait(None)
 
@@ -40,7 +41,7 @@ async def test_a_request_cancelled_in_its_handshake_leaves_no_socket(tmp_path: P
     try:
         for request in (client.request("GET", "/version"), client.api.get(Node, "node1")):
             task = asyncio.ensure_future(request)
-            await asyncio.wait([task], timeout=0.3)
+            await asyncio.wait_for(hello.get(), 10)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()

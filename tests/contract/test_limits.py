@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from seaway.model import InstanceState, Limits, Workload
 from seaway.sandbox.cgroups import BUILDS, ENTER, Cgroups
 from seaway.sandbox.controllers import KINDS
 from seaway.sandbox.standing import step_back
-from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload
+from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can limit what is in a control group")
 
@@ -152,14 +152,6 @@ def test_who_leaves_last_waits_for_those_that_are_leaving(cgroups: Cgroups, tmp_
         assert not own.exists()
 
 
-@pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[LocalKit]:
-    made = LocalKit(tmp_path)
-    await made.start()
-    yield made
-    await made.close()
-
-
 def worker(program: str, *, memory: int | None = None, pids: int | None = None, **words: object) -> Workload:
     """Return a workload of one instance that runs the program."""
     return make_workload(python(program, **words), process="worker", memory=memory, pids=pids, stop_grace=0.0)
@@ -223,13 +215,11 @@ async def test_an_adopted_instance_keeps_its_limit(kit: LocalKit) -> None:
 @pytest.mark.parametrize("as_ordinary_user", [False, True])
 async def test_what_left_its_session_is_measured_too(tmp_path: Path, as_ordinary_user: bool) -> None:
     """All that an instance started counts, whatever way the agent has to find it."""
-    kit = LocalKit(tmp_path, as_ordinary_user=as_ordinary_user)
-    await kit.start()
-    await kit.engine.apply(worker(LEAVES, mib=80))
-    seen = await kit.await_instance(lambda i: (i.memory or 0) > 80 * MIB)
+    async with running(LocalKit(tmp_path, as_ordinary_user=as_ordinary_user)) as kit:
+        await kit.engine.apply(worker(LEAVES, mib=80))
+        seen = await kit.await_instance(lambda i: (i.memory or 0) > 80 * MIB)
     assert seen.memory is not None
     assert seen.memory < 200 * MIB
-    await kit.close()
 
 
 async def test_what_a_node_has_left_and_does_not_limit(kit: LocalKit, tmp_path: Path) -> None:
@@ -238,8 +228,6 @@ async def test_what_a_node_has_left_and_does_not_limit(kit: LocalKit, tmp_path: 
     assert node.unlimited == ""
     assert node.available is not None
     assert 0 < node.available < node.memory
-    other = LocalKit(tmp_path / "other", as_ordinary_user=True)
-    await other.start()
-    (node,) = (await other.engine.observe()).nodes
+    async with running(LocalKit(tmp_path / "other", as_ordinary_user=True)) as other:
+        (node,) = (await other.engine.observe()).nodes
     assert node.unlimited.startswith(f"{', '.join(KINDS.values())}: Seaway may make no control groups here")
-    await other.close()

@@ -15,18 +15,16 @@ import pytest
 from seaway.engine.base import EngineUnavailable
 from seaway.engine.local import agent
 from seaway.engine.local.state import TaskRecord
-from seaway.model import Check, Health, InstanceState
-from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task
+from seaway.model import InstanceState
+from tests.contract.engine_kit import ProcessKit, eventually, find_app, make_task, running
 
 S = InstanceState
 
 
 @pytest.fixture(params=["as the agent can", "as an ordinary user"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    made = ProcessKit(tmp_path, as_ordinary_user=request.param != "as the agent can")
-    await made.start()
-    yield made
-    await made.close()
+    async with running(ProcessKit(tmp_path, as_ordinary_user=request.param != "as the agent can")) as made:
+        yield made
 
 
 async def read_numbers(kit: ProcessKit) -> list[int]:
@@ -84,32 +82,6 @@ async def test_sigterm_leaves_instances_running(kit: ProcessKit) -> None:
     assert find_app(before.id).pid == pid
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
-@pytest.mark.parametrize("check", [Check(http="/", interval=0.1), Check(command="test -w app.py", interval=0.1)])
-async def test_what_runs_since_before_apps_were_users_serves_on(tmp_path: Path, check: Check) -> None:
-    """An agent that gives apps user ids adopts what one started as root: that passes its checks, until it ends."""
-    kit = ProcessKit(tmp_path, as_ordinary_user=True)
-    await kit.start()
-    try:
-        await kit.engine.apply(kit.workload("serve", health=Health(readiness=check, start_timeout=20)))
-        before = await kit.await_serving()
-        pid = find_app(before.id).pid
-        await kit.end_agent()
-        kit._is_ordinary = False
-        await kit.start()
-        now = await kit.await_serving()
-        since = now.ready_since
-        await asyncio.sleep(1)  # as long as it takes a check to be made some times; it stays ready
-        now = await kit.await_serving()
-        assert now.ready_since == since
-        assert (now.id, now.restarts, find_app(before.id).pid) == (before.id, 0, pid)
-        await kit.kill(before)
-        after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
-        assert find_app(after.id).uids().real != 0
-    finally:
-        await kit.close()
 
 
 async def test_exit_while_away(kit: ProcessKit) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,21 +19,14 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.engine.local.base import RunRoot
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
+from seaway.engine.local.probe import Prober, Target
 from seaway.home import Home
 from seaway.model import Check, Health, Instance, InstanceState
-from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload
+from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload, running
 from tests.pace import Stopwatch
 from tests.shared_place import find_shared
 
 S = InstanceState
-
-
-@pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[LocalKit]:
-    made = LocalKit(tmp_path)
-    await made.start()
-    yield made
-    await made.close()
 
 
 async def test_start_is_fast_and_answers(kit: LocalKit) -> None:
@@ -163,20 +155,22 @@ async def test_exit_is_seen_at_once(kit: LocalKit) -> None:
     """The death of an app reaches a watcher without waiting for any check or poll."""
     await kit.engine.apply(kit.workload("serve", health=Health(readiness=Check(tcp=True, interval=600.0))))
     seen = await kit.await_serving()
-    heard = asyncio.Event()
+    watched, heard = asyncio.Event(), asyncio.Event()
 
     async def follow() -> None:
         async for name in kit.engine.watch():
-            if name:
+            if not name:
+                watched.set()
+            elif any(i.restarts or not i.serving for i in await kit.list_living()):
                 heard.set()
 
     task = asyncio.create_task(follow())
-    await asyncio.sleep(0.2)
-    heard.clear()
+    await watched.wait()
     pid = find_app(seen.id).pid
     killed = Stopwatch()
     os.kill(pid, signal.SIGKILL)
-    await heard.wait()
+    async with asyncio.timeout(10):
+        await heard.wait()
     took = killed.took()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -243,25 +237,23 @@ async def test_instances_of_an_app_begin_a_few_at_a_time(tmp_path: Path, monkeyp
     """As many as there are processors; those that wait say so, another app's does not wait for them."""
     monkeypatch.setattr("seaway.engine.local.starts.LEAST", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    kit = LocalKit(tmp_path)
-    await kit.start()
-    await kit.engine.apply(kit.workload("serve", count=4))
-    other = kit.workload("serve")
-    await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "blog"})}))
+    async with running(LocalKit(tmp_path)) as kit:
+        await kit.engine.apply(kit.workload("serve", count=4))
+        other = kit.workload("serve")
+        await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "blog"})}))
 
-    async def look() -> list[Instance]:
-        living = await kit.list_living()
-        return [i for i in living if i.reason == "waits until others of its app have started"]
+        async def look() -> list[Instance]:
+            living = await kit.list_living()
+            return [i for i in living if i.reason == "waits until others of its app have started"]
 
-    waiting = await eventually(look)
-    assert 1 <= len(waiting) <= 3
-    assert {i.key.app for i in waiting} == {"shop"}
+        waiting = await eventually(look)
+        assert 1 <= len(waiting) <= 3
+        assert {i.key.app for i in waiting} == {"shop"}
 
-    async def all_serve() -> bool:
-        return [i.serving for i in await kit.list_living()] == [True] * 5
+        async def all_serve() -> bool:
+            return [i.serving for i in await kit.list_living()] == [True] * 5
 
-    await eventually(all_serve, 30)
-    await kit.close()
+        await eventually(all_serve, 30)
 
 
 async def test_a_stopped_instance_takes_no_traffic_and_is_started_again(kit: LocalKit) -> None:
@@ -403,6 +395,47 @@ async def test_halt_and_return(kit: LocalKit) -> None:
     await kit.start()
     after = await kit.await_serving()
     assert (after.id, after.port, after.restarts) == (before.id, before.port, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
+@pytest.mark.parametrize("check", [Check(http="/", interval=0.1), Check(command="test -w app.py", interval=0.1)])
+async def test_what_runs_since_before_apps_were_users_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    """An agent that gives apps user ids adopts what one started as root: that passes its checks, until it ends."""
+    async with running(LocalKit(tmp_path, as_ordinary_user=True)) as kit:
+        await kit.engine.apply(kit.workload("serve", health=Health(readiness=check, start_timeout=20)))
+        before = await kit.await_serving()
+        pid = find_app(before.id).pid
+        await kit.end_agent()
+        answers = note_answers(monkeypatch)
+        kit._is_ordinary = False
+        await kit.start()
+        since = (await kit.await_serving()).ready_since
+        answers.clear()
+
+        async def is_asked() -> bool:
+            return len(answers) > 2 * check.unhealthy_after
+
+        await eventually(is_asked)
+        now = await kit.await_serving()
+        assert now.ready_since == since, answers
+        assert (now.id, now.restarts, find_app(before.id).pid) == (before.id, 0, pid)
+        await kit.kill(before)
+        after = await kit.await_instance(lambda i: i.serving and i.restarts == 1)
+        assert find_app(after.id).uids().real != 0
+
+
+def note_answers(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return a list that grows by each answer to a check from now on: what is wrong, or None."""
+    answers, ask = list[str | None](), Prober.ask
+
+    async def note(prober: Prober, check: Check, target: Target) -> str | None:
+        answers.append(await ask(prober, check, target))
+        return answers[-1]
+
+    monkeypatch.setattr(Prober, "ask", note)
+    return answers
 
 
 async def test_own_files(kit: LocalKit) -> None:

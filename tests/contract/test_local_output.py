@@ -14,7 +14,7 @@ import pytest
 
 from seaway.logs.segments import Limits
 from seaway.model import Check, Health, InstanceState
-from tests.contract.engine_kit import ProcessKit, eventually, find_members, make_task, make_workload
+from tests.contract.engine_kit import ProcessKit, eventually, find_members, make_task, make_workload, running
 from tests.depth import choose
 from tests.disk import measure_files
 from tests.pace import Stopwatch
@@ -30,10 +30,8 @@ SECONDS = choose(8, 60)
 
 @pytest.fixture
 async def kit(tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    made = ProcessKit(tmp_path)
-    await made.start()
-    yield made
-    await made.close()
+    async with running(ProcessKit(tmp_path)) as made:
+        yield made
 
 
 async def list_messages(kit: ProcessKit, instance: str) -> list[str]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 import pytest_asyncio
 
-from seaway.control.nodes import OPEN_INTERVAL, NodeKeeper
+from seaway.control import nodes
+from seaway.control.nodes import NodeKeeper
 from seaway.control.observer import JudgedEngine, Observer
 from seaway.control.probing import connect_tcp
 from seaway.engine.base import Engine, EngineUnavailable
 from seaway.engine.memory import MemoryEngine
-from seaway.health.facts import NodePolicy
-from seaway.model import Event, EventSpec, InstanceState, NodeState
+from seaway.health.decide import decide_nodes
+from seaway.health.facts import NodeFacts, NodePolicy, NodeVerdicts
+from seaway.model import Event, EventSpec, InstanceState, NodeState, Observation
 from seaway.router.base import RouterView
 from seaway.store.base import Unavailable
 from seaway.store.events import record_event
@@ -48,10 +52,13 @@ class Lab:
         self.store = MemoryStore()
         self.down: set[str] = set()
         self.probes: Counter[str] = Counter()  # sent so far, by address
+        self.ripe: Counter[str] = Counter()  # decisions about a node whose probes say that it is lost, by name
+        self.looks = 0  # at the engine
         self.healthy: dict[str, set[str]] = {}
         self._task: asyncio.Task[None] | None = None
         self.policy = FAST
         self.store_fails, self.leads = False, True
+        self._observe, self.engine.observe = self.engine.observe, self.observe  # type: ignore[method-assign]
         for name, node in self.engine.nodes.items():
             self.engine.nodes[name] = node.model_copy(update={"address": name})
 
@@ -66,6 +73,17 @@ class Lab:
         if address in self.down:
             await asyncio.sleep(timeout)
         return address not in self.down
+
+    async def observe(self) -> Observation:
+        self.looks += 1
+        return await self._observe()
+
+    def decide(self, facts: Sequence[NodeFacts], now: datetime, *, policy: NodePolicy, **more: Any) -> NodeVerdicts:
+        verdicts = decide_nodes(facts, now, policy=policy, **more)
+        self.ripe.update(
+            node.name for node in facts if node.probes.count_lost(now, policy.lost_patience) >= policy.lost_probes
+        )
+        return verdicts
 
     async def tell(self, event: EventSpec, team: str) -> None:
         if self.store_fails:
@@ -99,12 +117,22 @@ class Lab:
         return begun.took()
 
     async def until_told(self, reasons: list[str]) -> None:
-        """Wait for these events, and for no other a little longer."""
+        """Wait for these events, and for no other however often the keeper looks whether there is one to tell."""
         async with asyncio.timeout(10):
             while await self.events() != reasons:
                 await asyncio.sleep(0.02)
-        await asyncio.sleep(2 * OPEN_INTERVAL)
+        await self.until_looked()
         assert await self.events() == reasons
+
+    async def until_looked(self) -> None:
+        """Wait until the keeper has looked twice, and told what there was to tell."""
+        before = self.looks
+        await self.until(lambda: self.looks >= before + 3)  # it tells after a look
+
+    async def until_ripe(self, name: str) -> None:
+        """Wait until a node was judged again and again though its probes say that it is lost."""
+        self.ripe.clear()
+        await self.until(lambda: self.ripe[name] >= 5)
 
     def state(self, name: str) -> NodeState | None:
         verdict = self.keeper.verdicts.nodes.get(name)
@@ -114,9 +142,17 @@ class Lab:
         return [e.spec.reason for e in sorted((await self.store.list(Event)).documents, key=lambda e: e.name)]
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the engine more often than once in a second."""
+    for name in ("OBSERVE_INTERVAL", "OPEN_INTERVAL"):
+        monkeypatch.setattr(nodes, name, 0.05)
+
+
 @pytest_asyncio.fixture
-async def lab() -> AsyncIterator[Lab]:
+async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
     lab = Lab()
+    monkeypatch.setattr(nodes, "decide_nodes", lab.decide)
     await lab.start()
     await lab.until(lambda: len(lab.keeper.verdicts.nodes) == 3)
     yield lab
@@ -168,7 +204,7 @@ async def test_no_orders_no_verdict(lab: Lab) -> None:
     lab.down.add("n1")
     lab.engine.available = False
     await lab.until(lambda: lab.state("n1") is NodeState.SUSPECT)
-    await asyncio.sleep(2)
+    await lab.until_ripe("n1")
     assert lab.state("n1") is NodeState.SUSPECT
     lab.engine.available = True
     await lab.until(lambda: lab.state("n1") is NodeState.LOST)
@@ -200,21 +236,27 @@ async def test_a_router_that_sees_an_instance_healthy_vetoes(lab: Lab) -> None:
     lab.healthy = {"shop:v1": {f"{there.address}:{there.port}"}}
     lab.down.add("n1")
     await lab.until(lambda: "a router reaches" in lab.keeper.verdicts.nodes["n1"].why)
-    await asyncio.sleep(1.5)
+    await lab.until_ripe("n1")
     assert lab.state("n1") is NodeState.SUSPECT
     lab.healthy = {}
     await lab.until(lambda: lab.state("n1") is NodeState.LOST)
 
 
-async def test_a_node_that_renews_its_lease_is_not_lost(lab: Lab) -> None:
+async def test_a_node_that_renews_its_lease_is_not_lost(quick: None, lab: Lab) -> None:
     """Whatever its own clock says: what counts is that the engine hears of something new."""
     lab.down.add("n1")
-    for hour in range(14):
-        renewed = datetime(2000, 1, 1, hour, tzinfo=UTC)
+    renewed = datetime(2000, 1, 1, tzinfo=UTC)
+
+    def renew() -> bool:
+        nonlocal renewed
+        renewed += timedelta(hours=1)
         lab.engine.nodes["n1"] = lab.engine.nodes["n1"].model_copy(update={"renewed_at": renewed})
-        await asyncio.sleep(0.2)
+        return lab.ripe["n1"] >= 5
+
+    await lab.until(renew)
     assert lab.state("n1") is NodeState.SUSPECT
     assert "still renews its lease" in lab.keeper.verdicts.nodes["n1"].why
+    assert await lab.events() == []
 
 
 async def test_a_restart_tells_nothing_twice_and_believes_nothing_unseen(lab: Lab) -> None:
@@ -236,7 +278,7 @@ async def test_a_restart_tells_nothing_twice_and_believes_nothing_unseen(lab: La
     assert await lab.events() == ["NodeLost", "NodeBack"]
 
 
-async def test_a_node_that_is_back_by_its_lease_is_told_too(lab: Lab) -> None:
+async def test_a_node_that_is_back_by_its_lease_is_told_too(quick: None, lab: Lab) -> None:
     """It is well by that before its own answers are enough to call it back; those come without another verdict."""
     lab.down.add("n3")
     await lab.until(lambda: lab.state("n3") is NodeState.LOST)
@@ -247,7 +289,7 @@ async def test_a_node_that_is_back_by_its_lease_is_told_too(lab: Lab) -> None:
     await lab.until_told(["NodeLost", "NodeBack"])
 
 
-async def test_what_was_not_told_in_time_is_told_later(lab: Lab) -> None:
+async def test_what_was_not_told_in_time_is_told_later(quick: None, lab: Lab) -> None:
     """The store is away when a node is lost; the control plane is, when it returns."""
     lab.store_fails = True
     lab.down.add("n3")
@@ -261,12 +303,12 @@ async def test_what_was_not_told_in_time_is_told_later(lab: Lab) -> None:
     await lab.until_told(["NodeLost", "NodeBack"])
 
 
-async def test_who_takes_over_tells_what_the_leader_did_not_come_to(lab: Lab) -> None:
+async def test_who_takes_over_tells_what_the_leader_did_not_come_to(quick: None, lab: Lab) -> None:
     """A replica sees the same as the leader and tells nothing; what is missing when it leads, it tells."""
     lab.leads = False
     lab.down.add("n3")
     await lab.until(lambda: lab.state("n3") is NodeState.LOST)
-    await asyncio.sleep(2 * OPEN_INTERVAL)
+    await lab.until_looked()
     assert await lab.events() == []
     lab.leads = True
     await lab.until_told(["NodeLost"])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -165,6 +166,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "INTERVAL", 0.05)
 
 
+@pytest.fixture
+def looks(quick: None, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the supervisor has looked at each part."""
+    counts = Counter[str]()
+
+    def count(home: Home, part: str, pid: int, seen: hanging.Pulse) -> str:
+        fault = pulse.look(home, part, pid, seen)
+        counts[part] += 1
+        return fault
+
+    monkeypatch.setattr(supervise, "look", count)
+    return counts
+
+
+async def wait_for_looks(looks: Counter[str]) -> None:
+    """Return when every part was looked at twice as often as it takes to find that one is silent."""
+    looks.clear()
+    await wait_for(lambda: all(looks[part] >= 2 * hanging.SILENT for part in PARTS), "they are looked at")
+
+
 @pytest.mark.parametrize("how", ["stopped", "silent"])
 async def test_a_part_that_hangs_is_replaced(home: Home, quick: None, how: str) -> None:
     """Its lock is held, so it is not dead; the others run on."""
@@ -187,18 +208,17 @@ def states(home: Home) -> dict[str, str]:
     return {state.name: state.fault for state in list_states(home)}
 
 
-async def test_one_that_goes_on_or_never_says_so_is_left_alone(home: Home, quick: None) -> None:
+async def test_one_that_goes_on_or_never_says_so_is_left_alone(home: Home, looks: Counter[str]) -> None:
     """As an older Seaway's parts, which run when a newer supervisor finds them."""
     (home.root / "control.beats").touch()
     async with supervising(home):
         before = {part: pid_of(home, part) for part in PARTS}
-        began = time.monotonic()
-        await wait_for(lambda: time.monotonic() > began + 2 * hanging.SILENT * 0.05, "twice as many looks as it takes")
+        await wait_for_looks(looks)
         assert {part: pid_of(home, part) for part in PARTS} == before
 
 
 async def test_a_disk_that_takes_nothing_makes_nobody_hang(
-    home: Home, quick: None, monkeypatch: pytest.MonkeyPatch
+    home: Home, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broken one, or read-only: nobody can say there that it goes on, so nobody is killed for its silence."""
     for part in PARTS:
@@ -209,8 +229,7 @@ async def test_a_disk_that_takes_nothing_makes_nobody_hang(
             broken.setattr(os, "utime", refuse)
             for part in PARTS:
                 (home.root / f"{part}.silent").touch()
-            began = time.monotonic()
-            await wait_for(lambda: time.monotonic() > began + 2 * hanging.SILENT * 0.05, "twice as many looks")
+            await wait_for_looks(looks)
             assert {part: pid_of(home, part) for part in PARTS} == before
             os.kill(before["node"], signal.SIGSTOP)
             await wait_for(lambda: pid_of(home, "node") not in (0, before["node"]), "one that is stopped is seen still")

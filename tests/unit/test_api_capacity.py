@@ -70,6 +70,27 @@ async def test_only_an_admin_may_force(bench: Bench) -> None:
     assert (await bench.store.get(App, "shop")).spec.scale == {}
 
 
+@pytest.mark.parametrize(
+    ("role", "hint", "of_rollback"),
+    [
+        (Role.ADMIN, "or give --force", "or scale to web=9 with --force"),
+        (Role.DEVELOPER, "or ask an admin to force it", "or ask an admin to force web=9"),
+    ],
+)
+async def test_only_an_admin_is_told_of_force(bench: Bench, role: Role, hint: str, of_rollback: str) -> None:
+    """Others are told whom to ask, of every change that does not fit."""
+    await bench.deploy(image="sha256:" + "b" * 64, scale={"web": 9})
+    await bench.deploy(image="sha256:" + "c" * 64, scale={"web": 1})
+    bench.engine.free = 0
+    async with await bench.client(role) as http:
+        scale = error(await http.put("/v1/apps/shop/scale", json={"web": 9}), 422)
+        deploy = error(await http.post("/v1/apps/shop/releases", json={"image": IMAGE}), 422)
+        rollback = error(await http.post("/v1/apps/shop/rollback", json={"to": 2}), 422)
+    assert scale["hint"] == f"scale to web=1, {hint}"
+    assert deploy["message"].endswith(f", {hint}")
+    assert rollback["message"].endswith(f" first, {of_rollback}")
+
+
 async def test_what_one_was_granted_no_other_gets(bench: Bench) -> None:
     """Though nothing of it has started yet."""
     await bench.http.post("/v1/apps", json={"name": "blog"})

@@ -150,16 +150,19 @@ async def test_an_absence_of_the_platforms_own_kills_nothing(bench: Bench) -> No
     await bench.start(*NAMES)
     with bench.attachments.attach(NAMES[0]):
         bench.engine.available = False
-    looks = asyncio.Event()
-    observe = bench.engine.observe
+    looks, observe = 0, bench.engine.observe
 
     async def look() -> Observation:
-        looks.set()
+        nonlocal looks
+        looks += 1
         return await observe()
 
+    async def has_looked(times: int) -> bool:
+        return looks >= times
+
     bench.engine.observe = look  # type: ignore[method-assign]
-    await asyncio.wait_for(looks.wait(), 10)
-    bench.engine.available = True
-    await asyncio.sleep(RETURN + 2 * TICK)
+    await eventually(lambda: has_looked(1))
+    bench.engine.available, looks_before = True, looks
+    await eventually(lambda: has_looked(looks_before + 3 + int(RETURN / TICK)))  # a tick each, or more
     assert set(bench.engine.tasks) == set(NAMES)
     assert bench.told == []

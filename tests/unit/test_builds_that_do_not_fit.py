@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seaway.api.auth import make_secret, new_token
 from seaway.builder.process import SubprocessBuilder
 from seaway.control.builds import BuildRunner
 from seaway.control.capacity import CapacityJudge
@@ -26,6 +27,7 @@ from seaway.model import (
     Process,
     Quotas,
     Release,
+    Role,
     Source,
 )
 from seaway.store.memory import MemoryStore
@@ -53,14 +55,14 @@ class Yard:
     async def _tell(self, event: EventSpec, team: str) -> None:
         self.told.append(event)
 
-    async def finish(self, *, force: bool = False) -> Build:
+    async def finish(self, *, force: bool = False, by: str = "unknown") -> Build:
         """Let the runner find a build that has just succeeded, of an app with web=2; return what became of it."""
         app = await self.store.create(App(meta=Meta(name="shop")))
         manifest = BuildManifest(processes={"web": Process(command="run")}, scale={"web": 2})
         status = BuildStatus(
             state=BuildState.SUCCEEDED, reason="built 1234", ended_at=NOW, image="sha256:1", manifest=manifest
         )
-        spec = BuildSpec(app="shop", number=1, source=Source(archive="0" * 64), force=force)
+        spec = BuildSpec(app="shop", number=1, source=Source(archive="0" * 64), force=force, by=by)
         meta = Meta(name="shop.b1", labels={"app": "shop"})
         await self.store.create(Build(meta=meta, spec=spec, status=status))
         await self.runner.reconcile(app)
@@ -77,9 +79,19 @@ async def test_a_build_whose_release_does_not_fit_makes_none(yard: Yard) -> None
     build = await yard.finish()
     assert build.status.release == 0
     assert build.status.reason.startswith("web=2 does not fit: 1 fits (each is expected to take 64 MiB; 100 MiB are")
-    assert build.status.reason.endswith("(`seaway ps scale`, or [scale] in seaway.toml), or give --force")
+    assert build.status.reason.endswith("(`seaway ps scale`, or [scale] in seaway.toml), or ask an admin to force it")
     assert [event.message for event in yard.told if event.reason == "ReleaseRefused"] == [build.status.reason]
     assert (await yard.store.list(Release)).documents == ()
+
+
+@pytest.mark.parametrize(
+    ("role", "hint"), [(Role.ADMIN, "or give --force"), (Role.DEVELOPER, "or ask an admin to force it")]
+)
+async def test_only_an_admin_is_told_of_force(yard: Yard, role: Role, hint: str) -> None:
+    """By the token that asked for the build."""
+    await yard.store.create(new_token("ann", make_secret(), role, team=None, created_by="test"))
+    build = await yard.finish(by="ann")
+    assert build.status.reason.endswith(f", {hint}")
 
 
 async def test_a_forced_build_makes_its_release(yard: Yard) -> None:

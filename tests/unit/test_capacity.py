@@ -145,7 +145,7 @@ def test_a_deploy_needs_room_beside_what_runs() -> None:
     scene = make_scene(app, seen=[Seen()] * 3, available=500 * MIB)
     release = make_release(number=2)
     wish = wish_release(app, release.spec, deploy=True)
-    assert refuse_deploy(find_shortages(scene, wish), in_place=True) == (
+    assert refuse_deploy(find_shortages(scene, wish), in_place=True, may_force=True) == (
         "web=3 does not fit: 2 fit (each takes 200 MiB; 500 MiB are free on this machine beside what runs): "
         "scale to web=2 first (`seaway ps scale`, or [scale] in seaway.toml), deploy with --strategy recreate, "
         "or give --force"
@@ -162,9 +162,11 @@ def test_a_rollback_to_more_instances_is_judged_by_what_it_adds() -> None:
     scene = make_scene(app, seen=[Seen(), Seen(process="worker")], available=500 * MIB)
     wish = wish_release(app, make_release(number=2, scale={"web": 9}).spec, deploy=False)
     assert asks_more(wish, scene.live_of(app))
-    said = refuse_copy(find_shortages(scene, wish))
+    said = refuse_copy(find_shortages(scene, wish), may_force=True)
     assert said.startswith("web=9 does not fit: 3 fit (each takes 200 MiB; 500 MiB are free on this machine): ")
     assert said.endswith("scale to web=3 first, or scale to web=9 with --force")
+    said = refuse_copy(find_shortages(scene, wish), may_force=False)
+    assert said.endswith("scale to web=3 first, or ask an admin to force web=9")
 
 
 def test_limits_are_settings_everywhere() -> None:

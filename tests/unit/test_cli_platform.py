@@ -54,11 +54,17 @@ def test_up_takes_limits(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--app-instances", "-1"], "--app-instances"),
+        (["--app-instances", "-3"], "--app-instances: -3 is out of range: it must be at least 0"),
+        (["--team-instances", "-1"], "--team-instances: -1 is out of range: it must be at least 0"),
+        (["--app-instances", "1.5"], "'1.5' is not a whole number"),
+        (["--team-instances", "9" * 5000], f"{'9' * 80} has too many digits"),
         (["--app-memory", "much"], "--app-memory: 'much' is not an amount of memory"),
-        (["--http-port", "0"], "--http-port"),
-        (["--api-port", "eighty"], "--api-port"),
-        (["--routers", "99"], "--routers"),
+        (["--team-memory", "-5GiB"], "--team-memory: '-5GiB' is not an amount of memory"),
+        (["--app-memory", "9999T"], "--app-memory: 9999T is out of range: it must be at most 1125899906842624"),
+        (["--http-port", "0"], "--http-port: 0 is out of range: it must be at least 1"),
+        (["--api-port", "65536"], "--api-port: 65536 is out of range: it must be at most 65535"),
+        (["--api-port", "eighty"], "Invalid value for '--api-port': 'eighty' is not a whole number"),
+        (["--routers", "99"], "--routers: 99 is out of range: it must be at most 16"),
         (["--domain", "http://x"], "--domain: 'http://x' is not a host name"),
     ],
 )
@@ -67,6 +73,7 @@ def test_up_names_the_option_that_is_wrong(bench: Bench, args: list[str], said: 
     result = bench.run("up", *args)
     assert (result.exit_code, bench.calls) == (2, [])
     assert said in result.stderr
+    assert "Input should" not in result.stderr
 
 
 def test_a_start_that_gives_up_says_what_runs_on_and_how_to_stop_it(

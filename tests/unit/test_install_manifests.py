@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from seaway.engine.kubernetes.access import RULES
+from seaway.install import installing
+from seaway.install.errors import USAGE, InstallError
 from seaway.install.manifests import make_manifests
 from seaway.install.rights import NODE_LEASES
 from seaway.install.settings import DRAIN_LIMIT, PULL_SECRET, ClusterSettings, InstallSettings
@@ -37,6 +39,23 @@ def test_the_namespace_admits_what_runs_there(image: str, standard: str) -> None
     label = "pod-security.kubernetes.io/enforce"
     assert make_manifests(settings)[0]["metadata"]["labels"][label] == standard
     assert label not in make_manifests(settings, found=True)[0]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"app_instances": -3}, "--app-instances: -3 is out of range: it must be at least 0"),
+        ({"team_memory": "9999T"}, "--team-memory: 9999T is out of range: it must be at most 1125899906842624"),
+        ({"domain": "http://x"}, "--domain: 'http://x' is not a host name"),
+        ({"registry": "HTTP://x"}, "--registry: 'HTTP://x': "),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_option(given: dict[str, Any], said: str) -> None:
+    """With what was given, once."""
+    with pytest.raises(InstallError) as caught:
+        installing._validate({"image": "registry:5000/seaway:1", **given})
+    assert str(caught.value).startswith(said)
+    assert caught.value.exit_code == USAGE
 
 
 def test_no_part_is_taken_out_for_being_slow() -> None:

@@ -57,6 +57,12 @@ async def serving(talk: Talk) -> AsyncIterator[str]:
         await asyncio.gather(*ended, return_exceptions=True)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def read_request(reader: asyncio.StreamReader) -> str:
     """Read a request without a body; return its n."""
     head = await reader.readuntil(b"\r\n\r\n")
@@ -106,11 +112,10 @@ async def test_no_request_is_sent_twice_when_kept_connections_break() -> None:
         dropped.add(n)
 
     async with serving(talk) as url, Load(url, rate=200, mix=Mix.parse("get=1"), shape=QUICK) as load:
-        await asyncio.sleep(0.6)
+        await until(lambda: len(dropped) > 20)
     report = load.report()
     assert set(seen.values()) == {1}
     assert len(seen) == report.total.sent == report.total.ok + report.total.failed
-    assert len(dropped) > 20
     assert {str(failure.sequence) for failure in report.failures} == dropped
     assert {failure.cause for failure in report.failures} == {Cause.BROKEN}
     assert all(failure.connection is not None and failure.connection.reused for failure in report.failures)
@@ -120,9 +125,7 @@ async def test_every_kind_is_answered_rightly_and_counted(plain: tuple[subproces
     """The plain app answers all kinds; shares are kept and the release is seen."""
     mix = Mix(get=4, post=2, new=2, slow=1, stream=1)
     async with Load(plain[1], rate=100, mix=mix, shape=QUICK) as load:
-        async with asyncio.timeout(30):
-            while load.progress()["ended"] < 70:
-                await asyncio.sleep(0.02)
+        await until(lambda: load.progress()["ended"] >= 70)
     report = load.report()
     report.assert_clean(least=70)
     assert report.total.releases == {"v3": report.total.sent}
@@ -138,12 +141,14 @@ async def test_a_killed_server_breaks_requests_that_only_its_kill_explains(
     """What was in flight at a kill -9 is explained by it; requests after it cannot connect and are not."""
     process, url = plain
     async with Load(url, rate=100, mix=Mix(get=1, post=0, new=0, slow=1, stream=0), shape=QUICK) as load:
-        await asyncio.sleep(0.3)
+        await until(lambda: load.progress()["ended"] >= 10)
+        await until(lambda: load.progress()["in_flight"] >= 5)  # every other one is slow
         began = time.time()
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.wait)
         kill = Kill("app", began, time.time())
-        await asyncio.sleep(0.2)
+        known = sum(load.progress()[count] for count in ("ended", "in_flight"))
+        await until(lambda: load.progress()["ended"] > known + 5)
     report = load.report()
     explained = [failure for failure in report.failures if kill.explains(failure)]
     assert {failure.kind for failure in explained} >= {"slow"}
@@ -164,9 +169,7 @@ async def test_arrivals_do_not_wait_for_responses() -> None:
         serving(talk) as url,
         Load(url, rate=100, shape=replace(QUICK, timeout=0.2), mix=Mix.parse("get=1")) as load,
     ):
-        async with asyncio.timeout(30):
-            while load.progress()["in_flight"] < 10:
-                await asyncio.sleep(0.01)
+        await until(lambda: load.progress()["in_flight"] >= 10)
     report = load.report()
     assert {failure.cause for failure in report.failures} == {Cause.TIMEOUT}
     assert report.total.failed == report.total.sent
@@ -189,7 +192,7 @@ async def test_a_wrong_answer_is_told_with_what_explains_it(reply: bytes, cause:
         writer.write(reply)
 
     async with serving(talk) as url, Load(url, rate=50, mix=Mix.parse("new=1"), shape=QUICK) as load:
-        await asyncio.sleep(0.05)
+        await until(lambda: load.progress()["ended"])
     report = load.report()
     assert report.total.ok == 0
     failure = report.failures[0]
@@ -210,15 +213,15 @@ async def test_websockets_echo_and_reopen_after_a_polite_close() -> None:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     shape = replace(QUICK, messages=5)
     async with Load(url, rate=1, mix=Mix.parse("websockets=2"), shape=shape) as load:
-        await asyncio.sleep(0.4)
+        await until(lambda: load.progress()["ended"] > 4 * shape.messages)  # each closes after so many
     report = load.report()
     report.assert_clean()
     assert report.kinds["ws-open"].sent > 2
     assert report.kinds["ws"].releases == {"no release": report.kinds["ws"].sent}
     async with Load(url, rate=1, mix=Mix.parse("websockets=1"), shape=QUICK) as load:
-        await asyncio.sleep(0.2)
+        await until(lambda: load.progress()["ended"] > 2)
         await runner.cleanup()
-        await asyncio.sleep(0.1)
+        await until(lambda: load.progress()["failed"])
     report = load.report()
     assert report.websockets_closed == 1
     assert report.kinds["ws"].failed == 0
@@ -244,7 +247,7 @@ async def test_a_websocket_that_is_cut_is_a_failure(way: str) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with Load(url, rate=1, mix=Mix.parse("websockets=1"), shape=QUICK) as load:
-        await asyncio.sleep(0.1)
+        await until(lambda: load.progress()["failed"])
     await runner.cleanup()
     failures = load.report().failures
     assert failures, load.report().describe()

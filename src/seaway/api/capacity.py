@@ -12,7 +12,7 @@ from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.control.capacity import CapacityJudge, tell_forced
 from seaway.model import App, ReleaseSpec, Role
-from seaway.rollout.capacity import advise, list_shortages
+from seaway.rollout.capacity import advise, advise_force, list_shortages
 
 Force = Annotated[bool, Query(description="do it even if not as many instances fit (admins)")]
 
@@ -28,10 +28,12 @@ def make_judge(deps: ApiDeps) -> CapacityJudge:
     return CapacityJudge(deps.store, deps.engine.observe, deps.settings)
 
 
-async def check_scale(deps: ApiDeps, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool) -> str:
+async def check_scale(
+    deps: ApiDeps, caller: Caller, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool
+) -> str:
     """Raise ApiError if not as many instances fit; forced: return what an event is to say of it ("": they fit)."""
     shortages = await make_judge(deps).judge_scale(app, counts, base, force=force)
     if shortages and not force:
-        hint = f"{advise(shortages)}, or give --force"
+        hint = f"{advise(shortages)}, or {advise_force(may_force=caller.may(Role.ADMIN))}"
         raise ApiError(422, "does-not-fit", list_shortages(shortages), field=shortages[0].process, hint=hint)
     return tell_forced(shortages)

@@ -116,7 +116,8 @@ class SourceInput(Source):
 class NewBuild(Frozen):
     """A build to start.
 
-    `deploy`: make a release of it; `strategy` overrides the app's for that release; `force`: also if it does not fit.
+    `deploy`: make a release of it; `strategy` overrides the app's for that release; `force` (admins): release it even
+    if its instances do not fit.
     """
 
     source: SourceInput

@@ -17,6 +17,7 @@ from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
 from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process
 from seaway.model.base import NAME_PATTERN
+from seaway.model.problems import say_range
 
 PROCFILE = "Procfile"
 SEAWAY_TOML = "seaway.toml"
@@ -175,10 +176,6 @@ def _explain(details: ErrorDetails) -> str:
     return f"{path}: {_show(value)} {wanted}" if wanted else f"{path}: {details['msg']}"
 
 
-def _show_number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
-
 def _wanted(kind: str, context: Mapping[str, Any]) -> str:
     fixed = {
         "float_type": 'is not a duration or number: write a number of seconds, or "500ms", "30s", "5m"',
@@ -194,10 +191,8 @@ def _wanted(kind: str, context: Mapping[str, Any]) -> str:
     }
     if kind in fixed:
         return fixed[kind]
-    bounds = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
-    if kind in bounds:
-        words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-        return f"is out of range: it must be {words[bounds[kind]]} {_show_number(context[bounds[kind]])}"
+    if wanted := say_range(kind, context):
+        return wanted
     if kind == "enum":
         return f"is unknown: it is one of {context['expected']}"
     if kind == "string_pattern_mismatch":

@@ -11,10 +11,12 @@ from itertools import pairwise
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from seaway.cli.errors import CliError, ExitCode, UsageError
 from seaway.cli.show import print_error
+from seaway.model.problems import say_problem
 
 HELP = frozenset({"--help", "-h"})
 
@@ -89,6 +91,8 @@ def _report_usage(error: Any, args: Sequence[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return ExitCode.USAGE
+    if isinstance(error.__cause__, ValidationError):  # typer's words for a wrong option are pydantic's
+        error.message = say_problem(error.__cause__.errors()[0])
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "seaway"
     return report(UsageError(error.format_message(), hint=f"`{path} --help` shows how it is used"), args)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from seaway.engine.base import EngineUnavailable
-from seaway.model import App, Observation, Quotas, Release, ReleaseSpec, Rollout
+from seaway.model import App, Observation, Quotas, Release, ReleaseSpec, Role, Rollout, Token
 from seaway.rollout.capacity import (
     Scene,
     Shortage,
@@ -20,7 +20,7 @@ from seaway.rollout.capacity import (
     wish_scale,
 )
 from seaway.rollout.releases import ReleaseRefused, select_live
-from seaway.store.base import Store
+from seaway.store.base import NotFound, Store, Unreadable
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,24 @@ class CapacityJudge:
     async def check_release(self, app: App, release: Release, *, deploy: bool, force: bool) -> str:
         """Raise ReleaseRefused if a release that is not stored yet does not fit; forced: return what is to be said.
 
-        `deploy`: it has a new image.
+        `deploy`: it has a new image. Only those who may force it are told how.
         """
         wish = wish_release(app, release.spec, deploy=deploy)
         shortages = await self._judge(app, lambda _: wish, force)
         if not shortages or force:
             return tell_forced(shortages)
+        may_force = await self._is_admin(release.spec.by)
         if not deploy:
-            raise ReleaseRefused("does-not-fit", refuse_copy(shortages))
+            raise ReleaseRefused("does-not-fit", refuse_copy(shortages, may_force=may_force))
         in_place = wish.beside and not await self._judge(app, lambda _: replace(wish, beside=False), force)
-        raise ReleaseRefused("does-not-fit", refuse_deploy(shortages, in_place=in_place))
+        raise ReleaseRefused("does-not-fit", refuse_deploy(shortages, in_place=in_place, may_force=may_force))
+
+    async def _is_admin(self, name: str) -> bool:
+        """Return whether a token is an admin's; a build may end when its is long revoked."""
+        try:
+            return (await self.store.get(Token, name)).spec.role is Role.ADMIN
+        except (NotFound, Unreadable):
+            return False
 
     async def _judge(
         self, app: App, make_wish: Callable[[Sequence[ReleaseSpec]], Wish], force: bool

@@ -35,6 +35,7 @@ from seaway.kube.client import KubeClient
 from seaway.kube.crds import make_crds
 from seaway.kube.installing import install_crds
 from seaway.kube.names import ADMIN_TOKEN, CONTROL, NAMESPACE, TEAM_LABEL
+from seaway.model.problems import say_problem
 
 VERSION_LABEL = "app.kubernetes.io/version"
 MANAGED, INSTALLER = "app.kubernetes.io/managed-by", "seaway-install"
@@ -270,7 +271,8 @@ def _validate(values: Mapping[str, Any]) -> InstallSettings:
         return InstallSettings.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        message = problem["msg"].removeprefix("Value error, ")
-        shown = values.get(str(problem["loc"][0]))
-        raise InstallError(f"{option}: {shown!r}: {message}", exit_code=USAGE, field=option) from error
+        name = str(problem["loc"][0])
+        option, typed = "--" + name.replace("_", "-"), values.get(name)
+        message = say_problem(problem, typed)
+        told = message if str(typed) in message else f"{typed!r}: {message}"
+        raise InstallError(f"{option}: {told}", exit_code=USAGE, field=option) from error

@@ -165,17 +165,23 @@ def advise(shortages: Sequence[Shortage]) -> str:
     return f"scale to {' '.join(f'{shortage.process}={shortage.fits}' for shortage in shortages)}"
 
 
-def refuse_deploy(shortages: Sequence[Shortage], *, in_place: bool) -> str:
+def advise_force(*, may_force: bool) -> str:
+    """Say what can be done all the same; `may_force`: whoever reads that is an admin."""
+    return "give --force" if may_force else "ask an admin to force it"
+
+
+def refuse_deploy(shortages: Sequence[Shortage], *, in_place: bool, may_force: bool) -> str:
     """Return why a deploy makes no release, and what to do; `in_place`: it fits once what runs has stopped."""
     first = f"{advise(shortages)} first (`seaway ps scale`, or [scale] in seaway.toml)"
     recreate = ", deploy with --strategy recreate" if in_place else ""
-    return f"{list_shortages(shortages)}: {first}{recreate}, or give --force"
+    return f"{list_shortages(shortages)}: {first}{recreate}, or {advise_force(may_force=may_force)}"
 
 
-def refuse_copy(shortages: Sequence[Shortage]) -> str:
+def refuse_copy(shortages: Sequence[Shortage], *, may_force: bool) -> str:
     """Return why a rollback makes no release, and what to do: it cannot be forced, but the app's own numbers can."""
     wanted = " ".join(f"{shortage.process}={shortage.wanted}" for shortage in shortages)
-    return f"{list_shortages(shortages)}: {advise(shortages)} first, or scale to {wanted} with --force"
+    force = f"scale to {wanted} with --force" if may_force else f"ask an admin to force {wanted}"
+    return f"{list_shortages(shortages)}: {advise(shortages)} first, or {force}"
 
 
 def expect_memory(seen: Observation, app: App, name: str, process: Process | None) -> tuple[int, bool]:

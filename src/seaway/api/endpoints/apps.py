@@ -117,7 +117,7 @@ async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Develop
     before = dict(app.spec.scale)
     async with deps.claiming:
         app = await deps.store.get(App, app.name)
-        forced = await check_scale(deps, app, body, base.spec if base else None, force=force)
+        forced = await check_scale(deps, caller, app, body, base.spec if base else None, force=force)
         app = await change(deps.store, App, app.name, lambda now: with_spec(now, scale={**now.spec.scale, **body}))
     if app.spec.scale != before:
         counts = ", ".join(f"{name}={count}" for name, count in sorted(body.items()))

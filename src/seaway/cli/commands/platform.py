@@ -20,6 +20,7 @@ from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_target
 from seaway.home import Home, Settings
+from seaway.model.problems import say_problem
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ def merge_settings(given: dict[str, Any]) -> Settings:
         return Settings.model_validate(last.model_dump() | {k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        message = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{option}: {message}", field=option) from error
+        name = str(problem["loc"][0])
+        option = "--" + name.replace("_", "-")
+        raise UsageError(f"{option}: {say_problem(problem, given.get(name))}", field=option) from error
 
 
 def _make_down(platform: PlatformCommands) -> Callable[..., None]:
