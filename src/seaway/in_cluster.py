@@ -120,7 +120,7 @@ class _Replica:
         registries = self._find_registries()
         builder, deps = await self._make_builder(registries), self._make_deps(registries)
         api = create_api(deps)
-        add_metrics(api, self._store, self._engine, self._plane)
+        add_metrics(api, self._store, self._engine, self._plane, self._home.root)
         adopter = Adopter(self._store, self._judge)
         await ControlPlane(
             ControlParts(

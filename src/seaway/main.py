@@ -153,7 +153,7 @@ async def run_control(home: Home) -> int:
         attachments=attachments,
     )  # fmt: skip
     api = create_api(deps)
-    add_metrics(api, store, engine, plane)
+    add_metrics(api, store, engine, plane, home.root)
     await plane.start(home.socket("xds"), read_secret(home.root))
     try:
         await ControlPlane(

@@ -242,7 +242,7 @@ async def test_base_of_another_registry_is_copied(base: str, registries: Registr
         built = await replica.build(write_app(tmp_path / "app", WHEEL_APP))
         image = await replica.read(built.image)
         assert all([await own.home.has_blob("apps/shop", layer.digest) for layer in image.layers])
-        assert (await replica.builder.prune(set(), 10**10) or 0) > 0
+        assert (await replica.builder.prune(set(), 10**10, 0) or 0) > 0
         assert json.loads(image.manifest.content)["annotations"]["org.opencontainers.image.base.name"] == base
         assert (await replica.build(write_app(tmp_path / "app", {"new": "x"}))).image != built.image
         await own.close()

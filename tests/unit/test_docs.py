@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seaway.disk import Disk
 from seaway.metrics.collector import render
 from seaway.model import Observation
 from seaway.router.bootstrap import ACCESS_FIELDS, LOCAL_REPLIES
@@ -44,7 +45,9 @@ def test_files_that_the_code_names_are_there() -> None:
 def test_the_page_of_routers_names_every_field_reason_and_metric() -> None:
     """In its tables, each in its own words."""
     page = (ROOT / "docs/router.md").read_text()
-    metrics = re.findall(r"^# TYPE (\w+)", render((), (), Observation(), (), version="1").decode(), re.MULTILINE)
+    metrics = re.findall(
+        r"^# TYPE (\w+)", render((), (), Observation(), (), Disk(ROOT, 1, 1), version="1").decode(), re.MULTILINE
+    )
     names = {*ACCESS_FIELDS, *(reply.reason for reply in LOCAL_REPLIES), *metrics}
     assert len(metrics) > 10
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from seaway.disk import Disk
 from seaway.engine.kubernetes.objects import PodMetricsList
 from seaway.engine.kubernetes.usage import Usage, read_usage
 from seaway.metrics.collector import render
@@ -77,7 +79,7 @@ def test_prometheus_is_told_nothing_where_nothing_is_known() -> None:
     key = WorkloadKey(app="shop", release=1, process="web")
     plain = {"key": key, "node": "n", "state": InstanceState.RUNNING, "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
     instances = (Instance(id="a", **plain), Instance(id="b", cpu=0.0, memory=7, **plain))
-    text = render((), (), Observation(instances=instances), (), version="1").decode()
+    text = render((), (), Observation(instances=instances), (), Disk(Path(), 1, 1), version="1").decode()
     lines = [line for line in text.splitlines() if line.startswith(("seaway_instance_cpu", "seaway_instance_memory"))]
     assert [line.partition("{")[0] for line in lines] == ["seaway_instance_cpu_cores", "seaway_instance_memory_bytes"]
     assert all('instance="b"' in line for line in lines)

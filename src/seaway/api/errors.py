@@ -18,7 +18,7 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.model import Frozen
 from seaway.registry.errors import RegistryError
 from seaway.rollout.releases import ReleaseRefused
-from seaway.store.base import AlreadyExists, Conflict, NotFound, StoreError, Unavailable, Unreadable
+from seaway.store.base import AlreadyExists, Conflict, NotFound, OutOfRoom, StoreError, Unavailable, Unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -97,10 +97,15 @@ def translate(error: Exception) -> ApiError:
             return ApiError(409, "engine-refused", str(error))
         case UnicodeError() | PydanticSerializationError():
             return ApiError(422, "invalid", "the text has no form in UTF-8 (half of a surrogate pair)")
-        case OSError() if error.errno == errno.ENOSPC:
-            return ApiError(507, "disk-full", "the platform's disk is full", hint="free space below SEAWAY_HOME")
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return disk_full("the platform's disk is full")
         case _:
             return _internal(error)
+
+
+def disk_full(message: str) -> ApiError:
+    """Return the error for what there is no room for."""
+    return ApiError(507, "disk-full", message, hint="an operator has to free space below SEAWAY_HOME; `seaway status`")
 
 
 def _translate_store(error: StoreError) -> ApiError:
@@ -111,6 +116,8 @@ def _translate_store(error: StoreError) -> ApiError:
             return ApiError(409, "conflict", "somebody else changed this at the same time", hint="try again")
         case AlreadyExists():
             return ApiError(409, "exists", str(error))
+        case OutOfRoom():
+            return disk_full("the platform's disk is full: nothing was changed")
         case Unavailable():
             return _unavailable("store-unavailable", "the store does not answer now")
         case Unreadable():

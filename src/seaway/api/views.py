@@ -143,6 +143,14 @@ class RouterInfo(Frozen):
     rejected: list[str] = Field(default=[], description="resources that its Envoy refused, and why")
 
 
+class DiskView(Frozen):
+    """The file system of the platform's home: bytes in all and free, and what that means; "" if there is room."""
+
+    size: int
+    free: int
+    reason: str = ""
+
+
 class StatusView(Frozen):
     """The platform at a glance."""
 
@@ -154,6 +162,7 @@ class StatusView(Frozen):
     app_states: dict[str, int]
     engine: EngineView
     routers: list[RouterInfo]
+    disk: DiskView
 
 
 def make_url(host: str, path: str, settings: Settings) -> str:

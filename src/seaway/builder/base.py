@@ -60,8 +60,10 @@ class Builder(Protocol):
         """Build; append output lines to `log` as they come; call `progress` with each step's one sentence."""
         ...
 
-    async def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:
+    async def prune(self, images_in_use: Set[str], spare_after: float, caches_after: float) -> int | None:
         """Delete images that are neither in use nor built or reused since `spare_after` (Unix time), and their layers.
+
+        Caches that no build has used since `caches_after` (Unix time) go, too.
 
         Return the bytes freed; None: a build is under way, nothing was done. Running builds are unharmed.
         """

@@ -84,7 +84,12 @@ class RegistryBuilder:
                     journal.fail(str(error))
                     raise
 
-    async def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:  # noqa: ARG002  # see below
+    async def prune(
+        self,
+        images_in_use: Set[str],  # noqa: ARG002  # see below
+        spare_after: float,
+        caches_after: float,  # noqa: ARG002  # a build's cache ends with its pod
+    ) -> int | None:
         """Delete layers made here that were pushed long ago; the registry's own are left alone."""
         return await asyncio.to_thread(self._layout.create().prune_blobs, spare_after)
 

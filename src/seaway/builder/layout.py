@@ -136,17 +136,18 @@ class ImageLayout:
                 if self.has(entry["digest"])
                 and (entry["digest"] in images_in_use or self.path(entry["digest"]).stat().st_mtime >= spare_after)
             ]
-            self._write_index(kept)
             wanted = {entry["digest"] for entry in kept}
             for entry in kept:
                 manifest = self.read_json(entry["digest"])
                 wanted |= {part["digest"] for part in (manifest["config"], *manifest["layers"])}
             freed = 0
-            for blob in self.blobs.iterdir():
+            for blob in self.blobs.iterdir():  # before the index is written: on a full disk, that needs some of it
                 if "sha256:" + blob.name not in wanted:
                     freed += blob.stat().st_size
                     blob.unlink()
             self._forget_missing()
+            if kept != self._read_index():
+                self._write_index(kept)
             return freed
 
     def prune_blobs(self, spare_after: float) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Set
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from seaway.builder.running import SCRATCH_PREFIX, Journal, clean_leftovers, run
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 from seaway.sandbox.sandbox import TrialError
-
-UNUSED = 30 * 24 * 3600.0  # seconds without a build until an app's cache is deleted
 
 
 class SubprocessBuilder:
@@ -65,11 +62,11 @@ class SubprocessBuilder:
         """Remove scratch folders of builds that died with the platform; return how many. Call at start."""
         return clean_leftovers(self._home)
 
-    async def prune(self, images_in_use: Set[str], spare_after: float) -> int | None:
+    async def prune(self, images_in_use: Set[str], spare_after: float, caches_after: float) -> int | None:
         """See builder.base.Builder."""
         freed = await asyncio.to_thread(self._layout.create().prune, images_in_use, spare_after)
         if not list(self._home.builds.glob(f"{SCRATCH_PREFIX}*")):
-            await asyncio.to_thread(self._quarters.prune, time.time() - UNUSED)
+            await asyncio.to_thread(self._quarters.prune, caches_after)
         return freed
 
     async def forget(self, app: str) -> None:

@@ -23,6 +23,7 @@ from seaway.store.base import AlreadyExists, Conflict, NotFound, Store
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3
+WAITS = "waits for room"
 OPEN = (BuildState.QUEUED, BuildState.RUNNING)
 ENDS = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}
 
@@ -35,6 +36,7 @@ async def _allow(_app: App, _release: Release, _force: bool) -> str:
 class BuildRunner:
     """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases.
 
+    `find_shortage` returns why no build may begin now, "" if one may: those that are queued wait.
     `check` raises ReleaseRefused for a release that may not be made; it is told whether that is forced, and returns
     what is to be said of a release that was. `claiming` is held from then until the release is stored.
     """
@@ -51,6 +53,7 @@ class BuildRunner:
         check: Callable[[App, Release, bool], Awaitable[str]] = _allow,
         claiming: asyncio.Lock | None = None,
         on_end: Callable[[], None] = lambda: None,
+        find_shortage: Callable[[], str] = str,
     ) -> None:
         self._store = store
         self._builder = builder
@@ -62,6 +65,7 @@ class BuildRunner:
         self._check = check
         self._claiming = claiming or asyncio.Lock()
         self._on_end = on_end
+        self._find_shortage = find_shortage
         self._told: set[str] = set()  # apps of which no event of an end is missing that was lost before this start
 
     async def reconcile(self, app: App) -> None:
@@ -77,7 +81,11 @@ class BuildRunner:
         busy = any(b.name in self._running for b in builds)
         queued = [b for b in builds if b.status.state is BuildState.QUEUED and not b.spec.cancel]
         if queued and not busy and not app.spec.destroy:
-            self._start(min(queued, key=lambda b: b.spec.number))
+            first = min(queued, key=lambda b: b.spec.number)
+            if shortage := self._find_shortage():
+                await self._hold(first, shortage)
+            else:
+                self._start(first)
         for build in sorted(builds, key=lambda b: b.spec.number):
             if build.status.state is BuildState.SUCCEEDED and build.spec.deploy and build.status.release is None:
                 await self._release(app, build, builds)
@@ -105,6 +113,11 @@ class BuildRunner:
         task = asyncio.create_task(self._run(build), name=f"build-{build.name}")
         self._running[build.name] = task
         task.add_done_callback(lambda _: self._running.pop(build.name, None))
+
+    async def _hold(self, build: Build, shortage: str) -> None:
+        """Say why a build waits, once: how full the disk is changes all the time."""
+        if not build.status.reason.startswith(WAITS):
+            await self._write(build, reason=f"{WAITS}: {shortage}")
 
     async def _start_again(self, build: Build) -> None:
         """Queue a build that a dead control plane left running, or give it up."""

@@ -19,6 +19,7 @@ from seaway.builder.base import Builder
 from seaway.control.attachments import Attachments
 from seaway.control.builds import BuildRunner
 from seaway.control.capacity import CapacityJudge
+from seaway.control.disk import DiskKeeper
 from seaway.control.leading import Alone, Duties, Duty, Leadership
 from seaway.control.loop import ControlLoop
 from seaway.control.nodes import NodeKeeper
@@ -27,6 +28,7 @@ from seaway.control.pruning import Pruner
 from seaway.control.reconcile import Reconciler
 from seaway.control.routes import PlaneRoutes
 from seaway.control.unreadable import UnreadableTeller
+from seaway.disk import Level
 from seaway.engine.base import Engine, EngineUnavailable
 from seaway.home import Home, Settings
 from seaway.model import App, Event, EventSpec, Release, Rollout
@@ -123,7 +125,8 @@ class ControlPlane:
             may_act=self._may_act,
             forget=self._forget_builds,  # of the runner that is made below
         )
-        self._pruner = Pruner(store, parts.builder, engine, parts.home)
+        self._pruner = Pruner(store, parts.builder, engine, parts.home, is_short=lambda: bool(self._disk.level))
+        self._disk = DiskKeeper(parts.home.root, self._tell_of_disk, self._pruner.kick, clock=clock)
         self._builds = BuildRunner(
             store,
             parts.builder,
@@ -133,6 +136,7 @@ class ControlPlane:
             check=self._check_release,
             claiming=parts.claiming,
             on_end=self._pruner.kick,
+            find_shortage=self._find_shortage,
         )
         keep_attached = partial(parts.attachments.run, engine, store, self._tell, clock)
         self._duties = Duties((self._tend_store, keep_attached, *parts.duties))
@@ -165,6 +169,7 @@ class ControlPlane:
             asyncio.create_task(self._pruner.run(), name="prune"),
             asyncio.create_task(_renew_certificate(server.config, self._parts.certificate), name="certificate"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
+            asyncio.create_task(self._disk.run(), name="disk"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -267,6 +272,10 @@ class ControlPlane:
             await self._builds.reconcile(app)
         return again
 
+    def _find_shortage(self) -> str:
+        """Return why no build may begin now, or ""."""
+        return f"{self._disk.disk}" if self._disk.level is Level.TIGHT else ""
+
     async def _forget_builds(self, app: str) -> None:
         await self._builds.forget(app)
 
@@ -282,6 +291,10 @@ class ControlPlane:
 
     async def _tell(self, event: EventSpec, team: str) -> None:
         await record_once(self._parts.store, event, team)
+
+    async def _tell_of_disk(self, event: EventSpec, team: str) -> None:
+        if self._may_act():  # others have disks of their own, and their clusters look after those
+            await self._tell(event, team)
 
     async def _check_release(self, app: App, release: Release, force: bool) -> str:
         """Raise ReleaseRefused if a build's release cannot have its routes or instances; return what was forced."""

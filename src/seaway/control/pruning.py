@@ -28,6 +28,8 @@ INTERVAL = 3600.0  # seconds between looks when no build ends
 RETRY = 60.0  # seconds until the next try when a build was under way, or something did not answer
 SETTLE = 5.0  # seconds after a build's end: its release is made first, and several builds cause one look
 SPARE = 3600.0  # seconds since its last use for which an image or source that nothing refers to is left alone
+EARLY_SPARE = 300.0  # likewise where the disk is filling up
+CACHE_SPARE = 30 * 24 * 3600.0  # seconds without a build until an app's cache is deleted
 SUFFIX = ".tar.gz"
 APP_LOGS = (".jsonl", ".checkpoint.json", "current")  # how files of an app's logs end
 
@@ -36,17 +38,26 @@ class Pruner:
     """Looks at all documents, then deletes what they don't need."""
 
     def __init__(
-        self, store: Store, builder: Builder, engine: Engine, home: Home, *, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        builder: Builder,
+        engine: Engine,
+        home: Home,
+        *,
+        clock: Callable[[], float] = time.time,
+        is_short: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_short`: whether the disk is filling up."""
         self._store = store
         self._builder = builder
         self._engine = engine
         self._home = home
         self._clock = clock
+        self._is_short = is_short
         self._due = asyncio.Event()
 
     def kick(self) -> None:
-        """A build has ended: look soon."""
+        """A build has ended, or the disk is filling up: look soon."""
         self._due.set()
 
     async def run(self) -> None:
@@ -70,7 +81,8 @@ class Pruner:
 
     async def prune(self) -> bool:
         """Delete what nothing needs; False: a build was under way and images were left for later."""
-        spare_after = self._clock() - SPARE
+        now, is_short = self._clock(), self._is_short()
+        spare_after = now - (EARLY_SPARE if is_short else SPARE)
         old = await asyncio.to_thread(_list_old, self._home.sources, SUFFIX, spare_after)
         old_logs = await asyncio.to_thread(_list_old, self._home.builds, ".log", spare_after)
         builds = (await self._store.list(Build)).whole()
@@ -80,7 +92,9 @@ class Pruner:
         unwanted += await self._list_logs_of_gone_apps(spare_after)
         freed = await asyncio.to_thread(_delete, unwanted, spare_after)
         running = {workload.image for workload in (await self._engine.observe()).workloads}
-        of_images = await self._builder.prune(running | await list_needed_images(self._store), spare_after)
+        needed = running | await list_needed_images(self._store)
+        caches_after = spare_after if is_short else now - CACHE_SPARE
+        of_images = await self._builder.prune(needed, spare_after, caches_after)
         if freed or of_images:
             log.info("pruned", images_bytes=of_images or 0, sources_bytes=freed, files=len(unwanted))
         return of_images is not None

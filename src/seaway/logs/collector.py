@@ -76,6 +76,10 @@ class FileLogCollector:
         """See OutputCollector.forget."""
         self._order(lambda: self._copier.forget(instance))
 
+    def give_way(self, *, tight: bool) -> None:
+        """See OutputCollector.give_way."""
+        self._order(lambda: self._copier.give_way(tight=tight))
+
     async def close(self) -> None:
         """See OutputCollector.close."""
         self._copier.close()

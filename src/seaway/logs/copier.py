@@ -24,7 +24,7 @@ import structlog
 from seaway.home import Home
 from seaway.logs.holes import find_data, free_front
 from seaway.logs.intake import SLICES, STREAMS, Loss, Tap
-from seaway.logs.segments import AppLog, Limits
+from seaway.logs.segments import AppLog, Limits, drop_old
 from seaway.logs.shape import LONGEST, Labels, format_time, make_line, make_note, split_lines
 
 log = structlog.get_logger(__name__)
@@ -97,6 +97,7 @@ class Copier:
         self._gathering = False
         self._saved_at = time.monotonic()
         self._can_free = True
+        self._tight = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready = select.epoll()
         self._woken = select.poll()
@@ -158,6 +159,20 @@ class Copier:
         if name not in self._ends.values() and all(source.labels.app != name for source in self._sources.values()):
             del self._apps[name]
             _close(app)
+
+    def give_way(self, *, tight: bool) -> None:
+        """Keep less of every app's log while the disk is almost full; of those that nobody writes to, too."""
+        self._tight = tight
+        for app in self._apps.values():
+            app.keep = self._keep
+        if tight:
+            for folder in self._root.iterdir():
+                if folder.is_dir():
+                    drop_old(folder, self._keep)
+
+    @property
+    def _keep(self) -> int:
+        return self._limits.tight_segments if self._tight else self._limits.segments
 
     def drop_unknown(self) -> None:
         """Forget offsets of instances that went while no copier ran."""
@@ -355,6 +370,7 @@ class Copier:
     def _open(self, app: str) -> AppLog:
         if app not in self._apps:
             self._apps[app] = AppLog(self._root / app, self._limits)
+            self._apps[app].keep = self._keep
         return self._apps[app]
 
     def _save_when_due(self) -> None:

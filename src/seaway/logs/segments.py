@@ -39,6 +39,7 @@ class Limits:
     checkpoint_bytes: int = 4 * 1024 * 1024  # written since the last checkpoint
     checkpoint_seconds: float = 5.0
     keep_raw_bytes: int = 64 * 1024  # of a raw file stay readable for reasons
+    tight_segments: int = 2  # that stay where the disk is almost full
 
 
 def list_segments(folder: Path) -> list[int]:
@@ -50,6 +51,12 @@ def list_segments(folder: Path) -> list[int]:
     return sorted(
         int(name[: -len(SUFFIX)]) for name in names if name.endswith(SUFFIX) and name[: -len(SUFFIX)].isdigit()
     )
+
+
+def drop_old(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` (at least 1) segments of an app."""
+    for number in list_segments(folder)[:-keep]:
+        segment_path(folder, number).unlink(missing_ok=True)
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -64,6 +71,7 @@ class AppLog:
         self.folder = folder
         self.limits = limits
         self.offsets: dict[Source, int] = {}
+        self.keep = limits.segments  # when the next one is begun
         self.unsaved = 0  # bytes appended since the last checkpoint
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._number, self._fd, self._size = 0, -1, 0
@@ -125,8 +133,7 @@ class AppLog:
     def _rotate(self) -> None:
         self._open(self._number + 1)
         self.save()
-        for number in list_segments(self.folder)[: -self.limits.segments]:
-            segment_path(self.folder, number).unlink(missing_ok=True)
+        drop_old(self.folder, self.keep)
 
     def _cut_torn_line(self) -> None:
         """Remove a last line without its end: a killed writer left it, and its source still has it."""

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from seaway.disk import Disk
 from seaway.model import App, InstanceState, Observation, Rollout
 from seaway.router.base import RouterView
 
@@ -31,6 +32,7 @@ def render(
     rollouts: Sequence[Rollout],
     observation: Observation | None,
     routers: Sequence[RouterView],
+    disk: Disk,
     *,
     version: str,
 ) -> bytes:
@@ -38,6 +40,8 @@ def render(
     metrics = [
         _info("seaway_build_info", "Version of the control plane.", version),
         _single("seaway_engine_up", "Whether the engine answers.", float(observation is not None)),
+        _single("seaway_disk_size_bytes", "Size of the file system of the control plane's home.", disk.size),
+        _single("seaway_disk_free_bytes", "What is free of it.", disk.free),
         *_describe_apps(apps, rollouts),
         *_describe_routers(routers),
         *(_describe_instances(observation) if observation else ()),

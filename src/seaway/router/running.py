@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import structlog
 
+from seaway.disk import Level, judge, read_disk
 from seaway.home import Home, Settings
 from seaway.router.admin import EnvoyAdmin
 from seaway.router.bootstrap import ACCESS_LOG, RouterConfig, build_bootstrap
@@ -198,7 +199,7 @@ class Router:
         await self._envoy.stop()
 
     async def _tend_disk(self) -> None:
-        """Bound the logs; after a time without room for them, write and learn what was missed."""
+        """Bound the logs, old ones go where the disk is almost full; write and learn what was missed on a full one."""
         missed, envoy = 0, 0
         while True:
             await asyncio.sleep(TEND_EVERY)
@@ -206,6 +207,9 @@ class Router:
             try:
                 self._health.read()
                 rotated = [name for name, limits in LOG_LIMITS.items() if rotate(self._folder / name, *limits)]
+                if judge(read_disk(self._folder)) is Level.TIGHT:
+                    for old in self._folder.glob("*.log.*[0-9]"):
+                        old.unlink()
                 if rotated:
                     await self._admin.reopen_logs()
                 count = await self._admin.count_failed_writes()

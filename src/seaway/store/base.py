@@ -35,6 +35,10 @@ class Unavailable(StoreError):
     """The store does not answer now; nothing is known to have changed."""
 
 
+class OutOfRoom(Unavailable):
+    """The store's disk is full; nothing was changed."""
+
+
 class Unreadable(StoreError):
     """A stored document does not fit the model, as one of a newer Seaway; it stays as it is."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from seaway.store.base import StoreError, Unavailable
+from seaway.store.base import OutOfRoom, StoreError, Unavailable
 from seaway.store.database import damaged
 
 T = TypeVar("T")
@@ -116,6 +116,8 @@ class Worker:
         return result, None
 
     def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            return OutOfRoom(f"{self._path}: {error}; nothing was changed")
         if isinstance(error, sqlite3.OperationalError):
             return Unavailable(f"{self._path}: {error}; nothing was changed")
         if isinstance(error, sqlite3.DatabaseError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from seaway.disk import read_disk
 from seaway.home import Home, Settings
 from seaway.sandbox.hanging import explain_state
 from seaway.sandbox.standing import step_back
@@ -23,6 +24,7 @@ from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan
 from seaway.supervisor.supervise import SUPERVISOR, Endings, run_supervisor, stop_parts
 
 LONGEST_LINE = 300  # characters shown of a line of a log, from its end: errors are there
+FULL = (errno.ENOSPC, errno.EDQUOT)
 START_LIMIT = 60.0  # seconds for every part to be there
 
 
@@ -90,19 +92,26 @@ def _name_owner(port: int) -> str:
 def start_detached(home: Home, settings: Settings) -> None:
     """Start the supervisor in the background."""
     check_startable(home, settings)
-    home.create()
-    home.write_settings(settings)
-    unmark_stopping(home)
+    _prepare(home, settings)
     spawn_orphan(home, "supervise")
 
 
 def run_foreground(home: Home, settings: Settings, endings: Endings) -> int:
     """Run the supervisor in this process until Ctrl-C; everything stops with it."""
     check_startable(home, settings)
-    home.create()
-    home.write_settings(settings)
-    unmark_stopping(home)
+    _prepare(home, settings)
     return asyncio.run(run_supervisor(home, endings))
+
+
+def _prepare(home: Home, settings: Settings) -> None:
+    """Write down that it is to run, and how; raise PlatformError if that cannot be."""
+    try:
+        home.create()
+        home.write_settings(settings)
+        unmark_stopping(home)
+    except OSError as error:
+        where = f": {read_disk(home.root)}; free some space, then start it again" if error.errno in FULL else ""
+        raise PlatformError(f"cannot write to {home.root} ({error.strerror}){where}") from error
 
 
 def wait_started(home: Home, is_ready: Callable[[], str], tell: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.api.forwarding import pass_on
 from seaway.api.inputs import NewBuild
+from seaway.api.room import check_room
 from seaway.api.streams import STREAM, Stream, event, lines, server_sent
 from seaway.api.tailing import BuildLog, tail_build
 from seaway.api.views import Digest, view_build
@@ -39,6 +40,7 @@ ARCHIVE = {"requestBody": {"required": True, "content": BINARY}}
 @router.put("/sources", summary="Upload an app's source, a gzipped tar of at most 512 MiB", openapi_extra=ARCHIVE)
 async def put_source(request: Request, deps: Deps, _: Developer) -> Digest:
     """The same archive may be sent again: it is kept under its digest."""
+    await check_room(deps.home.root)
     temporary = deps.home.sources / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
     try:
         digest = await _receive(request, temporary)
@@ -81,6 +83,7 @@ async def _receive(request: Request, target: Path) -> str:
 async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: Developer) -> Build:
     """The build is queued; follow it with its log or the app's watch."""
     check_force(caller, force=body.force)
+    await check_room(deps.home.root)
     source = body.source.plain()
     if source.archive and not await deps.sources.use(source.archive):  # pruning spares what was used of late
         message = f"there is no uploaded source {source.archive[:12]}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from pathlib import Path
 
 from fastapi import APIRouter
 
 from seaway import __version__
 from seaway.api.context import Deps, Viewer
 from seaway.api.deps import ApiDeps
-from seaway.api.views import EngineView, Health, RouterInfo, StatusView
+from seaway.api.views import DiskView, EngineView, Health, RouterInfo, StatusView
+from seaway.disk import judge, read_disk
 from seaway.engine.base import EngineError
 from seaway.model import App, InstanceState
 from seaway.router.base import RouterView
@@ -37,7 +40,13 @@ async def get_status(deps: Deps, caller: Viewer) -> StatusView:
         app_states=dict(Counter(app.status.state for app in apps)),
         engine=await _look_at_engine(deps, {app.name for app in apps}),
         routers=[_show_router(view, details=caller.team is None) for view in deps.routers.views()],
+        disk=await asyncio.to_thread(_look_at_disk, deps.home.root),
     )
+
+
+def _look_at_disk(home: Path) -> DiskView:
+    disk = read_disk(home)
+    return DiskView(size=disk.size, free=disk.free, reason=str(disk) if judge(disk) else "")
 
 
 def _show_router(view: RouterView, *, details: bool) -> RouterInfo:

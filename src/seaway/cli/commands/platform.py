@@ -19,6 +19,7 @@ from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_target
+from seaway.disk import judge, read_disk
 from seaway.home import Home, Settings
 from seaway.model.problems import say_problem
 
@@ -121,6 +122,8 @@ def list_warnings(api: Doc) -> list[str]:
         for field, what in (("unprotected", "not protected from each other"), ("unlimited", "not limited in all")):
             if why := dig(node, field, ""):
                 found.append(f"apps on {dig(node, 'name', '')} are {what}: {why}")
+    if why := dig(api, "disk.reason", ""):
+        found.append(why)
     return found
 
 
@@ -185,8 +188,17 @@ async def _ask_api() -> Doc:
         try:
             answer: Doc = await api.get("/status")
         except (Unreachable, ApiError) as error:
-            return {"url": url, "reachable": False, **error.document()}
+            return {"url": url, "reachable": False, **error.document(), "disk": {"reason": _look_at_disk()}}
     return {**answer, "url": url, "reachable": True}
+
+
+def _look_at_disk() -> str:
+    """Return what is wrong with the disk of the home on this machine, which may be why nothing answers; or ""."""
+    home = Home.find().root
+    if not find_target().local or not home.is_dir():
+        return ""
+    disk = read_disk(home)
+    return str(disk) if judge(disk) else ""
 
 
 def _print_status(parts: Sequence[Part], api: Doc) -> None:
@@ -209,6 +221,8 @@ def _describe_api(api: Doc) -> Iterator[tuple[str, Cell]]:
     yield "api", Text.assemble(f"{api['url']} ", coloured("ok" if dig(api, "reachable", False) else "down"))
     yield "why", dig(api, "error.message", "")
     if not dig(api, "reachable", False):
+        if why := dig(api, "disk.reason", ""):
+            yield "warning", why
         return
     yield "version", dig(api, "version", "")
     port = dig(api, "http_port", 80)

@@ -6,19 +6,20 @@ SIGTERM and SIGINT end the agent and leave every instance running; a new agent a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
 import socket
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 
+from seaway.disk import Level, judge, read_disk
 from seaway.engine.local.api import make_api
 from seaway.engine.local.base import OutputCollector, Timings, Unpacker
 from seaway.engine.local.changes import Changes
@@ -37,6 +38,7 @@ from seaway.sandbox.sandbox import UNPROTECTED, open_sandbox
 log = structlog.get_logger(__name__)
 
 BACKLOG = 128
+DISK_INTERVAL = 1.0  # seconds between looks at how full the disk is
 PID_BYTES = 32
 STARTING_LIMIT = 2.0  # seconds for a child of a dead agent to become another program
 
@@ -44,7 +46,7 @@ STARTING_LIMIT = 2.0  # seconds for a child of a dead agent to become another pr
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: the agent's SIGTERM is the agent's."""
 
-    @contextlib.contextmanager
+    @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
@@ -110,6 +112,7 @@ class Agent:
         self._spawn(self._keeper.sample())
         self._spawn(self._keeper.collect_garbage())
         self._spawn(self._keeper.catch_up())
+        self._spawn(self._follow_disk())
         self._spawn(machine.prober.lag.watch())
         await self._serve()
         log.info(
@@ -130,6 +133,17 @@ class Agent:
             log.warning("ports of apps are not guarded", reason=str(error))
             return None
         return guard
+
+    async def _follow_disk(self) -> None:
+        """Have logs give way while the disk is almost full, for ever."""
+        level = Level.FINE
+        while True:
+            with suppress(OSError):  # a bad disk
+                now = judge(await asyncio.to_thread(read_disk, self._home.root), level)
+                if (now is Level.TIGHT) != (level is Level.TIGHT):
+                    self._collector.give_way(tight=now is Level.TIGHT)
+                level = now
+            await asyncio.sleep(DISK_INTERVAL)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

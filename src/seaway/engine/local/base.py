@@ -68,6 +68,10 @@ class OutputCollector(Protocol):
         """The folder is gone: drop what is remembered of the instance."""
         ...
 
+    def give_way(self, *, tight: bool) -> None:
+        """The disk is almost full, or is not any more: keep less of what was copied meanwhile."""
+        ...
+
     async def close(self) -> None:
         """Copy what there is and record how far it got; instances may go on writing."""
         ...
