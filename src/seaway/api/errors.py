@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 SHOWN_ERRORS = 5  # of one request; the rest would not be read
 
-REFUSALS = {"no-such-release": 404, "no-such-config": 422, "does-not-fit": 422}
+REFUSALS = {"no-such-release": 404, "no-such-config": 422, "does-not-fit": 422, "config-too-large": 422}
 """HTTP status per code of ReleaseRefused; 409 for all others: the app is not in a state to do it."""
 
 CODES = {400: "bad-request", 401: "not-authenticated", 404: "no-such-path", 405: "method-not-allowed"}
