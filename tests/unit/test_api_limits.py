@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from seaway.api import ApiDeps
 from seaway.api.callers import BURST_SECONDS, SECOND, SWEEP, OpenStreams, RateLimiter
-from seaway.api.endpoints import tokens
+from seaway.api.endpoints import routes, tokens
+from seaway.api.endpoints.running import MOST_LINES
+from seaway.api.endpoints.watching import MOST_EVENTS
 from seaway.api.errors import ApiError
 from seaway.api.streams import HEARTBEAT
 from seaway.model import App, Role, Token
 from seaway.rollout import releases
-from tests.unit.api_support import Bench, connect, error, open_bench
+from tests.unit.api_support import Bench, connect, error, events_of, open_bench
 
 
 class Ticks:
@@ -251,3 +253,50 @@ async def test_config_of_an_app(bench: Bench, monkeypatch: pytest.MonkeyPatch, m
     monkeypatch.setattr(releases, "MOST_CONFIG", 1)
     monkeypatch.setattr(releases, "LARGEST_CONFIG", 10)
     assert (await bench.http.patch(path, json={"unset": ["A"]})).status_code == 201
+
+
+async def test_routes_of_an_app(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one too many is refused; another app has its own, and one that is removed makes room."""
+    monkeypatch.setattr(routes, "MOST_ROUTES", 1)
+    for app in ("shop", "blog"):
+        await bench.http.post("/v1/apps", json={"name": app})
+    path = "/v1/apps/shop/routes"
+    assert (await bench.http.post(path, json={"host": "a.example.com"})).status_code == 201
+    body = error(await bench.http.post(path, json={"host": "b.example.com"}), 422)
+    assert (body["code"], body["message"]) == ("too-many-routes", "shop has 1 routes, the most there may be")
+    assert (await bench.http.post("/v1/apps/blog/routes", json={"host": "b.example.com"})).status_code == 201
+    assert (await bench.http.delete(path, params={"host": "a.example.com"})).status_code == 200
+    assert (await bench.http.post(path, json={"host": "c.example.com"})).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("GET", f"events?n={MOST_EVENTS + 1}", None, "n"),
+        ("GET", f"apps/shop/logs?n={MOST_LINES + 1}", None, "n"),
+        ("PUT", "apps/shop/scale", {"web": 1001}, "web"),
+        ("PATCH", "apps/shop/config", {"set": {"A": "x" * 65537}}, "set.A"),
+        ("PATCH", "apps/shop/config", {"set": {"A" * 257: "x"}}, "set." + "A" * 257),
+        ("POST", "apps/shop/run", {"command": "x" * 8193}, "command"),
+        ("POST", "apps/shop/run", {"command": "cat", "stdin": "A" * 4 * 180_000}, "stdin"),
+        ("POST", "apps/shop/run", {"command": "x", "timeout": "8d"}, "timeout"),
+        ("POST", "apps/shop/run", {"command": "x", "timeout": 7 * 86400 + 1}, "timeout"),
+        ("POST", "apps/shop/releases", {"image": "sha256:" + "a" * 64, "procfile": "x" * (256 * 1024 + 1)}, "procfile"),
+    ],
+)
+async def test_sizes_of_what_is_asked_for(bench: Bench, method: str, path: str, body: object, field: str) -> None:
+    """422 names the field; nothing is done."""
+    await bench.http.post("/v1/apps", json={"name": "shop"})
+    await bench.deploy()
+    before = await bench.reasons()
+    assert error(await bench.http.request(method, f"/v1/{path}", json=body), 422)["field"] == field
+    assert (await bench.reasons(), bench.engine.tasks) == (before, {})
+
+
+async def test_who_follows_from_too_far_back_is_told(bench: Bench) -> None:
+    """As one whose revision is of another history; the error says what to do, and is no error of Seaway's own."""
+    await bench.http.post("/v1/apps", json={"name": "shop"})
+    answer = await bench.http.get("/v1/apps/shop/watch", params={"since": 1 << 40})
+    (name, data), *others = events_of(answer.text)
+    assert (answer.status_code, name, others) == (200, "error", [])
+    assert (data["error"]["code"], data["error"]["field"]) == ("expired", "since")

@@ -18,7 +18,7 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.model import Frozen
 from seaway.registry.errors import RegistryError
 from seaway.rollout.releases import ReleaseRefused
-from seaway.store.base import AlreadyExists, Conflict, NotFound, StoreError, Unavailable, Unreadable
+from seaway.store.base import AlreadyExists, Conflict, Expired, NotFound, StoreError, Unavailable, Unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +113,9 @@ def _translate_store(error: StoreError) -> ApiError:
             return ApiError(409, "exists", str(error))
         case Unavailable():
             return _unavailable("store-unavailable", "the store does not answer now")
+        case Expired():
+            hint = "begin again without `since`, with what there is now"
+            return ApiError(410, "expired", "what has changed since is not known any more", field="since", hint=hint)
         case Unreadable():
             return ApiError(500, "unreadable", str(error))
         case _:
