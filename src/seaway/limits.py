@@ -23,6 +23,7 @@ from seaway.builder.quarters import LIMITS as BUILD_LIMITS
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
+from seaway.control.serving import HEAD_LIMIT
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.local.base import Timings
 from seaway.engine.local.machine import PIDS
@@ -115,6 +116,14 @@ API = (
         FIXED,
         "429 `too-many-streams` for the one more; those that are open go on",
         f"{_API}test_streams_at_once",
+    ),
+    Limit(
+        "head of a request",
+        "headers and query that are sent to the API",
+        say_bytes(HEAD_LIMIT),
+        FIXED,
+        "431 `head-too-large`; the connection of who goes on sending is ended, before any token is looked at",
+        "tests/unit/test_serving.py::test_a_head_without_end_is_refused",
     ),
     Limit(
         "body of a request",

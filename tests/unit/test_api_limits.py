@@ -21,6 +21,7 @@ from seaway.api.endpoints.running import MOST_LINES
 from seaway.api.endpoints.watching import MOST_EVENTS
 from seaway.api.errors import ApiError
 from seaway.api.streams import HEARTBEAT
+from seaway.control.serving import HEAD_LIMIT
 from seaway.model import App, Role, Token
 from seaway.rollout import releases
 from tests.unit.api_support import Bench, connect, error, events_of, open_bench
@@ -300,3 +301,12 @@ async def test_who_follows_from_too_far_back_is_told(bench: Bench) -> None:
     (name, data), *others = events_of(answer.text)
     assert (answer.status_code, name, others) == (200, "error", [])
     assert (data["error"]["code"], data["error"]["field"]) == ("expired", "since")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/apps"])
+async def test_headers_and_query_that_are_too_large(bench: Bench, path: str) -> None:
+    """431, whoever asks for what; as much as may be is taken."""
+    half = "x" * (HEAD_LIMIT // 2)
+    assert error(await bench.http.get(path, headers={"X-Long": half * 2}), 431)["code"] == "head-too-large"
+    assert error(await bench.http.get(path, headers={"X-Long": half}, params={"x": half}), 431)["hint"]
+    assert (await bench.http.get(path, headers={"X-Long": "x" * (HEAD_LIMIT - 1000)})).status_code == 200

@@ -1,4 +1,4 @@
-"""The gate before every endpoint: authentication first, then how often, then limits on the body. Plain ASGI."""
+"""The gate before every endpoint: who calls, how often, and how much is sent. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from seaway.api.auth import Caller, authenticate, find_authorization
 from seaway.api.callers import check_rate
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError, answer, translate
+from seaway.control.serving import HEAD_LIMIT
 
 JSON_LIMIT = 1 << 20  # bytes
 SOURCE_LIMIT = 512 << 20  # bytes
@@ -33,8 +34,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        head = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["query_string"])
         limit = SOURCE_LIMIT if scope["path"] == SOURCES else JSON_LIMIT
         try:
+            if head > HEAD_LIMIT:
+                message = f"the headers and the query of the request are larger than {HEAD_LIMIT >> 10} KiB"
+                raise ApiError(431, "head-too-large", message, hint="send less of them, or in the body")
             if scope["path"] not in PUBLIC:
                 scope[CALLER] = await _admit(scope, headers)
             announced = headers.get("content-length", "")
