@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from seaway.api.callers import BURST_SECONDS, MOST_STREAMS
+from seaway.api.changing import MOST_WAITING
 from seaway.api.endpoints.routes import MOST_ROUTES
 from seaway.api.endpoints.running import MOST_LINES
 from seaway.api.endpoints.tokens import MOST_TOKENS
@@ -450,7 +451,7 @@ BUILDS = (
         "of all apps, on the control plane that leads",
         _count(AT_ONCE),
         FIXED,
-        "the next ones wait (`waiting for a builder`), in the order in which they came; how many may wait has no limit",
+        "the next ones wait (`waiting for a builder`), in the order in which they came",
         "tests/unit/test_builds_waiting.py::test_so_many_builds_run_at_once",
     ),
     Limit(
@@ -460,6 +461,14 @@ BUILDS = (
         FIXED,
         "its next ones wait; other apps' builds do not wait for them",
         "tests/unit/test_builds_waiting.py::test_an_app_has_one_build_at_a_time",
+    ),
+    Limit(
+        "builds that wait",
+        "of an app, with the one that runs",
+        _count(MOST_WAITING),
+        FIXED,
+        "409 `too-many-builds` for the one more; other apps have their own",
+        f"{_API}test_builds_that_wait",
     ),
     Limit(
         "time of a build",

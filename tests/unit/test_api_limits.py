@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seaway.api import ApiDeps
+from seaway.api import ApiDeps, changing
 from seaway.api.callers import BURST_SECONDS, SECOND, SWEEP, OpenStreams, RateLimiter
 from seaway.api.endpoints import routes, tokens
 from seaway.api.endpoints.running import MOST_LINES
@@ -22,7 +22,7 @@ from seaway.api.endpoints.watching import MOST_EVENTS
 from seaway.api.errors import ApiError
 from seaway.api.streams import HEARTBEAT
 from seaway.control.serving import HEAD_LIMIT
-from seaway.model import App, Role, Token
+from seaway.model import App, Build, BuildState, Role, Token
 from seaway.rollout import releases
 from tests.unit.api_support import Bench, connect, error, events_of, open_bench
 
@@ -310,3 +310,20 @@ async def test_headers_and_query_that_are_too_large(bench: Bench, path: str) -> 
     assert error(await bench.http.get(path, headers={"X-Long": half * 2}), 431)["code"] == "head-too-large"
     assert error(await bench.http.get(path, headers={"X-Long": half}, params={"x": half}), 431)["hint"]
     assert (await bench.http.get(path, headers={"X-Long": "x" * (HEAD_LIMIT - 1000)})).status_code == 200
+
+
+async def test_builds_that_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one too many is refused; another app has its own, and one that has ended makes room."""
+    monkeypatch.setattr(changing, "MOST_WAITING", 2)
+    new = {"source": {"git": "https://example.com/shop.git"}}
+    for app in ("shop", "blog"):
+        await bench.http.post("/v1/apps", json={"name": app})
+    for _ in range(2):
+        assert (await bench.http.post("/v1/apps/shop/builds", json=new)).status_code == 201
+    body = error(await bench.http.post("/v1/apps/shop/builds", json=new), 409)
+    assert (body["code"], body["message"]) == ("too-many-builds", "2 builds of shop wait, the most there may be")
+    assert (await bench.http.post("/v1/apps/blog/builds", json=new)).status_code == 201
+    ended = await bench.store.get(Build, "shop.b1")
+    status = ended.status.model_copy(update={"state": BuildState.CANCELLED})
+    await bench.store.update(ended.model_copy(update={"status": status}))
+    assert (await bench.http.post("/v1/apps/shop/builds", json=new)).status_code == 201

@@ -14,7 +14,8 @@ from seaway.api.errors import ApiError
 SECOND = 1_000_000_000  # nanoseconds
 BURST_SECONDS = 4
 """After a quiet time as many requests may come at once as else in so many seconds."""
-SWEEP = 60 * SECOND
+SWEEP = 10 * SECOND
+LONGEST_ADDRESS = 64  # characters; a proxy on this machine may claim any
 MOST_STREAMS = 200
 """Followed logs, watches and runs that one token may have open; `seaway run` takes two."""
 

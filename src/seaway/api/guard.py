@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seaway.api.auth import Caller, authenticate, find_authorization
-from seaway.api.callers import check_rate
+from seaway.api.callers import LONGEST_ADDRESS, check_rate
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError, answer, translate
 from seaway.control.serving import HEAD_LIMIT
@@ -62,7 +62,7 @@ async def _admit(scope: Scope, headers: Headers) -> Caller:
     try:
         caller = await authenticate(deps.store, find_authorization(headers), deps.clock())
     except ApiError:
-        address = scope["client"][0] if scope.get("client") else "unknown"
+        address = scope["client"][0][:LONGEST_ADDRESS] if scope.get("client") else "unknown"
         check_rate(deps.rates, f"the address {address}, without a good token,", rate, deps.monotonic())
         raise
     check_rate(deps.rates, f"the token {caller.name!r}", rate, deps.monotonic())
