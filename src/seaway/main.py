@@ -140,10 +140,10 @@ async def run_control(home: Home) -> int:
     from seaway.logs.reader import FileLogReader
     from seaway.metrics.endpoint import add_metrics
     from seaway.router.plane import XdsPlane, read_secret
-    from seaway.store.sqlite import SqliteStore
+    from seaway.store.sqlite import RESERVE, SqliteStore
 
     settings = home.read_settings()
-    store = SqliteStore.open(home.database)
+    store = SqliteStore.open(home.database, reserve=RESERVE)
     await ensure_admin_token(store, home, datetime.now(UTC))
     builder = SubprocessBuilder(home)
     await asyncio.to_thread(builder.clean_leftovers)

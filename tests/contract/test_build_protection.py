@@ -15,7 +15,7 @@ import pytest
 from seaway.builder.base import BuildError
 from seaway.builder.layout import ImageLayout
 from seaway.builder.process import SubprocessBuilder
-from seaway.builder.quarters import Quarters, find_cache
+from seaway.builder.quarters import LIMITS, Quarters, find_cache
 from seaway.sandbox.cgroups import Cgroups
 from seaway.sandbox.users import Users
 from tests.builder_kit import PROJECT_APP, Dock, make_dock, write_app
@@ -136,6 +136,8 @@ async def test_builds_give_way(dock: Dock, tmp_path: Path) -> None:
     cgroups = Cgroups.open(dock.home.root)
     assert cgroups is not None
     assert report == {"cgroup": f"0::/seaway/{cgroups.base.name}/.builds", "oom_score_adj": "500"}
+    bounds = Path("/sys/fs/cgroup").rglob(f"{cgroups.base.name}/.builds/pids.max")
+    assert [path.read_text().strip() for path in bounds] == [str(LIMITS.pids)]
     cgroups.leave_own()
     cgroups.close()
     assert not cgroups.base.exists()

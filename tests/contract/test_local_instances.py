@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from base64 import b64encode
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import structlog
 
 from seaway.engine.base import EngineError, EngineUnavailable
-from seaway.engine.local.base import RunRoot
+from seaway.engine.local.base import RunRoot, Timings
 from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
 from seaway.engine.local.probe import Prober, Target
@@ -343,6 +344,24 @@ async def test_task_output_and_timeout(kit: LocalKit) -> None:
     assert done.reason == "killed: it did not end within 0.5 s"
     lines = await kit.read_logs(instance="shop-run-1", process="run")
     assert lines[0]["message"] == "hello"  # its shell may add a word on its end
+
+
+async def test_only_the_latest_tasks_are_remembered(tmp_path: Path) -> None:
+    """Of those that have ended; what others left on disk is gone."""
+    kit = LocalKit(tmp_path, Timings(kept_tasks=2))
+    await kit.start()
+    try:
+        for number in range(4):
+            await kit.engine.start_task(make_task(f"shop-run-{number}", "true"))
+            await eventually(partial(has_ended, kit, f"shop-run-{number}"))
+        assert sorted((await kit.engine.observe()).part("shop").tasks) == ["shop-run-2", "shop-run-3"]
+        assert sorted(path.name for path in (kit.home.node / "tasks").iterdir()) == ["shop-run-2", "shop-run-3"]
+    finally:
+        await kit.close()
+
+
+async def has_ended(kit: LocalKit, task: str) -> bool:
+    return (await kit.engine.observe()).part("shop").tasks[task].done
 
 
 async def test_task_reads_what_it_is_given(kit: LocalKit) -> None:

@@ -69,6 +69,16 @@ def test_what_a_command_is_and_sees(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 @as_root
+def test_shared_memory_is_bounded(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Each command has its own, and is told that it is full."""
+    view = make_view(sandbox, tmp_path / "home" / "node" / "x")
+    done = run(view, "df -B1 --output=size /dev/shm | tail -n 1; head -c 300M /dev/zero > /dev/shm/file; ls /dev/shm")
+    assert done.stdout.split() == [str(256 << 20), "file"]
+    assert "No space left on device" in done.stderr
+    assert run(view, "ls /dev/shm").stdout == ""
+
+
+@as_root
 def test_a_command_that_cannot_begin_says_why(sandbox: Sandbox, tmp_path: Path) -> None:
     """With the exit code that shells have for it."""
     done = run(make_view(sandbox, tmp_path / "home" / "node" / "x"), "true", Path("/nowhere"))

@@ -111,10 +111,10 @@ class Platform:
         """What a command needs to speak to it."""
         return {"SEAWAY_HOME": str(self.home)}
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
         """Start it, by the installed program: the parts are its children's children."""
         ports = ("--http-port", str(self.http_port), "--api-port", str(self.api_port))
-        words = [str(SEAWAY), "up", "-d", *ports, "--routers", str(self.routers)]
+        words = [str(SEAWAY), "up", "-d", *ports, "--routers", str(self.routers), *options]
         done = subprocess.run(words, env=os.environ | self.env, cwd=self.home, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -64,6 +64,7 @@ class Failure:
     message: str
     code: str = "invalid"
     hint: str | None = None
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def render(answer: Any) -> Response:
     match answer:
         case Failure():
             error = {"code": answer.code, "message": answer.message, "hint": answer.hint}
-            return JSONResponse({"error": {k: v for k, v in error.items() if v}}, answer.status)
+            headers = {"Retry-After": answer.retry_after} if answer.retry_after else None
+            return JSONResponse({"error": {k: v for k, v in error.items() if v}}, answer.status, headers)
         case Events():
             text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in answer.items)
             return StreamingResponse(iter([": still here\n\n", text]), media_type="text/event-stream")

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from seaway.api.auth import find_authorization
 from seaway.api.deps import LeaderLink
-from seaway.api.errors import install_handlers
+from seaway.api.errors import ApiError, install_handlers
 from seaway.api.forwarding import pass_on
 from seaway.kube.names import TOKEN_HEADER
 
@@ -66,6 +66,21 @@ async def test_a_follower_passes_the_leaders_answer_on() -> None:
     assert answer.text == "leader Bearer x follow=true"
     assert through_a_proxy.text == "leader Bearer x follow=true"
     assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_when_to_ask_again_is_passed_on() -> None:
+    """The leader counts the token's requests as well, and has had too many."""
+    full = FastAPI()
+    install_handlers(full)
+
+    @full.get("/log")
+    async def refuse() -> None:
+        raise ApiError(429, "too-many-requests", "too many", headers={"Retry-After": "3"})
+
+    async with serving(full) as leader:
+        answer = await ask(leader)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+    assert answer.json()["error"]["code"] == "too-many-requests"
 
 
 async def test_the_leader_answers_itself() -> None:

@@ -122,6 +122,7 @@ BAD_TOMLS = [
     ('routes = ["http://a.b"]', "routes[0]: 'http://a.b' is not a route: leave out the scheme", ""),
     ('routes = "a.b"', 'routes: "a.b" is not a list', ""),
     ('routes = [{ hots = "a.b" }]', "routes[0].hots: unknown key (did you mean 'host'?)", "routes[0].host: is missing"),
+    (f"routes = {[f'{n}.b' for n in range(201)]}", "routes: 201 are too many: at most 200 are possible", ""),
     ("routes = [3]", 'routes[0]: a route is "host/path" or a table', ""),
     ('[build]\npython = "2.7"', 'build.python: "2.7" is not a Python version: write for example "3.12"', ""),
     ("[build]\npython = 3.12", "build.python: 3.12 is not text: put it in quotes", ""),

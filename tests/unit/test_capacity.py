@@ -176,4 +176,4 @@ def test_limits_are_settings_everywhere() -> None:
         Settings(team_memory="much")
     place = {"SEAWAY_NAMESPACE": "seaway", "SEAWAY_POD": "a", "SEAWAY_ADDRESS": "127.0.0.1"}
     here = ClusterSettings.read(place | {"SEAWAY_APP_INSTANCES": "7", "SEAWAY_TEAM_MEMORY": "0"})
-    assert here.quotas() == {"app_instances": 7, "team_instances": 0, "app_memory": 0, "team_memory": 0}
+    assert here.quotas() == Quotas(app_instances=7).quotas()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from seaway.cli import client
 from seaway.cli.commands import oneoff
 from seaway.home import Home, Settings
 from seaway.model import BuildState, InstanceState, Phase, Route
@@ -555,3 +556,30 @@ def test_releases_diff_names_every_field(bench: Bench) -> None:
     bench.api.on("GET", "/apps/shop/releases/4/diff/5", {"app": "shop", "from": 4, "to": 5, "changes": changes})
     lines = bench.run("releases", "diff", "v4", "5", "-a", "shop").stdout.splitlines()
     assert lines[1].split() == ["config.A", "-", "********"]
+
+
+TOO_MANY = Failure(429, "the token 'x' sends more than 50 requests a second", "too-many-requests", retry_after="0")
+
+
+def test_too_many_requests_are_sent_again_as_told(bench: Bench) -> None:
+    """Nobody sees it: neither of a question, nor of a change, nor of a stream."""
+    bench.api.on("GET", "/apps", TOO_MANY, TOO_MANY, [app()])
+    bench.api.on("POST", "/apps", TOO_MANY, app())
+    bench.api.on("GET", "/apps/shop/logs", TOO_MANY, Lines([log_line("hello")]))
+    for words in (["apps"], ["apps", "create", "shop"], ["logs", "-a", "shop"]):
+        result = bench.run(*words)
+        assert (result.exit_code, "requests" in result.stderr) == (0, False)
+    assert len(bench.api.sent("POST", "/apps")) == 2
+
+
+def test_too_many_requests_without_end_are_told(bench: Bench) -> None:
+    """After a bounded number of tries; and at once what no waiting helps against."""
+    bench.api.on("GET", "/apps", TOO_MANY)
+    result = bench.run("apps")
+    assert (result.exit_code, len(bench.api.requests)) == (1, client.TRIES)
+    assert "sends more than 50 requests a second" in result.stderr
+    bench.api.forget()
+    bench.api.on("GET", "/events", Failure(429, "has 200 streams open", "too-many-streams", "end some of them"))
+    result = bench.run("events", "--follow")
+    assert (result.exit_code, len(bench.api.requests)) == (1, 1)
+    assert "end some of them" in result.stderr

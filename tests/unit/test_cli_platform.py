@@ -48,7 +48,11 @@ def test_up_takes_the_last_settings_for_what_is_not_given(bench: Bench) -> None:
 def test_up_takes_limits(bench: Bench) -> None:
     """Sizes as people write them."""
     assert bench.run("up", "--app-instances", "500", "--team-memory", "4GiB").exit_code == 0
-    assert bench.calls == [("up", Settings(app_instances=500, team_memory=4 << 30), False)]
+    assert bench.run("up", "--team-apps", "9", "--token-rate", "0").exit_code == 0
+    assert bench.calls == [
+        ("up", Settings(app_instances=500, team_memory=4 << 30), False),
+        ("up", Settings(team_apps=9, token_rate=0), False),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 NAMED = re.compile(r"(?<![\w./-])(?:docs|tests|scripts|bench|examples)/[\w./-]+\.\w+")
 
 
-@pytest.mark.parametrize("script", ["gen_api_docs", "gen_rollout_docs", "gen_toml_docs"])
+@pytest.mark.parametrize("script", ["gen_api_docs", "gen_limits_docs", "gen_rollout_docs", "gen_toml_docs"])
 def test_generated_pages_are_current(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run here and not as a process of its own: everything is imported already."""
     path = ROOT / "scripts" / f"{script}.py"

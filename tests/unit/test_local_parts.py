@@ -229,6 +229,7 @@ def test_records_round_trip(tmp_path: Path) -> None:
     record = Record(
         instance=Instance(id="shop-v1-web-1", key=KEY, node="n", state=InstanceState.PENDING, created_at=now)
     )
+    state.instance_folder(record.instance.id)
     state.write_record(record)
     empty = state.instance_folder("shop-v1-web-2")
     assert list(state.read_records()) == [record]

@@ -29,6 +29,8 @@ MEANINGS = {
     409: "Not possible as things are now",
     413: "The body is too large",
     422: "A field is wrong; it is named",
+    429: "The token asks too often (Retry-After says when to ask again), or has too many streams open",
+    431: "Headers and query are too large",
     503: "A part of the platform does not answer now; try again",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from seaway.api.errors import ApiError
+from seaway.control.builds import OPEN
 from seaway.model import App, Build, BuildSpec, Document, Meta, Release, Rollout, build_name
 from seaway.rollout.releases import Change, compose_release
 from seaway.store.base import AlreadyExists, Conflict, Store
@@ -14,6 +15,8 @@ from seaway.store.base import AlreadyExists, Conflict, Store
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 
+MOST_WAITING = 100
+"""Builds of one app that are queued or run; one runs at a time, and each push makes one."""
 ATTEMPTS = 30  # of one change; each loss means that another writer won
 
 
@@ -44,10 +47,15 @@ async def make_release(
 
 
 async def make_build(store: Store, app: App, fill: Callable[[int], BuildSpec]) -> Build:
-    """Store the next build of the app; `fill` gets its number."""
+    """Store the next build of the app; `fill` gets its number. ApiError 409 if too many wait already."""
 
     async def attempt() -> Build:
         builds = (await store.list(Build, {"app": app.name})).whole()
+        waiting = sum(build.status.state in OPEN for build in builds)
+        if waiting >= MOST_WAITING:
+            message = f"{waiting} builds of {app.name} wait, the most there may be"
+            hint = f"wait until some have ended, or cancel them: `seaway builds list -a {app.name}` shows them"
+            raise ApiError(409, "too-many-builds", message, hint=hint)
         number = max((build.spec.number for build in builds), default=0) + 1
         meta = Meta(name=build_name(app.name, number), labels={"app": app.name, "team": app.spec.team})
         return await store.create(Build(meta=meta, spec=fill(number)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import httpx
 
+from seaway.api.callers import OpenStreams, RateLimiter
 from seaway.builder.base import ImageReader
 from seaway.builder.stores import FolderSources, LogStore, SourceStore
 from seaway.control.attachments import Attachments
@@ -40,7 +42,8 @@ class ApiDeps:
     a host and path, or the memory for instances, are free until they are taken. `leader`: the way to the replica that
     leads, if there are several. Without `source_store` sources are kept in the home; `build_logs` are what other
     replicas of the control plane wrote; `images` reads those that others built, None: none can run here. `teams` knows
-    which teams have no place here, None: every team has one. `attachments`: who waits for which one-off here.
+    which teams have no place here, None: every team has one. `attachments`: who waits for which one-off here. `rates`
+    and `streams` count what each caller asks for; `monotonic` is the time for that, in nanoseconds.
     """
 
     store: Store
@@ -50,10 +53,13 @@ class ApiDeps:
     home: Home
     settings: Settings
     clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], int] = time.monotonic_ns
     heartbeat: float = 15.0
     leader: LeaderLink | None = None
     attachments: Attachments = field(default_factory=Attachments, compare=False)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+    rates: RateLimiter = field(default_factory=RateLimiter, compare=False)
+    streams: OpenStreams = field(default_factory=OpenStreams, compare=False)
     source_store: SourceStore | None = None
     build_logs: LogStore | None = None
     images: ImageReader | None = None

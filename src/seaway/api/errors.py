@@ -18,13 +18,22 @@ from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.model import Frozen
 from seaway.registry.errors import RegistryError
 from seaway.rollout.releases import ReleaseRefused
-from seaway.store.base import AlreadyExists, Conflict, NotFound, OutOfRoom, StoreError, Unavailable, Unreadable
+from seaway.store.base import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    NotFound,
+    OutOfRoom,
+    StoreError,
+    Unavailable,
+    Unreadable,
+)  # fmt: skip
 
 log = structlog.get_logger(__name__)
 
 SHOWN_ERRORS = 5  # of one request; the rest would not be read
 
-REFUSALS = {"no-such-release": 404, "no-such-config": 422, "does-not-fit": 422}
+REFUSALS = {"no-such-release": 404, "no-such-config": 422, "does-not-fit": 422, "config-too-large": 422}
 """HTTP status per code of ReleaseRefused; 409 for all others: the app is not in a state to do it."""
 
 CODES = {400: "bad-request", 401: "not-authenticated", 404: "no-such-path", 405: "method-not-allowed"}
@@ -120,6 +129,9 @@ def _translate_store(error: StoreError) -> ApiError:
             return disk_full("the platform's disk is full: nothing was changed")
         case Unavailable():
             return _unavailable("store-unavailable", "the store does not answer now")
+        case Expired():
+            hint = "begin again without `since`, with what there is now"
+            return ApiError(410, "expired", "what has changed since is not known any more", field="since", hint=hint)
         case Unreadable():
             return ApiError(500, "unreadable", str(error))
         case _:

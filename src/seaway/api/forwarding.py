@@ -15,6 +15,7 @@ from seaway.kube.names import TOKEN_HEADER
 log = structlog.get_logger()
 
 FORWARDED = "seaway-forwarded"
+RETRY_AFTER = "retry-after"  # comes with 429: the leader counts the token's requests and streams, too
 PASSED = ("accept", "authorization", TOKEN_HEADER, "last-event-id")  # headers of the request that matter
 
 
@@ -33,7 +34,10 @@ async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
     except httpx.TransportError as error:
         log.info("the replica that leads does not answer", error=type(error).__name__)
         return None
-    return Stream(_read(answer), answer.headers.get("content-type", "application/json"), answer.status_code)
+    passed = Stream(_read(answer), answer.headers.get("content-type", "application/json"), answer.status_code)
+    if RETRY_AFTER in answer.headers:
+        passed.headers[RETRY_AFTER] = answer.headers[RETRY_AFTER]
+    return passed
 
 
 async def _read(answer: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any
 
 from fastapi import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from seaway.api.auth import authenticate, find_authorization
-from seaway.api.context import get_deps
+from seaway.api.context import get_caller, get_deps
 from seaway.api.errors import translate
 
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -32,12 +32,24 @@ def event(data: Any, name: str | None = None, identity: int | None = None) -> by
 
 
 class Stream(StreamingResponse):
-    """A streaming answer that closes its source however it ends."""
+    """A streaming answer that closes its source however it ends. `held` is entered while it is being sent."""
 
-    def __init__(self, source: AsyncGenerator[bytes, None], media_type: str, status_code: int = 200) -> None:
+    def __init__(
+        self,
+        source: AsyncGenerator[bytes, None],
+        media_type: str,
+        status_code: int = 200,
+        held: AbstractContextManager[None] | None = None,
+    ) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(source, status_code, media_type=media_type, headers=headers)
         self._source = source
+        self._held = held or nullcontext()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; what `held` raises is answered instead, as nothing was sent yet."""
+        with self._held:
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send all of it."""
@@ -54,10 +66,13 @@ def server_sent(
 ) -> Stream:
     """Return events as they come, with heartbeats; ends with an `error` event if the token stops being good.
 
+    Refused with 429 if the token has as many streams open as it may.
     `beat`: seconds between heartbeats, if not the usual ones. It also ends, looked at with each of them, when the
     stream itself is not `good` any more: the client is to ask again.
     """
-    return Stream(_beating(request, source, beat or get_deps(request).heartbeat, good), "text/event-stream")
+    deps = get_deps(request)
+    beating = _beating(request, source, beat or deps.heartbeat, good)
+    return Stream(beating, "text/event-stream", held=deps.streams.hold(get_caller(request).name))
 
 
 def lines(source: AsyncGenerator[Any, None]) -> Stream:

@@ -172,6 +172,8 @@ def _explain(details: ErrorDetails) -> str:
         return f"{path}: is missing"
     if kind == "value_error":
         return f"{path}: {context['error']}"
+    if kind == "too_long":
+        return f"{path}: {context['actual_length']} are too many: at most {context['max_length']} are possible"
     wanted = _wanted(kind, context)
     return f"{path}: {_show(value)} {wanted}" if wanted else f"{path}: {details['msg']}"
 

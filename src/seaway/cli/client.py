@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,6 +27,9 @@ ANSWER_TIMEOUT = 60.0  # seconds
 SILENCE_TIMEOUT = 60.0  # seconds without a byte on a stream; the API sends heartbeats far more often
 RESTART_LIMIT = 30.0  # seconds that the API of a platform that runs may take to come back
 AWAY = frozenset({502, 503, 504})  # what a proxy before the API answers while the API restarts
+TOO_MANY = 429
+TRIES = 60  # of a request that the API does not take because its token sends too many
+LONGEST_WAIT = 5.0  # seconds before the next of these, whatever Retry-After says
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the API does not answer
 
 
@@ -132,11 +135,11 @@ class Api:
         return Answer(answer.status_code, _parse(answer))
 
     async def _send(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-        """Send a request; one that nobody took is sent again while the platform brings its API back."""
+        """Send a request; one that nobody took is sent again while the API comes back, or has too many."""
         limit = asyncio.get_running_loop().time() + self._patience
         while True:
             try:
-                return await send()
+                return await _send_in_turn(send)
             except httpx.ConnectError:
                 if asyncio.get_running_loop().time() > limit or not self.target.comes_back():
                     raise
@@ -150,13 +153,15 @@ class Api:
         Unreachable: among others, nothing came for `silence` seconds.
         """
         with self._translated():
-            async with self._http.stream(
+            request = self._http.build_request(
                 "GET",
                 f"/v1{path}",
                 params=_present(params),
                 headers={"Accept": "text/event-stream, application/x-ndjson"},
                 timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
-            ) as answer:
+            )
+            answer = await _send_in_turn(lambda: self._http.send(request, stream=True))
+            async with aclosing(answer):
                 if answer.is_error:
                     await answer.aread()
                     _check(answer)
@@ -176,6 +181,18 @@ class Api:
             if self.target.way:
                 failure.hint = "check that `kubectl get nodes` works; `seaway login --local` leaves the cluster"
             raise failure from error
+
+
+async def _send_in_turn(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Send a request, and again when the API says, while it has too many of this token; it took none of them."""
+    for _ in range(TRIES - 1):
+        answer = await send()
+        seconds = answer.headers.get("Retry-After", "")
+        if answer.status_code != TOO_MANY or not seconds.isdecimal():
+            return answer
+        await answer.aclose()
+        await asyncio.sleep(min(float(seconds), LONGEST_WAIT))
+    return await send()
 
 
 def _words(error: Exception) -> str:

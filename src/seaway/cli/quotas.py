@@ -1,4 +1,4 @@
-"""Options of `seaway up` and `seaway install` that set how much apps and teams may have."""
+"""Options of `seaway up` and `seaway install` that set how much apps, teams and tokens may have."""
 
 from __future__ import annotations
 
@@ -21,4 +21,12 @@ AppMemoryOption = Annotated[
 TeamMemoryOption = Annotated[
     str | None,
     typer.Option("--team-memory", metavar="SIZE", help="How much memory a team's apps may have; 0: no limit. [0]"),
+]
+TeamAppsOption = Annotated[
+    int | None,
+    typer.Option("--team-apps", metavar="N", help="How many apps a team may have; 0: no limit. [1000]"),
+]
+TokenRateOption = Annotated[
+    int | None,
+    typer.Option("--token-rate", metavar="N", help="Requests a second that a token may send; 0: no limit. [50]"),
 ]

@@ -23,6 +23,7 @@ from seaway.store.base import AlreadyExists, Conflict, NotFound, Store
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3
+AT_ONCE = 2  # builds of all apps; the others wait in the order in which they came
 WAITS = "waits for room"
 OPEN = (BuildState.QUEUED, BuildState.RUNNING)
 ENDS = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}
@@ -49,7 +50,7 @@ class BuildRunner:
         *,
         clock: Callable[[], datetime],
         tell: Tell,
-        parallel: int = 2,
+        parallel: int = AT_ONCE,
         check: Callable[[App, Release, bool], Awaitable[str]] = _allow,
         claiming: asyncio.Lock | None = None,
         on_end: Callable[[], None] = lambda: None,

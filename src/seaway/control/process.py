@@ -27,6 +27,7 @@ from seaway.control.observer import Observer
 from seaway.control.pruning import Pruner
 from seaway.control.reconcile import Reconciler
 from seaway.control.routes import PlaneRoutes
+from seaway.control.serving import BoundedHeads
 from seaway.control.unreadable import UnreadableTeller
 from seaway.disk import Level
 from seaway.engine.base import Engine, EngineUnavailable
@@ -155,6 +156,7 @@ class ControlPlane:
                 self._parts.api,
                 host=settings.bind,
                 port=settings.api_port,
+                http=BoundedHeads,
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=1,

@@ -20,7 +20,14 @@ from seaway.model import (
     Strategy,
     release_name,
 )
+from seaway.model.base import say_bytes
 from seaway.rollout.keeping import list_kept_images
+
+MOST_CONFIG = 1000
+"""Config values of one app."""
+LARGEST_CONFIG = 512 << 10
+"""Bytes of all keys and values of an app: a Secret of Kubernetes takes 1 MiB, an environment in Linux 2 MiB."""
+ADVICE = f"at most {MOST_CONFIG} and {say_bytes(LARGEST_CONFIG)} are kept; put the rest into a store of the app's own"
 
 
 class ReleaseRefused(Exception):
@@ -138,9 +145,23 @@ def _with_config(base: ReleaseSpec, change: ConfigChange) -> ReleaseSpec:
     config = {key: value for key, value in base.config.items() if key not in set(change.unset)} | dict(change.set)
     if config == base.config:
         raise ReleaseRefused("no-change", "the config has these values already; no release was made")
+    _check_size(base.config, config)
     said = [f"Set {', '.join(sorted(change.set))}"] if change.set else []
     said += [f"Unset {', '.join(sorted(change.unset))}"] if change.unset else []
     return base.model_copy(update={"config": config, "description": "; ".join(said), "copies": None})
+
+
+def _check_size(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Refuse config that is too large, unless the change makes it smaller."""
+    size = _measure(after)
+    if len(after) > MOST_CONFIG and len(after) > len(before):
+        raise ReleaseRefused("config-too-large", f"the app would have {len(after)} config values: {ADVICE}")
+    if size > LARGEST_CONFIG and size > _measure(before):
+        raise ReleaseRefused("config-too-large", f"the app's config would take {say_bytes(size)}: {ADVICE}")
+
+
+def _measure(config: Mapping[str, str]) -> int:
+    return sum(len(key.encode()) + len(value.encode()) for key, value in config.items())
 
 
 def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:

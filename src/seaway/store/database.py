@@ -93,12 +93,32 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
     if version == 0:
         script = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {DATABASE_VERSION};"
         connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {script} COMMIT;")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise damaged(path, verdict)
+
+
+def keep_room(connection: sqlite3.Connection, path: Path, size: int) -> bool:
+    """Have the file hold `size` free bytes, and its log as many, that nobody else can take; return whether it had less.
+
+    Documents can be written then for a while after the disk is full. Where a file system never writes in place (Btrfs,
+    ZFS) there is no such promise. For a connection without a transaction; sqlite3.Error if there is no room for it.
+    """
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    written = path.with_name(f"{path.name}-wal")
+    if page * free >= size / 2 and written.exists() and written.stat().st_size >= size:
+        return False
+    # In two transactions: pages that are freed in the one that takes them are never written.
+    connection.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB)")
+    connection.execute("INSERT INTO room VALUES (zeroblob(?))", (size,))
+    connection.execute("DROP TABLE room")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return True
 
 
 class Database:

@@ -18,17 +18,19 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from seaway.disk import Level, judge, read_disk
 from seaway.model import Document
 from seaway.store.base import Change, Listing, Unavailable
-from seaway.store.database import KEEP_CHANGES, Database, Unusable, connect
+from seaway.store.database import KEEP_CHANGES, Database, Unusable, connect, keep_room
 from seaway.store.worker import Worker
 
-__all__ = ["SqliteStore", "Unusable"]
+__all__ = ["RESERVE", "SqliteStore", "Unusable"]
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 
 PID_BYTES = 32
+RESERVE = 8 << 20  # bytes; some thousand documents
 WATCH_BATCH = 200  # changes read at once by a watch
 
 
@@ -47,18 +49,21 @@ class _Watcher:
 class SqliteStore:
     """Versioned documents in one SQLite file (mode 0600); the contract is seaway.store.base.Store."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, lock: int, keep_changes: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: int, keep_changes: int, reserve: int) -> None:
         """Take over a prepared connection and a held lock; use `open`."""
         self._database = Database(connection, keep_changes)
         self._lock = lock
         self._watchers: set[_Watcher] = set()
         self._woken_at = self._database.revision()
         self._closed = False
-        self._worker = Worker(connection, path, self._wake)
+        self._worker = Worker(connection, path, self._wake, partial(_keep_room, connection, path, reserve))
 
     @classmethod
-    def open(cls, path: Path, *, keep_changes: int = KEEP_CHANGES) -> SqliteStore:
-        """Open or make the store; raise Unusable with what to do if that cannot be."""
+    def open(cls, path: Path, *, keep_changes: int = KEEP_CHANGES, reserve: int = 0) -> SqliteStore:
+        """Open or make the store; raise Unusable with what to do if that cannot be.
+
+        `reserve`: bytes for documents that are kept free in its files, for when the disk is full.
+        """
         lock = _hold(path)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,7 +76,7 @@ class SqliteStore:
         except BaseException:
             os.close(lock)
             raise
-        return cls(connection, path, lock, keep_changes)
+        return cls(connection, path, lock, keep_changes, reserve)
 
     async def get(self, kind: type[D], name: str) -> D:
         """Return the document or raise NotFound."""
@@ -139,6 +144,13 @@ class SqliteStore:
             self._woken_at = revision
             for watcher in tuple(self._watchers):
                 watcher.wake()
+
+
+def _keep_room(connection: sqlite3.Connection, path: Path, reserve: int) -> None:
+    """Make the reserve whole where the disk is not short of room itself."""
+    if reserve and judge(read_disk(path.parent)) is not Level.TIGHT:
+        with contextlib.suppress(sqlite3.Error):  # others were faster
+            keep_room(connection, path, reserve)
 
 
 def _hold(path: Path) -> int:

@@ -16,6 +16,7 @@ from seaway.store.database import damaged
 
 T = TypeVar("T")
 
+TEND_EVERY = 1000
 BATCH = 64  # jobs in one transaction; a reader waits for at most so many
 
 
@@ -30,11 +31,21 @@ class Job:
 class Worker:
     """Runs jobs in order in its own thread. A result is handed out only after the commit that holds it."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, committed: Callable[[], None]) -> None:
-        """Start the thread; `committed` is called in it after each commit, before results are handed out."""
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        committed: Callable[[], None],
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start the thread; `committed` is called in it after each commit, before results are handed out.
+
+        `tend` is called in it, outside of any transaction, at first and after every TEND_EVERY batches.
+        """
         self._connection = connection
         self._path = path
         self._committed = committed
+        self._tend = tend
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
@@ -59,8 +70,11 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        last = False
+        last, batches = False, 0
         while not last:
+            if batches % TEND_EVERY == 0:
+                self._tend()
+            batches += 1
             batch, last = self._next_batch()
             batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if batch:

@@ -10,6 +10,7 @@ from seaway.api.capacity import Force, check_force, check_scale
 from seaway.api.changing import change
 from seaway.api.claims import check_team, find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
+from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.api.inputs import NewApp, Scale
 from seaway.api.views import AppView, InstanceView, view_app, view_instance
@@ -42,6 +43,7 @@ async def create_app(body: NewApp, deps: Deps, caller: Developer) -> AppView:
         if owner:
             message = f"the app's address {address} belongs to {owner}"
             raise ApiError(409, "route-taken", message, field="name", hint="choose another name")
+        await _check_count(deps, team, body.name)
         try:
             app = await deps.store.create(
                 App(meta=Meta(name=body.name, labels={"team": team}), spec=AppSpec(team=team))
@@ -51,6 +53,16 @@ async def create_app(body: NewApp, deps: Deps, caller: Developer) -> AppView:
             raise ApiError(409, "exists", message, field="name", hint="choose another name") from None
     await note(deps, caller, app, about=f"app {app.name}", reason="AppCreated", message=f"Created for the team {team}.")
     return view_app(app, deps.settings)
+
+
+async def _check_count(deps: ApiDeps, team: str, name: str) -> None:
+    """Raise ApiError if the team has as many apps as it may; hold deps.claiming until the app is stored."""
+    most = deps.settings.team_apps
+    mine = [app.name for app in (await deps.store.list(App)).documents if app.spec.team == team]
+    if most and len(mine) >= most and name not in mine:  # of one that is there its creation says so itself
+        message = f"the team {team} may have {most} apps, it has {len(mine)}"
+        hint = "destroy what is not needed; --team-apps of `seaway up` and `seaway install` sets the limit"
+        raise ApiError(422, "too-many-apps", message, field="team", hint=hint)
 
 
 @router.get("/apps/{app}", summary="An app: what is wanted, what is, and why")

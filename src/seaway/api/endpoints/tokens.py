@@ -13,10 +13,12 @@ from seaway.api.errors import ApiError
 from seaway.api.inputs import TokenInput
 from seaway.api.views import NewToken, TokenView, view_token
 from seaway.model import Token
-from seaway.store.base import AlreadyExists, NotFound
+from seaway.store.base import AlreadyExists, NotFound, Store
 from seaway.store.events import record_event
 
 router = APIRouter(tags=["tokens"])
+
+MOST_TOKENS = 1000  # of one team, or of every team; who makes one for each job and forgets it is told
 
 
 @router.get("/tokens", summary="List the tokens, without their secrets")
@@ -42,11 +44,13 @@ async def create_token(body: TokenInput, deps: Deps, caller: Admin) -> NewToken:
     secret = make_secret()
     try:
         made = new_token(body.name, secret, body.role, team=team, created_by=caller.name, expires_at=expires)
-        token = await deps.store.create(made)
+        async with deps.claiming:
+            await _check_count(deps.store, team)
+            token = await deps.store.create(made)
     except AlreadyExists:
         message, hint = f"there is a token {body.name!r} already", "choose another name, or revoke that one first"
         raise ApiError(409, "exists", message, field="name", hint=hint) from None
-    of = f"of the team {team}" if team else "of every team"
+    of = _say_team(team)
     await record_event(
         deps.store, about=f"token {token.name}", reason="TokenCreated", message=f"Has the role {body.role}, {of}.",
         team=team, by=caller.name, at=now,
@@ -76,6 +80,19 @@ async def revoke_token(name: str, deps: Deps, caller: Admin) -> TokenView:
         team=found.spec.team, by=caller.name, at=now,
     )  # fmt: skip
     return view_token(found, now)
+
+
+async def _check_count(store: Store, team: str | None) -> None:
+    """Raise ApiError if there are as many tokens of the team as there may be; the others' do not count."""
+    count = sum(token.spec.team == team for token in (await store.list(Token)).documents)
+    if count >= MOST_TOKENS:
+        message = f"there are {count} tokens {_say_team(team)}, the most there may be"
+        hint = "revoke what is not needed, expired ones too: `seaway tokens list` shows what there is"
+        raise ApiError(422, "too-many-tokens", message, hint=hint)
+
+
+def _say_team(team: str | None) -> str:
+    return f"of the team {team}" if team else "of every team"
 
 
 def _unknown(name: str) -> ApiError:

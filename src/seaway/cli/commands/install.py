@@ -15,7 +15,14 @@ from seaway.cli.client import Api, Doc
 from seaway.cli.clusters import find_way, make_login, read_login, remove_login, write_login
 from seaway.cli.errors import CliError, ExitCode, UsageError
 from seaway.cli.progress import Progress, show_progress
-from seaway.cli.quotas import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
+from seaway.cli.quotas import (
+    AppInstancesOption,
+    AppMemoryOption,
+    TeamAppsOption,
+    TeamInstancesOption,
+    TeamMemoryOption,
+    TokenRateOption,
+)
 from seaway.cli.session import OutputOption, command, parse_seconds
 from seaway.cli.show import Output, dig, plural, print_json, print_text
 from seaway.cli.target import Target
@@ -141,6 +148,8 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
         team_instances: TeamInstancesOption = None,
         app_memory: AppMemoryOption = None,
         team_memory: TeamMemoryOption = None,
+        team_apps: TeamAppsOption = None,
+        token_rate: TokenRateOption = None,
         insecure_registry: Annotated[
             bool | None, typer.Option("--insecure-registry/--secure-registry", help="The registry speaks plain HTTP.")
         ] = None,
@@ -171,7 +180,7 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
             "service_type": service_type and service_type.value, "node_port": node_port,
             "balancer_wait": balancer_wait, "insecure_registry": insecure_registry,
             "app_instances": app_instances, "team_instances": team_instances,
-            "app_memory": app_memory, "team_memory": team_memory,
+            "app_memory": app_memory, "team_memory": team_memory, "team_apps": team_apps, "token_rate": token_rate,
         }  # fmt: skip
         options = InstallOptions(settings, kubeconfig, context, pull_secret, build, dry_run, within)
         with show_progress(quiet=output is not InstallOutput.TEXT or dry_run) as progress:

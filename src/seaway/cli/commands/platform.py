@@ -14,7 +14,14 @@ from rich.text import Text
 
 from seaway.cli.client import Api, Doc
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
-from seaway.cli.quotas import AppInstancesOption, AppMemoryOption, TeamInstancesOption, TeamMemoryOption
+from seaway.cli.quotas import (
+    AppInstancesOption,
+    AppMemoryOption,
+    TeamAppsOption,
+    TeamInstancesOption,
+    TeamMemoryOption,
+    TokenRateOption,
+)
 from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
 from seaway.cli.show import state as coloured
@@ -82,6 +89,8 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         team_instances: TeamInstancesOption = None,
         app_memory: AppMemoryOption = None,
         team_memory: TeamMemoryOption = None,
+        team_apps: TeamAppsOption = None,
+        token_rate: TokenRateOption = None,
         output: OutputOption = Output.TEXT,
     ) -> None:
         """Start the platform on this machine, with all apps as they were.
@@ -91,7 +100,7 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         given = {
             "http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers,
             "app_instances": app_instances, "team_instances": team_instances,
-            "app_memory": app_memory, "team_memory": team_memory,
+            "app_memory": app_memory, "team_memory": team_memory, "team_apps": team_apps, "token_rate": token_rate,
         }  # fmt: skip
         settings = merge_settings(given)
         code = platform.up(settings, detach)
