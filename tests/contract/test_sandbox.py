@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from seaway.home import Home
 from seaway.sandbox.cgroups import ENTER, Cgroups
 from seaway.sandbox.sandbox import ORDINARY, Sandbox, TrialError, open_sandbox
 from seaway.sandbox.view import View, enter
+from tests.disk import FILLER, as_root, fill, small_disk
 from tests.ports import free_port
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
 USER = 1999999999
 CONNECTS = "socket.create_connection(('{host}', {port}), 3)"
 BINDS = "socket.socket(socket.AF_INET{version}).bind(('{host}', {port}))"
@@ -118,16 +117,14 @@ def test_a_machine_that_cannot_is_told_apart(tmp_path: Path) -> None:
 def small_home(tmp_path: Path) -> Iterator[Home]:
     """A home on a file system of 64 KiB."""
     (root := tmp_path / "home").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "seaway-test", root], check=True)
-    yield Home(root).create()
-    subprocess.run(["umount", root], check=True)
+    with small_disk(root, "64k"):
+        yield Home(root).create()
 
 
 @as_root
 @pytest.mark.parametrize("want", ["of time", "of space", "of files", "of the program"])
 def test_a_want_is_no_refusal(small_home: Home, want: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that keeps the machine busy or its disk full does not become root: it is told later."""
-    filler = small_home.root / "full"
     said = {
         "of time": "a first command did not begin within 0.001 s", "of space": "No space left on device",
         "of files": "Too many open files", "of the program": "/nowhere.py",
@@ -136,9 +133,7 @@ def test_a_want_is_no_refusal(small_home: Home, want: str, monkeypatch: pytest.M
         if want == "of time":
             now.setattr("seaway.sandbox.sandbox.PROBE_LIMIT", 0.001)
         elif want == "of space":
-            with filler.open("wb", buffering=0) as file, suppress(OSError):
-                while file.write(bytes(1 << 10)):
-                    pass
+            fill(small_home.root)
         elif want == "of the program":
             now.setattr("seaway.sandbox.view.ENTER", Path("/nowhere.py"))
         else:
@@ -146,7 +141,7 @@ def test_a_want_is_no_refusal(small_home: Home, want: str, monkeypatch: pytest.M
             now.setattr("seaway.sandbox.sandbox.enter", lambda fd: [*few, *enter(fd)])
         with pytest.raises(TrialError, match=re.escape(said[want])):
             open_sandbox(small_home)
-    filler.unlink(missing_ok=True)
+    (small_home.root / FILLER).unlink(missing_ok=True)
     assert open_sandbox(small_home)[0] is not None
 
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,18 @@ class Platform:
 
     def close(self) -> None:
         """Stop it and remove its home; nothing may be left."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.home)
+
+    def stop(self) -> None:
+        """Stop it; nothing may be left."""
         self.run("down", check=False)
         left = self.processes()
         for process in left:
             process.kill()
-        shutil.rmtree(self.home)
+            wait_until(partial(is_gone, process), "what was left is gone")
         assert not left, f"left behind: {left}"
 
     def read(self, *args: str) -> Any:

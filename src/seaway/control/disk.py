@@ -77,7 +77,8 @@ class DiskKeeper:
         if level is self._told:
             return
         reason, consequence = WORDS[level]
-        message = f"{str(self.disk).capitalize()}: {consequence}."
-        log.log(30 if level else 20, message)
+        message = f"{self.disk}: {consequence}"
+        note = log.warning if level else log.info
+        note(message)
         await self._tell(EventSpec(at=self._clock(), about=ABOUT, reason=reason, message=message), "")
         self._told = level

@@ -177,17 +177,68 @@ async def stop_parts(home: Home, endings: Endings) -> None:
     routers = [part for part in _known_parts(home) if part.startswith("router-")]
     await asyncio.gather(*(_stop(home, part, ROUTER_STOP_LIMIT) for part in routers))
     await _stop(home, "control", PART_STOP_LIMIT)
+    agent = _Agent(home)
+    keeping = asyncio.create_task(agent.keep())
     try:
-        if find_holder(home, "node") is None:
-            node = spawn(home, "node")  # an agent that is away can't stop its instances; one that is back can
-            log.info("started to stop the apps", pid=node)
         await endings.stop_apps()
     except Exception as error:
         log.error("the apps cannot be stopped by the node agent: what is left is killed", error=str(error))
     finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await _stop(home, "node", PART_STOP_LIMIT)
+        await asyncio.to_thread(agent.end)
         if left := await endings.sweep():
             log.warning("killed", left=left)
+
+
+class _Agent:
+    """Has a node agent that answers: one that is away, or hangs, cannot stop its instances, but one that is new can."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._pid, self._pidfd = 0, -1  # the one that was started here last
+
+    async def keep(self) -> None:
+        """Look after it, for ever."""
+        watched, pulse = 0, Pulse()
+        while True:
+            try:
+                holder = find_holder(self._home, "node")
+                if holder is None:
+                    self._start()
+                elif holder.pid != watched:
+                    watched, pulse = holder.pid, Pulse()
+                elif fault := look(self._home, "node", watched, pulse):
+                    log.error("hangs: it is killed, and started again", part="node", pid=watched, why=fault)
+                    send(watched, signal.SIGKILL)
+                    await asyncio.to_thread(wait_gone, watched, PART_STOP_LIMIT)
+                    continue
+            except OSError as error:
+                log.warning("the node agent cannot be kept running now", error=str(error))
+            await asyncio.sleep(INTERVAL)
+
+    def _start(self) -> None:
+        """Start one, unless that was done and it has yet to take its lock."""
+        if self._pidfd >= 0 and not wait_gone(self._pid, 0):
+            return
+        self._close()
+        self._pid = spawn(self._home, "node")
+        self._pidfd = os.pidfd_open(self._pid)
+        log.info("started to stop the apps", pid=self._pid)
+
+    def end(self) -> None:
+        """Kill one that was started here and has not taken its lock, by which it would have been found."""
+        if self._pidfd >= 0 and not wait_gone(self._pid, 0):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            wait_gone(self._pid, PART_STOP_LIMIT)
+        self._close()
+
+    def _close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 def _known_parts(home: Home) -> list[str]:
