@@ -64,7 +64,8 @@ class Answer:
 class Api:
     """Speaks to one API; use as an async context manager. It waits `patience` seconds for an API that comes back."""
 
-    def __init__(self, target: Target, patience: float = RESTART_LIMIT) -> None:
+    def __init__(self, target: Target, patience: float = RESTART_LIMIT, within: float = ANSWER_TIMEOUT) -> None:
+        """`within`: seconds for an answer."""
         self.target = target
         self._patience = patience
         headers = {"Accept": "application/json"}
@@ -73,7 +74,7 @@ class Api:
         self._http = httpx.AsyncClient(
             base_url=target.url,
             headers=headers,
-            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(within, connect=min(within, CONNECT_TIMEOUT)),
             # Plain HTTP has no certificates, and reading them takes a while.
             verify=target.way.verify if target.way else _choose_authorities(target),
             auth=target.way.auth if target.way else None,

@@ -173,10 +173,13 @@ class Router:
             await asyncio.sleep(INTERVAL)
             if self._envoy.pid != watched:
                 watched, pulse = self._envoy.pid, Pulse()
-            if (state := read_state(watched)) not in STATES:
-                with suppress(httpx.HTTPError):
-                    await self._admin.is_live()
-                    answers += 1
+            try:
+                if (state := read_state(watched)) not in STATES:
+                    with suppress(httpx.HTTPError):
+                        await self._admin.is_live()
+                        answers += 1
+            except OSError:  # no descriptor now: nothing is known
+                continue
             if not self._envoy.ended.is_set() and (fault := pulse.look(answers, state)):
                 log.error("Envoy hangs: it is killed, and started again", pid=watched, why=fault)
                 self._envoy.kill()

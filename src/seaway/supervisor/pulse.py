@@ -8,14 +8,20 @@ import time
 from contextlib import suppress
 
 from seaway.home import Home
-from seaway.sandbox.hanging import INTERVAL, Pulse, read_state
-from seaway.supervisor.locks import find_holder, lock_path
+from seaway.sandbox.hanging import INTERVAL, Pulse, explain_state, read_state
+from seaway.supervisor.locks import Holder, find_holder, lock_path
+
+LATE = 5.0  # seconds without a beat that are worth a word
 
 
 async def beat(lock: int) -> None:
-    """Say for ever that this process goes on; `lock`: the descriptor of its lock file."""
+    """Say for ever that this process goes on; `lock`: the descriptor of its lock file.
+
+    One that has no descriptor left hears nobody any more: it does not go on.
+    """
     while True:
         with suppress(OSError):  # a disk that is broken or read-only; whoever looks finds that out
+            os.close(os.dup(lock))
             os.utime(lock, ns=(now := time.monotonic_ns(), now))  # needs no room on a full one
         await asyncio.sleep(INTERVAL)
 
@@ -23,6 +29,15 @@ async def beat(lock: int) -> None:
 def look(home: Home, part: str, pid: int, pulse: Pulse) -> str:
     """Look once at the process that runs a part; return why it hangs, or ""."""
     return pulse.look(_read_beat(home, part, pid), read_state(pid))
+
+
+def explain(home: Home, holder: Holder) -> str:
+    """Return, from one look, what keeps the process that runs a part from going on, or ""."""
+    if fault := explain_state(holder.pid):
+        return fault
+    said = _read_beat(home, holder.part, holder.pid)
+    silence = (time.monotonic_ns() - said) / 1e9 if said else 0.0
+    return f"it has not gone on for {silence:.0f} s" if silence > LATE else ""
 
 
 def _read_beat(home: Home, part: str, pid: int) -> int:

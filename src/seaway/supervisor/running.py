@@ -16,11 +16,11 @@ import psutil
 
 from seaway.disk import read_disk
 from seaway.home import Home, Settings
-from seaway.sandbox.hanging import explain_state
 from seaway.sandbox.standing import step_back
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
 from seaway.supervisor.locks import Held, Holder, acquire, find_holder
 from seaway.supervisor.processes import list_parts, log_path, send, spawn_orphan, wait_gone
+from seaway.supervisor.pulse import explain
 from seaway.supervisor.supervise import SUPERVISOR, Endings, run_supervisor, stop_parts
 
 LONGEST_LINE = 300  # characters shown of a line of a log, from its end: errors are there
@@ -45,13 +45,13 @@ class PartState:
 def list_states(home: Home) -> list[PartState]:
     """Return the supervisor and every part that should be there, running or not."""
     names = (SUPERVISOR, *list_parts(home.read_settings().routers))
-    return [_state(name, find_holder(home, name)) for name in names]
+    return [_state(home, name, find_holder(home, name)) for name in names]
 
 
-def _state(name: str, holder: Holder | None) -> PartState:
-    return (
-        PartState(name, holder.pid, holder.since, explain_state(holder.pid)) if holder else PartState(name, None, None)
-    )
+def _state(home: Home, name: str, holder: Holder | None) -> PartState:
+    if holder is None:
+        return PartState(name, None, None)
+    return PartState(name, holder.pid, holder.since, explain(home, holder))
 
 
 def check_startable(home: Home, settings: Settings) -> None:

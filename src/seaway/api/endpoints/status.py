@@ -17,6 +17,8 @@ from seaway.engine.base import EngineError
 from seaway.model import App, InstanceState
 from seaway.router.base import RouterView
 
+LOOK_LIMIT = 1.5  # seconds: how things are is said at once
+
 public = APIRouter(tags=["platform"])
 router = APIRouter(tags=["platform"])
 
@@ -57,7 +59,10 @@ def _show_router(view: RouterView, *, details: bool) -> RouterInfo:
 
 async def _look_at_engine(deps: ApiDeps, apps: set[str]) -> EngineView:
     try:
-        seen = await deps.engine.observe()
+        async with asyncio.timeout(LOOK_LIMIT):
+            seen = await deps.engine.observe()
+    except TimeoutError:
+        return EngineView(available=False, reason=f"the engine has not answered within {LOOK_LIMIT:g} s")
     except EngineError as error:
         return EngineView(available=False, reason=str(error))
     there = [i for i in seen.instances if i.key.app in apps and i.state is not InstanceState.STOPPED]

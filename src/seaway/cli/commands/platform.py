@@ -30,6 +30,8 @@ from seaway.disk import judge, read_disk
 from seaway.home import Home, Settings
 from seaway.model.problems import say_problem
 
+AT_ONCE = 3.0  # seconds for the API to say how things are; it takes less, whatever else does not answer
+
 
 @dataclass(frozen=True)
 class Part:
@@ -193,7 +195,7 @@ def _make_status(platform: PlatformCommands) -> Callable[..., None]:
 async def _ask_api() -> Doc:
     """Return {"url", "reachable", "error"?} and what the API says of the platform, at once: that it is away is news."""
     url = find_target().url
-    async with Api(find_target(), patience=0) as api:
+    async with Api(find_target(), patience=0, within=AT_ONCE) as api:
         try:
             answer: Doc = await api.get("/status")
         except (Unreachable, ApiError) as error:
