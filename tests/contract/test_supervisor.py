@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,6 +241,51 @@ async def test_a_disk_that_takes_nothing_makes_nobody_hang(
 
 def refuse(*_: object, **__: object) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+WANTS = (errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EIO)
+
+
+def failing(code: int, counts: Counter[str], work: Callable[..., Any], times: int = 5) -> Callable[..., Any]:
+    """Return `work`, which fails by `code` the first times."""
+
+    def attempt(*args: Any, **options: Any) -> Any:
+        counts["tries"] += 1
+        if counts["tries"] <= times:
+            raise OSError(code, os.strerror(code))
+        return work(*args, **options)
+
+    return attempt
+
+
+@pytest.mark.parametrize("code", WANTS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", ["find_holder", "spawn", "open_pidfd", "look"])
+async def test_parts_are_kept_running_where_the_machine_lacks_something(
+    home: Home, quick: None, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
+    """For a moment; each is there in the end, once, and comes back when it is killed."""
+    counts = Counter[str]()
+    monkeypatch.setattr(supervise, "LAST_DELAY", 0.1)
+    monkeypatch.setattr(supervise, what, failing(code, counts, getattr(supervise, what)))
+    async with supervising(home):
+        await wait_for(lambda: counts["tries"] > 5, "all have failed")
+        first = pid_of(home, "control")
+        os.kill(first, signal.SIGKILL)
+        await wait_for(lambda: pid_of(home, "control") not in (0, first), "it comes back")
+        assert [story(home).count(f"started {part}") for part in PARTS] == [1 + (part == "control") for part in PARTS]
+
+
+@pytest.mark.parametrize("code", WANTS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", ["find_holder", "spawn_orphan", "is_stopping"])
+async def test_a_guard_goes_on_where_the_machine_lacks_something(
+    home: Home, quick: None, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
+    """For a moment; it brings the supervisor back all the same."""
+    counts = Counter[str]()
+    monkeypatch.setattr(guard, what, failing(code, counts, getattr(guard, what)))
+    thread = start_guard(home)
+    await wait_for(lambda: counts["tries"] > 5 and pid_of(home, "supervisor"), "it runs")
+    assert thread.is_alive()
 
 
 async def test_the_supervisor_says_that_it_goes_on(home: Home, quick: None) -> None:
