@@ -28,6 +28,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from seaway.model import Check
 from seaway.router.base import ResourceKey
+from seaway.router.limits import CONNECTION_BUFFER, HEADER_LINES, HEADERS_KIB, RETRY_BUFFER
 from seaway.router.table import AppTable, Backend, Endpoint, Rule, Target, cluster_name
 
 _PREFIX = "type.googleapis.com/"
@@ -48,7 +49,6 @@ CHECK_JITTER = 10  # percent that is added to intervals at the most
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
 CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
 ONLY_HEALTHY = 100_000  # percent: one healthy endpoint of 1,000 takes all requests, degraded ones get none
-UNLIMITED = 1 << 20  # circuit breakers are no admission control here
 RETRIES = 3
 
 SAFE_FOR_ALL = "connect-failure,refused-stream,reset-before-request"
@@ -93,14 +93,8 @@ def build_cluster(backend: Backend) -> Any:
         ignore_health_on_host_removal=True,
         # An endpoint that fails is out at once, even if it is the last one: a clear 503 beats a gamble.
         common_lb_config={"healthy_panic_threshold": {"value": 0}, "update_merge_window": timedelta(0)},
-        circuit_breakers={
-            "thresholds": [
-                {
-                    name: {"value": UNLIMITED}
-                    for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-                }
-            ]
-        },
+        per_connection_buffer_limit_bytes={"value": CONNECTION_BUFFER},
+        circuit_breakers={"thresholds": [_build_breakers(backend.policy.max_requests)]},
         outlier_detection=_OUTLIERS,
     )
     keepalive = backend.policy.keepalive
@@ -109,6 +103,21 @@ def build_cluster(backend: Backend) -> Any:
     )
     cluster.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=backend.app, release=f"v{backend.release}"))
     return cluster
+
+
+def _build_breakers(requests: int) -> dict[str, Any]:
+    """Return what a release may have of one router: beyond it requests are refused at once, and nobody waits.
+
+    A request has a connection of its own, and idle ones stay open a while: with only as many connections as requests,
+    those that one thread keeps idle would have the requests of another wait.
+    """
+    limits = {
+        "max_requests": requests,
+        "max_pending_requests": requests,  # those that wait for a connection to be made
+        "max_connections": 2 * requests,
+        "max_retries": requests,
+    }
+    return {name: {"value": value} for name, value in limits.items()}
 
 
 # A node that vanishes says nothing: its kernel's silence ends a connection, however slow the app may be.
@@ -142,7 +151,9 @@ _OUTLIERS: dict[str, Any] = {
 @lru_cache(maxsize=64)
 def _build_upstream_options(keepalive: float) -> AnyMessage:
     """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused)."""
-    common = Protocol()
+    common = Protocol(
+        max_headers_count={"value": HEADER_LINES}, max_response_headers_kb={"value": HEADERS_KIB}
+    )  # fmt: skip
     if keepalive > 0:
         common.idle_timeout.FromTimedelta(timedelta(seconds=keepalive))
     else:
@@ -252,7 +263,7 @@ def _build_refusal(rule: Rule) -> Any:
 
 
 def _start_route(rule: Rule) -> Any:
-    route = Route()
+    route = Route(request_body_buffer_limit={"value": RETRY_BUFFER})
     if rule.path == "/":
         route.match.prefix = "/"
     else:
