@@ -49,7 +49,18 @@ CHECK_JITTER = 10  # percent that is added to intervals at the most
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
 CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
 ONLY_HEALTHY = 100_000  # percent: one healthy endpoint of 1,000 takes all requests, degraded ones get none
+CHOICES = 5
+"""Instances that are drawn for each request, which goes to the one of them with the fewest in flight.
+
+One that hangs keeps what it got, so it gets no more unless only it is drawn: 1 of 32 requests where there are two, and
+1 of 243 where there are three; of 2 drawn it would be 1 of 4. Not all are compared: a dead one has the fewest in flight,
+and each next try would be its again.
+"""
+
 RETRIES = 3
+OTHER_DRAWS = 200  # times that a next try draws until it finds an instance that had none
+RETRY_FIRST = 0.001  # seconds: at once, as it is another instance's turn, and what comes of a body meanwhile is kept
+RETRY_LAST = 0.1  # seconds between tries at the most; each waits for a random part of twice as long as the one before
 
 SAFE_FOR_ALL = "connect-failure,refused-stream,reset-before-request"
 """Retried for every method: the instance cannot have seen the request."""
@@ -89,6 +100,7 @@ def build_cluster(backend: Backend) -> Any:
         upstream_connection_options=_KEEPALIVE,
         upstream_bind_config={"socket_options": [_USER_TIMEOUT]},
         lb_policy=Cluster.LEAST_REQUEST,
+        least_request_lb_config={"choice_count": {"value": CHOICES}},
         health_checks=[_build_health_check(backend)],
         ignore_health_on_host_removal=True,
         # An endpoint that fails is out at once, even if it is the last one: a clear 503 beats a gamble.
@@ -280,9 +292,9 @@ def _build_action(target: Target, retry_on: str) -> Any:
             retry_on=retry_on,
             num_retries={"value": RETRIES},
             retry_host_predicate=[{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": _PREVIOUS}],
-            host_selection_retry_max_attempts=5,
+            host_selection_retry_max_attempts=OTHER_DRAWS,
             retry_back_off={
-                "base_interval": timedelta(milliseconds=10), "max_interval": timedelta(milliseconds=100)
+                "base_interval": timedelta(seconds=RETRY_FIRST), "max_interval": timedelta(seconds=RETRY_LAST)
             },
         ),
     )  # fmt: skip

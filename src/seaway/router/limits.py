@@ -23,9 +23,9 @@ CONNECTION_BUFFER = 64 << 10
 """Bytes that are kept of a body in each direction of a connection before its sender has to wait. Envoy would keep
 1 MiB: 20 GiB for 10,000 slow uploads."""
 
-RETRY_BUFFER = 1 << 20
-"""Bytes of a request's body that are kept to send it once more. Twice or more than `CONNECTION_BUFFER`, or a connection
-that is refused would cost a long upload its second try."""
+RETRY_BUFFER = 256 << 10
+"""Bytes of a request's body that are kept to send it once more. An upload whose instance does not read takes 350 KiB
+with this and `CONNECTION_BUFFER`, 1.1 MiB with Envoy's 1 MiB here, 1.9 MiB with its 1 MiB for both."""
 
 STREAMS = 100
 """Requests in flight on one HTTP/2 connection of a client, which is told so and waits with more."""
