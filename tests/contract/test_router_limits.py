@@ -136,8 +136,8 @@ async def test_connections_of_one_client(lab: Lab) -> None:
                 if not await reader.read(1):
                     break
         assert len(held) <= CONNECTIONS + 1
-        for _ in range(100):
-            held.append((await asyncio.open_connection("127.0.0.1", lab.settings.http_port))[1])
+        more = [await asyncio.open_connection("127.0.0.1", lab.settings.http_port) for _ in range(100)]
+        held += [writer for _, writer in more]
         assert envoy.num_fds() < FILES * 3 / 4
     for writer in held:
         writer.close()
@@ -318,7 +318,7 @@ async def test_a_client_that_does_not_read(lab: Lab) -> None:
 
     async with listening(answer) as port, neighbour(lab):
         await serve(lab, port, policy=RouterPolicy(idle_timeout=0.5))
-        reader, writer = await asyncio.open_connection("127.0.0.1", lab.settings.http_port, limit=1)
+        _, writer = await asyncio.open_connection("127.0.0.1", lab.settings.http_port, limit=1)
         writer.write(HEAD + b"\r\n")
         async with asyncio.timeout(10):
             await ended.wait()

@@ -53,8 +53,8 @@ CHOICES = 5
 """Instances that are drawn for each request, which goes to the one of them with the fewest in flight.
 
 One that hangs keeps what it got, so it gets no more unless only it is drawn: 1 of 32 requests where there are two, and
-1 of 243 where there are three; of 2 drawn it would be 1 of 4. Not all are compared: a dead one has the fewest in flight,
-and each next try would be its again.
+1 of 243 where there are three; of 2 drawn it would be 1 of 4. Not all are compared: a dead one has the fewest in
+flight, and each next try would be its again.
 """
 
 RETRIES = 3

@@ -16,8 +16,8 @@ HEADERS_TIMEOUT = 30.0
 """Seconds from the first byte of a request to the end of its headers."""
 
 IDLE_CONNECTION = 900.0
-"""Seconds after which a client's connection without a request is closed. Longer than balancers keep theirs, so that none
-sends a request into one that is just being closed."""
+"""Seconds after which a client's connection without a request is closed. Longer than balancers keep theirs, so that
+none sends a request into one that is just being closed."""
 
 CONNECTION_BUFFER = 64 << 10
 """Bytes that are kept of a body in each direction of a connection before its sender has to wait. Envoy would keep
@@ -47,6 +47,6 @@ def count_connections(files: int) -> int:
 
 
 __all__ = [
-    "CONNECTION_BUFFER", "HEADERS_KIB", "HEADERS_TIMEOUT", "HEADER_LINES", "IDLE_CONNECTION", "MOST_CONNECTIONS", "RETRY_AFTER", "RETRY_BUFFER",
-    "STREAMS", "count_connections",
+    "CONNECTION_BUFFER", "HEADERS_KIB", "HEADERS_TIMEOUT", "HEADER_LINES", "IDLE_CONNECTION", "MOST_CONNECTIONS",
+    "RETRY_AFTER", "RETRY_BUFFER", "STREAMS", "count_connections",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from seaway.router.bootstrap import ACCESS_LOG, RouterConfig, build_bootstrap
 from seaway.router.disk import LastGood
 from seaway.router.envoy import HEALTH_LOG
 from seaway.router.following import HealthLog
-from seaway.router.limits import count_connections
+from seaway.router.limits import MOST_CONNECTIONS, count_connections
 from seaway.router.links import Connector, connect_unix
 from seaway.router.plane import read_secret
 from seaway.router.probes import serve_probes
@@ -71,13 +71,21 @@ class Router:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._relay_socket = home.socket(f"router-{name}")
         admin_socket = home.socket(f"router-{name}-admin")
+        files = raise_file_limit()
+        connections = count_connections(files)
+        if connections < MOST_CONNECTIONS:
+            log.warning(
+                "this router takes fewer connections than it could: it may open few files (ulimit -Hn, LimitNOFILE)",
+                files=files,
+                connections=connections,
+            )
         config = RouterConfig(
             name=name,
             bind=settings.bind,
             port=settings.http_port,
             relay_socket=str(self._relay_socket),
             admin_socket=str(admin_socket),
-            connections=count_connections(raise_file_limit()),
+            connections=connections,
         )
         self._disk = LastGood(self._folder / RESOURCES_FILE)
         self._reporter = Reporter()
