@@ -153,7 +153,7 @@ async def test_connections_of_one_client(lab: Lab) -> None:
         HEAD.replace(b"/", b"/" + b"a" * (HEADERS_KIB << 10), 1) + b"\r\n",
         HEAD + b"x: a\r\n" * HEADER_LINES + b"\r\n",
     ],
-    ids=["size", "address", "lines"],
+    ids=["bytes", "address", "lines"],
 )
 async def test_headers_of_a_request(lab: Lab, request_: bytes) -> None:
     """Too many bytes or lines of them, the address included, get 431 and a sentence with the numbers."""
@@ -184,7 +184,7 @@ async def test_headers_just_within_the_limit(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "headers",
     [b"x: " + b"a" * (HEADERS_KIB << 10) + b"\r\n", b"x: a\r\n" * HEADER_LINES, b"no header\r\n"],
-    ids=["size", "lines", "junk"],
+    ids=["bytes", "lines", "junk"],
 )
 async def test_headers_of_an_answer(lab: Lab, headers: bytes) -> None:
     """Of an instance that answers too many, or no HTTP: the client learns that it is the app's fault, and which."""
