@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -380,3 +381,34 @@ async def test_a_stopped_instance_without_a_check_gets_next_to_nothing(lab: Lab)
         for task in hang:
             task.cancel()
         await asyncio.gather(*hang, return_exceptions=True)
+
+
+@pytest.mark.parametrize("keepalive", [0, 0.05, 3], ids=["never", "short", "long"])
+async def test_a_check_may_take_its_timeout_whatever_the_keepalive(lab: Lab, keepalive: float) -> None:
+    """Envoy took a check's connection for idle; connections of requests are closed after `keepalive` all the same."""
+    idle: list[float] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        last = 0.0
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"seaway-router" in head:
+                    await asyncio.sleep(0.3)
+                else:
+                    last = time.monotonic()
+                writer.write(OK)
+                await writer.drain()
+        finally:
+            if last:
+                idle.append(time.monotonic() - last)
+
+    async with listening(answer) as port, neighbour(lab):
+        check = Check(http="/", interval=1, timeout=1, unhealthy_after=1)
+        await serve(lab, port, policy=RouterPolicy(keepalive=keepalive), check=check)
+        assert await lab.get("hog.localhost", method="POST") == (200, "hog")
+        async with asyncio.timeout(10):
+            while not idle:
+                await asyncio.sleep(0.01)
+        assert keepalive - 0.1 < idle[0] < keepalive + 0.5
+        assert len(lab.plane.views()[0].healthy["hog:v1"]) == 1

@@ -47,6 +47,7 @@ DEAD_AFTER = 8.0  # seconds that an endpoint's kernel may acknowledge nothing be
 UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy, for declared checks
 CHECK_JITTER = 10  # percent that is added to intervals at the most
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
+CHECK_MARGIN = 1.0  # seconds by which a check's connection outlives its timeout
 CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
 ONLY_HEALTHY = 100_000  # percent: one healthy endpoint of 1,000 takes all requests, degraded ones get none
 CHOICES = 5
@@ -109,9 +110,9 @@ def build_cluster(backend: Backend) -> Any:
         circuit_breakers={"thresholds": [_build_breakers(backend.policy.max_requests)]},
         outlier_detection=_OUTLIERS,
     )
-    keepalive = backend.policy.keepalive
+    patience = min(backend.check.timeout, CHECK_TIMEOUT_LIMIT) if backend.check else 0.0
     cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].CopyFrom(
-        _build_upstream_options(keepalive)
+        _build_upstream_options(backend.policy.keepalive, patience)
     )
     cluster.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=backend.app, release=f"v{backend.release}"))
     return cluster
@@ -161,15 +162,23 @@ _OUTLIERS: dict[str, Any] = {
 
 
 @lru_cache(maxsize=64)
-def _build_upstream_options(keepalive: float) -> AnyMessage:
-    """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused)."""
+def _build_upstream_options(keepalive: float, patience: float) -> AnyMessage:
+    """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused).
+
+    Envoy 1.40 takes the connection of an HTTP check for idle while it waits for the answer, so a check that took longer
+    than `keepalive` failed. It ends no check by a connection's age: where checks may take as long (`patience`,
+    seconds), connections are closed at the age of `keepalive`, in use or not; a request in flight is not touched.
+    """
     common = Protocol(
         max_headers_count={"value": HEADER_LINES}, max_response_headers_kb={"value": HEADERS_KIB}
     )  # fmt: skip
-    if keepalive > 0:
+    if keepalive == 0:
+        common.max_requests_per_connection.value = 1
+    elif keepalive > patience:
         common.idle_timeout.FromTimedelta(timedelta(seconds=keepalive))
     else:
-        common.max_requests_per_connection.value = 1
+        common.idle_timeout.FromTimedelta(timedelta(seconds=patience + CHECK_MARGIN))
+        common.max_connection_duration.FromTimedelta(timedelta(seconds=keepalive))
     return _pack(
         HttpProtocolOptions(common_http_protocol_options=common, explicit_http_config={"http_protocol_options": {}})
     )
