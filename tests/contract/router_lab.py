@@ -24,9 +24,14 @@ from seaway.router.table import build_app_table
 from tests.ports import free_port
 
 ROUTER = """
-import asyncio, pathlib, sys
+import asyncio, json, pathlib, resource, sys
 from seaway.home import Home
+from seaway.router import bootstrap
 from seaway.router.running import run_router
+changed = json.loads(sys.argv[3])
+if "files" in changed:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, changed["files"]), changed.pop("files")))
+vars(bootstrap).update(changed)
 home = Home(pathlib.Path(sys.argv[1]))
 raise SystemExit(asyncio.run(run_router(sys.argv[2], home, home.read_settings())))
 """
@@ -119,8 +124,9 @@ class Lab:
         self.backends.append(backend)
         return backend
 
-    async def start_router(self, name: str) -> None:
-        arguments = [sys.executable, "-c", ROUTER, str(self.home.root), name]
+    async def start_router(self, name: str, **changed: float) -> None:
+        """Start a router. `changed`: `files` that it may have open at most, and limits of its bootstrap by name."""
+        arguments = [sys.executable, "-c", ROUTER, str(self.home.root), name, json.dumps(changed)]
         self.routers[name] = await asyncio.create_subprocess_exec(*arguments)
 
     def set_app(self, app: App, *instances: Instance) -> None:

@@ -141,6 +141,8 @@ DESCRIPTIONS: dict[str, str] = {
     "router": "How routers treat the web process.",
     "router.keepalive": "Routers close idle connections to the app after this; keep it below the app's own.",
     "router.idle_timeout": "A request or upgraded connection without a byte for this long is ended.",
+    "router.max_requests": "Requests in flight, open WebSockets included, that each router sends to a release; more "
+    "are answered 503 `overloaded`.",
     "build": "How the image is made.",
     "build.python": "Python version, for example `3.12`; wins over .python-version and requires-python.",
     "build.base": "Base image to put the layers on where containers run (Kubernetes); not needed locally.",

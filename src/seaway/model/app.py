@@ -109,6 +109,7 @@ class RouterPolicy(Frozen):
 
     keepalive: Seconds = 0.05  # idle upstream connections are closed by the router after this; keep below the app's
     idle_timeout: Seconds = 60.0  # a request or upgraded connection without a byte for this long is ended
+    max_requests: int = Field(default=4096, ge=1, le=1 << 16)  # in flight to a release through one router
 
 
 class AppSpec(Frozen):

@@ -9,6 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from seaway.router.limits import (
+    CONNECTION_BUFFER,
+    HEADER_LINES,
+    HEADERS_KIB,
+    HEADERS_TIMEOUT,
+    IDLE_CONNECTION,
+    RETRY_AFTER,
+    STREAMS,
+)
+
 ACCESS_LOG = "access.log"
 HTTP_STATS = "http.ingress."
 RELAY_CLUSTER = "seaway_relay"
@@ -18,23 +28,33 @@ _TYPE = "type.googleapis.com/envoy."
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What one router needs to know. `relay_socket` and `admin_socket` are paths of unix sockets."""
+    """What one router needs to know. `relay_socket` and `admin_socket` are paths of unix sockets.
+
+    `connections`: how many of clients it takes at a time.
+    """
 
     name: str
     bind: str
     port: int
     relay_socket: str
     admin_socket: str
+    connections: int
 
 
 @dataclass(frozen=True)
 class LocalReply:
-    """What Seaway answers itself: which Envoy response flags, status (None: Envoy's), reason code and sentence."""
+    """What Seaway answers itself: which Envoy response flags, status (None: Envoy's), reason code and sentence.
+
+    `code`: Envoy's own status instead of flags, for requests that it could not read: it has no flags for them yet when
+    it answers. `retry_after`: seconds to wait, told to the client.
+    """
 
     flags: tuple[str, ...]
     status: int | None
     reason: str
     text: str
+    code: int | None = None
+    retry_after: int | None = None
 
 
 LOCAL_REPLIES = (
@@ -47,16 +67,53 @@ LOCAL_REPLIES = (
         "timed-out",
         "the request to app %METADATA(ROUTE:seaway:app)% timed out: no byte came for too long",
     ),
-    LocalReply(("UO",), 503, "overloaded", "app %METADATA(ROUTE:seaway:app)% has too many requests in flight"),
+    LocalReply(
+        ("UO",),
+        503,
+        "overloaded",
+        "app %METADATA(ROUTE:seaway:app)% has too many requests in flight; try again later",
+        retry_after=RETRY_AFTER,
+    ),
     LocalReply(
         ("UF",), 502, "instance-unreachable", "no instance of app %METADATA(ROUTE:seaway:app)% accepts connections"
     ),
     LocalReply(
-        ("UC", "UR", "LR", "UPE", "URX"),
+        ("UPE",),
+        502,
+        "bad-answer",
+        "what the instance of app %METADATA(ROUTE:seaway:app)% answered is no valid HTTP, or has more than"
+        f" {HEADERS_KIB} KiB or {HEADER_LINES} lines of headers",
+    ),
+    LocalReply(
+        ("UC", "UR", "LR", "URX"),
         502,
         "instance-failed",
         "the instance of app %METADATA(ROUTE:seaway:app)% broke off before it answered",
     ),
+    LocalReply(
+        (),
+        431,
+        "headers-too-large",
+        f"the request has more than {HEADERS_KIB} KiB or {HEADER_LINES} lines of headers",
+        code=431,
+    ),
+    LocalReply(
+        (),
+        408,
+        "timed-out",
+        f"the first line and the headers of the request took longer than {HEADERS_TIMEOUT:g} s",
+        code=408,
+    ),
+    LocalReply(
+        (),
+        502,
+        "instance-failed",
+        "the instance of app %METADATA(ROUTE:seaway:app)% was gone before it took the request, of whose body too much"
+        " had come to be sent to another",
+        code=507,
+    ),
+    LocalReply((), 426, "bad-request", "HTTP before version 1.1 is not spoken here", code=426),
+    LocalReply((), 400, "bad-request", "this is no valid HTTP request", code=400),
     LocalReply(("DPE",), None, "bad-request", "this is no valid HTTP request"),
 )
 
@@ -108,6 +165,7 @@ def build_bootstrap(config: RouterConfig) -> dict[str, Any]:
             "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
         },
         "cluster_manager": {"load_stats_config": _grpc_source("GRPC")},
+        "overload_manager": {"resource_monitors": [_build_connection_limit(config.connections)]},
         # Statistics of clusters make large tables slow; requests are counted from load reports.
         "stats_config": {
             "stats_matcher": {
@@ -136,6 +194,17 @@ def _grpc_source(api_type: str) -> dict[str, Any]:
     }
 
 
+def _build_connection_limit(connections: int) -> dict[str, Any]:
+    """Return the limit of clients' connections; Envoy closes those beyond as soon as it has accepted them."""
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": _TYPE + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": connections,
+        },
+    }
+
+
 def _build_relay_cluster(socket: str) -> dict[str, Any]:
     options = {
         "@type": _TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -157,6 +226,7 @@ def _build_listener(config: RouterConfig) -> dict[str, Any]:
         "address": {"socket_address": {"address": config.bind, "port_value": config.port}},
         "enable_reuse_port": True,  # several routers share the port
         "tcp_backlog_size": 4096,
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
         "filter_chains": [
             {
                 "filters": [
@@ -190,9 +260,11 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
         },
         "normalize_path": True,  # else /a/../b would escape a path prefix
         "strip_trailing_host_dot": True,
-        "request_headers_timeout": "30s",
+        "request_headers_timeout": f"{HEADERS_TIMEOUT:g}s",
         "delayed_close_timeout": "1s",
-        "common_http_protocol_options": {"idle_timeout": "900s"},
+        "common_http_protocol_options": {"idle_timeout": f"{IDLE_CONNECTION:g}s", "max_headers_count": HEADER_LINES},
+        "max_request_headers_kb": HEADERS_KIB,
+        "http2_protocol_options": {"max_concurrent_streams": STREAMS},
         "access_log": [_build_access_log(config.name)],
         "local_reply_config": {
             "mappers": [_build_mapper(reply) for reply in LOCAL_REPLIES],
@@ -296,13 +368,14 @@ def _build_access_log(router: str) -> dict[str, Any]:
 
 
 def _build_mapper(reply: LocalReply) -> dict[str, Any]:
+    headers = {"x-seaway-reason": reply.reason}
+    if reply.retry_after is not None:
+        headers["retry-after"] = str(reply.retry_after)
     mapper: dict[str, Any] = {
-        "filter": {"response_flag_filter": {"flags": list(reply.flags)}},
+        "filter": _build_reply_filter(reply),
         "headers_to_add": [
-            {
-                "header": {"key": "x-seaway-reason", "value": reply.reason},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
         ],
         "body_format_override": {
             "text_format_source": {"inline_string": f"Seaway: {reply.text}.\n"},
@@ -312,6 +385,13 @@ def _build_mapper(reply: LocalReply) -> dict[str, Any]:
     if reply.status is not None:
         mapper["status_code"] = reply.status
     return mapper
+
+
+def _build_reply_filter(reply: LocalReply) -> dict[str, Any]:
+    if reply.code is None:
+        return {"response_flag_filter": {"flags": list(reply.flags)}}
+    value = {"default_value": reply.code, "runtime_key": f"seaway.status_of.{reply.reason}"}  # Envoy insists on a key
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
 __all__ = ["ACCESS_FIELDS", "ACCESS_LOG", "HTTP_STATS", "LOCAL_REPLIES", "RouterConfig", "build_bootstrap"]

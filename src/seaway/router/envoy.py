@@ -28,6 +28,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from seaway.model import Check
 from seaway.router.base import ResourceKey
+from seaway.router.limits import CONNECTION_BUFFER, HEADER_LINES, HEADERS_KIB, RETRY_BUFFER
 from seaway.router.table import AppTable, Backend, Endpoint, Rule, Target, cluster_name
 
 _PREFIX = "type.googleapis.com/"
@@ -46,10 +47,22 @@ DEAD_AFTER = 8.0  # seconds that an endpoint's kernel may acknowledge nothing be
 UNHEALTHY_INTERVAL = 0.5  # seconds between checks of an endpoint that is not (yet) healthy, for declared checks
 CHECK_JITTER = 10  # percent that is added to intervals at the most
 EJECTION = 5.0  # seconds; the next good active check ends it earlier
+CHECK_MARGIN = 1.0  # seconds by which a check's connection outlives its timeout
+LEAST_AGE = 0.4  # seconds at which connections are closed that have no idle time of their own, at the least
 CHECK_TIMEOUT_LIMIT = 5.0  # seconds; Envoy answers for clusters only after a first check of each
 ONLY_HEALTHY = 100_000  # percent: one healthy endpoint of 1,000 takes all requests, degraded ones get none
-UNLIMITED = 1 << 20  # circuit breakers are no admission control here
+CHOICES = 5
+"""Instances that are drawn for each request, which goes to the one of them with the fewest in flight.
+
+One that hangs keeps what it got, so it gets no more unless only it is drawn: 1 of 32 requests where there are two, and
+1 of 243 where there are three; of 2 drawn it would be 1 of 4. Not all are compared: a dead one has the fewest in
+flight, and each next try would be its again.
+"""
+
 RETRIES = 3
+OTHER_DRAWS = 200  # times that a next try draws until it finds an instance that had none
+RETRY_FIRST = 0.001  # seconds: at once, as it is another instance's turn, and what comes of a body meanwhile is kept
+RETRY_LAST = 0.1  # seconds between tries at the most; each waits for a random part of twice as long as the one before
 
 SAFE_FOR_ALL = "connect-failure,refused-stream,reset-before-request"
 """Retried for every method: the instance cannot have seen the request."""
@@ -89,26 +102,36 @@ def build_cluster(backend: Backend) -> Any:
         upstream_connection_options=_KEEPALIVE,
         upstream_bind_config={"socket_options": [_USER_TIMEOUT]},
         lb_policy=Cluster.LEAST_REQUEST,
+        least_request_lb_config={"choice_count": {"value": CHOICES}},
         health_checks=[_build_health_check(backend)],
         ignore_health_on_host_removal=True,
         # An endpoint that fails is out at once, even if it is the last one: a clear 503 beats a gamble.
         common_lb_config={"healthy_panic_threshold": {"value": 0}, "update_merge_window": timedelta(0)},
-        circuit_breakers={
-            "thresholds": [
-                {
-                    name: {"value": UNLIMITED}
-                    for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-                }
-            ]
-        },
+        per_connection_buffer_limit_bytes={"value": CONNECTION_BUFFER},
+        circuit_breakers={"thresholds": [_build_breakers(backend.policy.max_requests)]},
         outlier_detection=_OUTLIERS,
     )
-    keepalive = backend.policy.keepalive
+    patience = min(backend.check.timeout, CHECK_TIMEOUT_LIMIT) if backend.check else 0.0
     cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].CopyFrom(
-        _build_upstream_options(keepalive)
+        _build_upstream_options(backend.policy.keepalive, patience)
     )
     cluster.metadata.filter_metadata["seaway"].CopyFrom(_struct(app=backend.app, release=f"v{backend.release}"))
     return cluster
+
+
+def _build_breakers(requests: int) -> dict[str, Any]:
+    """Return what a release may have of one router: beyond it requests are refused at once, and nobody waits.
+
+    A request has a connection of its own, and idle ones stay open a while: with only as many connections as requests,
+    those that one thread keeps idle would have the requests of another wait.
+    """
+    limits = {
+        "max_requests": requests,
+        "max_pending_requests": requests,  # those that wait for a connection to be made
+        "max_connections": 2 * requests,
+        "max_retries": requests,
+    }
+    return {name: {"value": value} for name, value in limits.items()}
 
 
 # A node that vanishes says nothing: its kernel's silence ends a connection, however slow the app may be.
@@ -140,13 +163,24 @@ _OUTLIERS: dict[str, Any] = {
 
 
 @lru_cache(maxsize=64)
-def _build_upstream_options(keepalive: float) -> AnyMessage:
-    """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused)."""
-    common = Protocol()
-    if keepalive > 0:
+def _build_upstream_options(keepalive: float, patience: float) -> AnyMessage:
+    """Return HTTP/1.1 upstream with connections closed after `keepalive` idle seconds (0: never reused).
+
+    Envoy 1.40 takes the connection of an HTTP check for idle while it waits for the answer, so a check that took longer
+    than `keepalive` failed. It ends no check by a connection's age: where checks may take as long (`patience`,
+    seconds), connections are closed at the age of `keepalive`, in use or not; a request in flight is not touched. At
+    less than LEAST_AGE a busy app had so many new ones that a router could run out of ports.
+    """
+    common = Protocol(
+        max_headers_count={"value": HEADER_LINES}, max_response_headers_kb={"value": HEADERS_KIB}
+    )  # fmt: skip
+    if keepalive == 0:
+        common.max_requests_per_connection.value = 1
+    elif keepalive > patience:
         common.idle_timeout.FromTimedelta(timedelta(seconds=keepalive))
     else:
-        common.max_requests_per_connection.value = 1
+        common.idle_timeout.FromTimedelta(timedelta(seconds=patience + CHECK_MARGIN))
+        common.max_connection_duration.FromTimedelta(timedelta(seconds=max(keepalive, LEAST_AGE)))
     return _pack(
         HttpProtocolOptions(common_http_protocol_options=common, explicit_http_config={"http_protocol_options": {}})
     )
@@ -252,7 +286,7 @@ def _build_refusal(rule: Rule) -> Any:
 
 
 def _start_route(rule: Rule) -> Any:
-    route = Route()
+    route = Route(request_body_buffer_limit={"value": RETRY_BUFFER})
     if rule.path == "/":
         route.match.prefix = "/"
     else:
@@ -269,9 +303,9 @@ def _build_action(target: Target, retry_on: str) -> Any:
             retry_on=retry_on,
             num_retries={"value": RETRIES},
             retry_host_predicate=[{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": _PREVIOUS}],
-            host_selection_retry_max_attempts=5,
+            host_selection_retry_max_attempts=OTHER_DRAWS,
             retry_back_off={
-                "base_interval": timedelta(milliseconds=10), "max_interval": timedelta(milliseconds=100)
+                "base_interval": timedelta(seconds=RETRY_FIRST), "max_interval": timedelta(seconds=RETRY_LAST)
             },
         ),
     )  # fmt: skip

@@ -20,10 +20,11 @@ from seaway.router.bootstrap import ACCESS_LOG, RouterConfig, build_bootstrap
 from seaway.router.disk import LastGood
 from seaway.router.envoy import HEALTH_LOG
 from seaway.router.following import HealthLog
+from seaway.router.limits import MOST_CONNECTIONS, count_connections
 from seaway.router.links import Connector, connect_unix
 from seaway.router.plane import read_secret
 from seaway.router.probes import serve_probes
-from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
+from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess, raise_file_limit
 from seaway.router.relay import Relay
 from seaway.router.reports import Reporter
 from seaway.sandbox.hanging import INTERVAL, STATES, Pulse, read_state
@@ -71,7 +72,22 @@ class Router:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._relay_socket = home.socket(f"router-{name}")
         admin_socket = home.socket(f"router-{name}-admin")
-        config = RouterConfig(name, settings.bind, settings.http_port, str(self._relay_socket), str(admin_socket))
+        files = raise_file_limit()
+        connections = count_connections(files)
+        if connections < MOST_CONNECTIONS:
+            log.warning(
+                "this router takes fewer connections than it could: it may open few files (ulimit -Hn, LimitNOFILE)",
+                files=files,
+                connections=connections,
+            )
+        config = RouterConfig(
+            name=name,
+            bind=settings.bind,
+            port=settings.http_port,
+            relay_socket=str(self._relay_socket),
+            admin_socket=str(admin_socket),
+            connections=connections,
+        )
         self._disk = LastGood(self._folder / RESOURCES_FILE)
         self._reporter = Reporter()
         self._connector = connector or connect_unix(home.socket(XDS_SOCKET), name, lambda: read_secret(home.root))
