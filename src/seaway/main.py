@@ -140,8 +140,10 @@ async def run_control(home: Home) -> int:
     from seaway.logs.reader import FileLogReader
     from seaway.metrics.endpoint import add_metrics
     from seaway.router.plane import XdsPlane, read_secret
+    from seaway.sandbox.procs import raise_file_limit
     from seaway.store.sqlite import RESERVE, SqliteStore
 
+    raise_file_limit()
     settings = home.read_settings()
     store = SqliteStore.open(home.database, reserve=RESERVE)
     await ensure_admin_token(store, home, datetime.now(UTC))

@@ -20,6 +20,7 @@ from seaway.builder.base import BuildError
 from seaway.builder.quarters import Room
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
+from seaway.sandbox.procs import FILES
 from seaway.sandbox.removing import remove_tree
 
 LINE_LIMIT = 64 * 1024 * 1024  # bytes of one message of the worker; the manifest is the longest
@@ -105,6 +106,7 @@ async def run_worker(
             "user": room.user,
             "word": room.word,
             "groups": room.groups,
+            "files": FILES,
         }
         return await _converse(process, request, journal, answer)
     finally:

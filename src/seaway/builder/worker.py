@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shlex
 import sys
 import time
@@ -48,6 +49,7 @@ from seaway.builder.source import SourceFile, list_files
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 from seaway.model.base import say_bytes
+from seaway.sandbox.procs import FILES
 from seaway.sandbox.standing import come_last
 
 
@@ -65,6 +67,7 @@ class Request:
     user: int | None = None  # foreign code is run by this user id; None: by this process's
     word: str = ""  # see quarters.py
     groups: str = ""  # likewise
+    files: int = FILES  # that what it starts may have open
 
 
 class Reporter:
@@ -307,6 +310,7 @@ def main() -> int:
     request = Request(**{**raw, "source": Source.model_validate(raw["source"])})
     os.set_inheritable(request.lock, False)
     come_last(request.groups)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (request.files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     descendants = Descendants(request.user)
     descendants.die_with_parent(request.parent)
     reporter = Reporter()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -151,16 +150,6 @@ class EnvoyProcess:
     def release(self) -> None:
         """Stop watching; Envoy runs on."""
         self._close()
-
-
-def raise_file_limit() -> int:
-    """Let this process and what it starts have as many files open as may be; return how many.
-
-    A shell's or a service's usual limit is 1,024, of which Envoy needs two for each request in flight.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
 
 
 def find_envoys(bootstrap: Path) -> list[int]:

@@ -24,10 +24,11 @@ from seaway.router.limits import MOST_CONNECTIONS, count_connections
 from seaway.router.links import Connector, connect_unix
 from seaway.router.plane import read_secret
 from seaway.router.probes import serve_probes
-from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess, raise_file_limit
+from seaway.router.process import DRAIN_TIME, ENVOY_LOG, EnvoyProcess
 from seaway.router.relay import Relay
 from seaway.router.reports import Reporter
 from seaway.sandbox.hanging import INTERVAL, STATES, Pulse, read_state
+from seaway.sandbox.procs import raise_file_limit
 
 log = structlog.get_logger("seaway.router")
 

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+"""Files that apps and builds may have open: as many as Seaway's part might before it asked for more. Old programs that
+use select() would write beyond its end with a descriptor over 1023."""
+
+
+def raise_file_limit() -> int:
+    """Let this process and what it starts have as many files open as may be; return how many.
+
+    A shell's or a service's usual limit is 1,024. Envoy needs two for each request in flight, an agent some five for
+    each instance, a control plane one for each connection.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ from seaway.engine.local.keeper import Keeper
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.machine import Images, Machine
 from seaway.engine.local.ports import PortPool
-from seaway.engine.local.process import LeaderIndex, open_presence, raise_file_limit
+from seaway.engine.local.process import LeaderIndex, open_presence
 from seaway.engine.local.room import find_room
 from seaway.engine.local.state import NodeState
 from seaway.home import Home
 from seaway.sandbox.cgroups import Cgroups
+from seaway.sandbox.procs import raise_file_limit
 from seaway.sandbox.sandbox import UNPROTECTED, open_sandbox
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import resource
 import shlex
 import signal
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 from seaway.engine.local.kin import KILL_LIMIT, POLL, Kin
 from seaway.engine.local.state import Launched
-from seaway.sandbox.procs import list_stats, read_stat, read_user, send
+from seaway.sandbox.procs import FILES, list_stats, read_stat, read_user, send
 from seaway.sandbox.view import ENTER, View, enter
 
 WRAPPER = """trap : TERM INT HUP QUIT USR1 USR2
@@ -63,9 +62,6 @@ SHELL_WORDS = frozenset(
 """dash's own words; what they begin cannot be exec'd."""
 
 STREAMS = ("stdout", "stderr")
-FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-"""Files that an instance may have open: as many as the agent might before it asked for more. Old programs that use
-select() would write beyond its end with a descriptor over 1023."""
 
 VIEW_FD = 8  # holds what the command becomes and sees, if that is a view of its own
 ENTERING = f"/{ENTER.name} {VIEW_FD}".encode()  # how it begins then
@@ -133,12 +129,6 @@ def launch(
             os.close(sealed)
     stat = read_stat(pid)
     return Launched(run=run, pid=pid, birth=stat.birth if stat else None, marks=marks)
-
-
-def raise_file_limit() -> None:
-    """Let the agent have as many files open as it may be allowed: some five for each instance."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def open_presence(path: Path) -> int:
