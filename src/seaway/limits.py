@@ -25,6 +25,8 @@ from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
 from seaway.control.serving import HEAD_LIMIT
+from seaway.disk import LOW as DISK_LOW
+from seaway.disk import TIGHT_MOST, TIGHT_SHARE
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.local.base import Timings
 from seaway.engine.local.machine import PIDS
@@ -34,17 +36,29 @@ from seaway.home import Settings
 from seaway.install.settings import InstallSettings
 from seaway.logs.segments import Limits as LogLimits
 from seaway.logs.shape import LONGEST as LONGEST_LOG_LINE
-from seaway.model import BuildSpec, Frozen, Health, Process, Quotas, RolloutPolicy
+from seaway.model import BuildSpec, Frozen, Health, Process, Quotas, RolloutPolicy, RouterPolicy
 from seaway.model.base import say_bytes
 from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES, KEEP_SERVED
 from seaway.rollout.progress import PAUSE_LIMIT
 from seaway.rollout.releases import LARGEST_CONFIG, MOST_CONFIG
 from seaway.router.bootstrap import ACCESS_LOG
+from seaway.router.envoy import RETRIES
+from seaway.router.limits import (
+    CONNECTION_BUFFER,
+    HEADER_LINES,
+    HEADERS_KIB,
+    HEADERS_TIMEOUT,
+    MOST_CONNECTIONS,
+    RETRY_AFTER,
+    RETRY_BUFFER,
+    STREAMS,
+)
 from seaway.router.process import ENVOY_LOG
 from seaway.router.running import LOG_LIMITS
 from seaway.sandbox.enter import SHARED_MEMORY
 from seaway.store.database import KEEP_CHANGES
 from seaway.store.events import KEEP_EVENTS
+from seaway.store.sqlite import RESERVE as STORE_RESERVE
 from seaway.supervisor.processes import LOG_LIMIT
 
 
@@ -393,6 +407,122 @@ INSTANCES = (
 
 _LOST = "lines are given up and counted (flag `lost`), then its writer waits; others lose nothing"
 
+_ROUTER = "tests/contract/test_router_limits.py::"
+_HEADERS = f"{HEADERS_KIB} KiB, {HEADER_LINES} headers"
+
+ROUTERS = (
+    Limit(
+        "requests in flight",
+        "to a release through one router, open WebSockets included",
+        _count(RouterPolicy.model_fields["max_requests"].default),
+        f"`max_requests` of `[router]`, at most {_count(_bound(RouterPolicy, 'max_requests'))}",
+        f"503 `overloaded` at once, with `Retry-After: {RETRY_AFTER}`; other apps' requests are served",
+        f"{_ROUTER}test_requests_in_flight_of_one_app",
+    ),
+    Limit(
+        "connections of clients",
+        "to one router",
+        f"3/8 of the files that it may open, at most {_count(MOST_CONNECTIONS)}",
+        "`ulimit -Hn`, `LimitNOFILE`",
+        "new ones are closed as soon as they are accepted, open ones go on; the router warns where it may open few",
+        f"{_ROUTER}test_connections_of_one_client",
+    ),
+    Limit(
+        "requests of an HTTP/2 connection",
+        "in flight at once",
+        _count(STREAMS),
+        FIXED,
+        "the client is told, and waits with more",
+        f"{_ROUTER}test_streams_of_one_http2_connection",
+    ),
+    Limit(
+        "headers of an app's request",
+        "its first line and headers",
+        _HEADERS,
+        FIXED,
+        "431 `headers-too-large`",
+        f"{_ROUTER}test_headers_of_a_request",
+    ),
+    Limit(
+        "headers of an app's answer",
+        "what an instance answers before the body",
+        _HEADERS,
+        FIXED,
+        "502 `bad-answer`",
+        f"{_ROUTER}test_headers_of_an_answer",
+    ),
+    Limit(
+        "bodies",
+        "of requests and answers",
+        "none: they are passed on as they come, and the app decides",
+        FIXED,
+        "nothing",
+        f"{_ROUTER}test_a_body_of_any_size_passes_and_is_not_kept",
+    ),
+    Limit(
+        "a body on its way",
+        "what a router keeps of one",
+        f"{say_bytes(CONNECTION_BUFFER)} each way, and {say_bytes(RETRY_BUFFER)} of a request's for another try",
+        FIXED,
+        "the sender has to wait for the receiver",
+        f"{_ROUTER}test_a_body_of_any_size_passes_and_is_not_kept",
+    ),
+    Limit(
+        "time for headers",
+        "from the first byte of a request to the end of its headers",
+        f"{_count(HEADERS_TIMEOUT)} s",
+        FIXED,
+        "408 `timed-out`",
+        f"{_ROUTER}test_headers_that_come_too_slowly",
+    ),
+    Limit(
+        "silence of a request",
+        "a request or WebSocket without a byte, either way",
+        _seconds(RouterPolicy, "idle_timeout"),
+        "`idle_timeout` of `[router]`",
+        "504 or 408 `timed-out`, or the connection breaks off if the answer had begun",
+        f"{_ROUTER}test_a_body_that_does_not_come",
+    ),
+    Limit(
+        "tries of a request",
+        "at different instances, where it may be sent again",
+        _count(RETRIES + 1),
+        FIXED,
+        "the last one's fault is the answer",
+        "tests/contract/test_router_routing.py::test_only_what_changes_nothing_is_tried_again",
+    ),
+)
+
+_DISK_FREE = f"{_count(100 * TIGHT_SHARE)} % or {say_bytes(TIGHT_MOST)} free, whichever is less"
+
+DISK = (
+    Limit(
+        "a disk that fills up",
+        "the file system of SEAWAY_HOME",
+        f"{_count(100 * DISK_LOW)} % in use",
+        FIXED,
+        "`seaway status` and the event `DiskLow` say so; images and caches that nothing needs are deleted at once",
+        "tests/unit/test_disk.py::test_each_level_is_told_once_and_things_are_pruned_early",
+    ),
+    Limit(
+        "a disk that is almost full",
+        "the file system of SEAWAY_HOME",
+        _DISK_FREE,
+        FIXED,
+        "507 `disk-full` for who deploys from source; builds that are queued wait; of each app's logs "
+        f"{LogLimits().tight_segments} files stay; event `DiskAlmostFull`",
+        "tests/e2e/test_full_disk.py::test_parts_are_killed_on_a_full_disk",
+    ),
+    Limit(
+        "documents on a full disk",
+        "what the store can write when nobody else can",
+        say_bytes(STORE_RESERVE),
+        FIXED,
+        "507 `disk-full` for who would change something; what runs goes on, and nothing is lost",
+        "tests/contract/test_full_disk.py::test_documents_have_a_reserve",
+    ),
+)
+
 LOGS = (
     Limit(
         "logs of an app",
@@ -589,6 +719,8 @@ LIMITS = {
     "Teams and apps": APPS,
     "Config and one-offs": CONFIG,
     "Instances": INSTANCES,
+    "Routers": ROUTERS,
+    "The disk": DISK,
     "Logs": LOGS,
     "Builds": BUILDS,
     "What is kept": HISTORY,
