@@ -198,9 +198,12 @@ async def test_a_check_that_the_agent_made_too_late_is_unknown() -> None:
 
 
 async def test_changes_coalesce() -> None:
-    """A slow watcher gets each changed name once."""
+    """A slow watcher gets each changed name once; none is lost from the first word on."""
     changes = Changes()
     watch = changes.watch(0.01)
+    assert await anext(watch) == [""]
+    changes.notify("shop")
+    assert await anext(watch) == ["shop"]
     assert await anext(watch) == []
     for _ in range(1000):
         changes.notify("shop")

@@ -98,7 +98,6 @@ class KubernetesEngine:
 
     async def watch(self) -> AsyncGenerator[str, None]:
         """See Engine.watch."""
-        yield ""
         async for changed in self._changes.watch(HEARTBEAT):
             for name in changed:
                 yield name

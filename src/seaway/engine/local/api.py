@@ -100,6 +100,5 @@ async def _refuse_body(_: Request, error: Exception) -> Response:
 
 
 async def _stream_changes(keeper: Keeper) -> AsyncIterator[bytes]:
-    yield b'[""]\n'  # the watch is on: look at everything once
     async for names in keeper.changes.watch(HEARTBEAT):
         yield json.dumps(names).encode() + b"\n"

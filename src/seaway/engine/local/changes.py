@@ -26,11 +26,15 @@ class Changes:
             event.set()
 
     async def watch(self, heartbeat: float) -> AsyncGenerator[list[str], None]:
-        """Yield the names changed since the last yield; an empty list after `heartbeat` seconds without any."""
+        """Yield the names changed since the last yield; an empty list after `heartbeat` seconds without any.
+
+        First of all [""]: whatever changes from then on is told.
+        """
         event = asyncio.Event()
         names: dict[str, None] = {}
         self._watchers[event] = names
         try:
+            yield [""]
             while not self._closed:
                 try:
                     async with asyncio.timeout(heartbeat):  # wait_for of 3.11 may swallow a cancellation
