@@ -26,6 +26,7 @@ from seaway.model import Check, Health, Instance, InstanceState
 from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload, running
 from tests.pace import Stopwatch
 from tests.shared_place import find_shared
+from tests.wants import without_descriptors
 
 S = InstanceState
 
@@ -319,6 +320,28 @@ async def test_told_to_stop_before_it_began(kit: LocalKit, monkeypatch: pytest.M
         seen = await kit.await_instance(lambda i: i.state is S.STOPPED)
     assert seen.reason == "its release was removed"
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def test_an_agent_without_descriptors_goes_on_with_what_runs(kit: LocalKit) -> None:
+    """It can neither ask nor start anything; what ended meanwhile is started again later, and the rest goes on."""
+    await kit.engine.apply(kit.workload("serve", count=2))
+
+    async def find_serving() -> list[Instance]:
+        living = await kit.list_living()
+        return living if len(living) == 2 and all(i.serving for i in living) else []
+
+    first, second = await eventually(find_serving)
+    pid, other = find_app(first.id).pid, find_app(second.id).pid
+    with structlog.testing.capture_logs() as logs:
+        with without_descriptors():
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                while not any("Too many open files" in str(entry) for entry in logs):
+                    await asyncio.sleep(0.01)
+        seen = await kit.await_instance(lambda i: i.restarts > 0 and i.serving)
+    assert seen.id == first.id
+    assert find_app(second.id).pid == other
+    assert not any("ended" in entry["event"] for entry in logs), "no loop of the agent did"
 
 
 async def test_worker_is_ready_after_a_moment(kit: LocalKit) -> None:

@@ -23,6 +23,7 @@ from seaway.engine.local.reasons import describe_exit, describe_unstarted, read_
 from seaway.engine.local.state import Desired, NodeState, Record
 from seaway.model import Check, Health, Instance, InstanceState, Process, Workload, WorkloadKey
 from seaway.sandbox.removing import remove_tree
+from tests.wants import without_descriptors
 
 KEY = WorkloadKey(app="shop", release=1, process="web")
 
@@ -195,6 +196,26 @@ async def test_a_check_that_the_agent_made_too_late_is_unknown() -> None:
         pulse.cancel()
         await asyncio.gather(pulse, return_exceptions=True)
         await prober.close()
+
+
+@pytest.mark.parametrize("check", [Check(tcp=True), Check(http="/"), Check(command="true")], ids=["tcp", "http", "cmd"])
+async def test_a_check_that_cannot_be_made_says_nothing(tmp_path: Path, check: Check) -> None:
+    """An agent without descriptors takes no instance out of rotation; a refused connection is a fault all the same."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    prober = Prober()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        target = Target(server.sockets[0].getsockname()[1], tmp_path, {})
+        assert await prober.ask(check, target) is None
+        with without_descriptors(), pytest.raises(Unknown, match="could not ask: Too many open files"):
+            await prober.ask(check, target)
+        assert await prober.ask(check, target) is None
+    if check.command is None:
+        assert await prober.ask(check, target) is not None
+    await prober.close()
 
 
 async def test_changes_coalesce() -> None:
