@@ -90,6 +90,7 @@ SCHEMATHESIS = "tests/contract/test_api_schemathesis.py"
 LONG_CONTRACT = [f"tests/contract/test_{name}.py" for name in ("router_nodes", "node_keeper", "own_image")]
 CONTRACT = begin_with(LONG_CONTRACT, [path for path in list_tests("tests/contract") if path != SCHEMATHESIS])
 ZERO_DROP = "tests/e2e/test_zero_drop.py"
+DEEP = (ZERO_DROP, "tests/e2e/test_floods.py", "tests/e2e/test_full_disk.py", "tests/contract/test_local_output.py")
 E2E = begin_with([ZERO_DROP], list_tests("tests/e2e"))
 ALONE = [f"tests/kube/test_{name}.py" for name in (
     "cluster_check", "engine_nodes", "nodes_die", "masters_die",
@@ -137,7 +138,7 @@ LONG = {"SEAWAY_SOAK": "1"}
 SOAK = (
     Tier("property in depth", ((PROPERTY,),), env=LONG),
     Tier("version 2 of control groups, in a guest", (([*PYTEST, "tests/guest"],),), env=LONG),
-    Tier("end to end, long", (([*PYTEST, ZERO_DROP],),), env=LONG),
+    Tier("output, traffic and disks, long", (([*PYTEST, *DEEP],),), env=LONG),
     Tier("test cluster, long", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"], env=LONG),
     Tier(
         "kubernetes, long",

@@ -24,7 +24,7 @@ from tests.told import LOGS
 
 pytestmark = as_root
 PLAIN = Path(__file__).parent / "apps" / "plain"
-SIZE = "512m"
+SIZE = "192m"
 TOLD, LONGEST, BACK = 2.0, 5.0, 30.0  # seconds: until a state is said, for any command, until all is back
 RATE, PATIENCE = 40.0, 30.0  # requests a second; seconds that clients wait for an answer
 ROUNDS = choose(1, 5)
