@@ -11,16 +11,18 @@ from seaway.model.base import say_bytes
 
 LOW = 0.90  # of the file system in use: it is told, and what nothing needs is deleted early
 TIGHT_SHARE, TIGHT_MOST = 0.05, 2 << 30  # free, the smaller of this share and these bytes: builds and logs give way
+FULL_PART = 0.5  # of that free: builds that run give way, too
 CALM = 1.2  # what is free has to be more than the limit by this factor until it counts as over
 NOTHING = 1 << 20  # bytes free that are none
 
 
 class Level(IntEnum):
-    """How things stand. FINE; LOW: it is to be told; TIGHT: builds wait, and old logs go."""
+    """How things stand. FINE; LOW: it is to be told; TIGHT: builds wait, and old logs go; FULL: no build goes on."""
 
     FINE = 0
     LOW = 1
     TIGHT = 2
+    FULL = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def read_disk(path: Path) -> Disk:
 
 def judge(disk: Disk, before: Level = Level.FINE) -> Level:
     """Return the level; one that it had `before` stays until it is well over: nobody hears of each file that goes."""
-    limits = {Level.TIGHT: min(TIGHT_SHARE * disk.size, TIGHT_MOST), Level.LOW: (1 - LOW) * disk.size}
+    tight = min(TIGHT_SHARE * disk.size, TIGHT_MOST)
+    limits = {Level.FULL: FULL_PART * tight, Level.TIGHT: tight, Level.LOW: (1 - LOW) * disk.size}
     for level, limit in limits.items():
         if disk.free <= limit * (CALM if before >= level else 1):
             return level

@@ -133,6 +133,7 @@ class _Replica:
                 api=api,
                 attachments=self._attachments,
                 claiming=deps.claiming,
+                builds_here=False,
                 nodes=self._nodes,
                 expected=await self._list_expected(),
                 leadership=self._election,

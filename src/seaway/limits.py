@@ -25,8 +25,8 @@ from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
 from seaway.control.serving import HEAD_LIMIT
+from seaway.disk import FULL_PART, TIGHT_MOST, TIGHT_SHARE
 from seaway.disk import LOW as DISK_LOW
-from seaway.disk import TIGHT_MOST, TIGHT_SHARE
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.local.base import Timings
 from seaway.engine.local.machine import PIDS
@@ -512,6 +512,15 @@ DISK = (
         "507 `disk-full` for who deploys from source; builds that are queued wait; of each app's logs "
         f"{LogLimits().tight_segments} files stay; event `DiskAlmostFull`",
         "tests/e2e/test_full_disk.py::test_parts_are_killed_on_a_full_disk",
+    ),
+    Limit(
+        "a disk that is full",
+        "the file system of SEAWAY_HOME",
+        f"{_count(100 * TIGHT_SHARE * FULL_PART)} % or {say_bytes(TIGHT_MOST * FULL_PART)} free, whichever is less",
+        FIXED,
+        "builds that run fail and say so, and what they took is free again; event `DiskFull`. Instances go on; one that "
+        "ends says why it cannot be started, and is tried every 5 s",
+        "tests/unit/test_builds_waiting.py::test_builds_give_way_where_the_disk_is_almost_full",
     ),
     Limit(
         "documents on a full disk",

@@ -108,7 +108,7 @@ def test_parts_are_killed_on_a_full_disk(platform: Platform, source: Path, load:
     config = platform.read("config", "list", "--reveal", "-a", "shop")["config"]
     assert config == {"KEPT": "before", "MORE": "after"}
     reasons = [event["spec"]["reason"] for event in platform.read("events")]
-    assert {"DiskAlmostFull", "DiskHasRoom"} <= set(reasons)
+    assert {"DiskFull", "DiskHasRoom"} <= set(reasons)
     load.stop().assert_clean([], least=1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seaway.control import builds
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS, BuildRunner
 from seaway.home import Home
 from seaway.model import App, Build, BuildSpec, BuildState, BuildStatus, Meta, Source
@@ -21,7 +22,15 @@ class Yard:
     def __init__(self, root: Path) -> None:
         home = Home(root).create()
         self.store, self.builder = MemoryStore(), HangingBuilder(home)
-        self.runner = BuildRunner(self.store, self.builder, home, clock=lambda: NOW, tell=tell_nobody)
+        self.shortages = {False: "", True: ""}  # of who begins, of who runs
+        self.runner = BuildRunner(
+            self.store,
+            self.builder,
+            home,
+            clock=lambda: NOW,
+            tell=tell_nobody,
+            find_shortage=self.shortages.__getitem__,
+        )
 
     async def queue(self, app: App, number: int, status: BuildStatus | None = None) -> None:
         """Store a build, and let the runner find it."""
@@ -82,3 +91,26 @@ async def test_a_build_that_was_interrupted_too_often_is_given_up(yard: Yard) ->
     assert [build.status.state for build in found] == [BuildState.RUNNING, BuildState.FAILED]
     assert yard.builder.said == ["builds shop"]
     assert found[1].status.reason == "interrupted 3 times; deploy again"
+
+
+async def test_builds_give_way_where_the_disk_is_almost_full(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are queued wait and say once why; one that runs goes on, until there is hardly any room."""
+    monkeypatch.setattr(builds, "LOOK_INTERVAL", 0)
+    shop, blog = [await yard.store.create(App(meta=Meta(name=name))) for name in ("shop", "blog")]
+    await yard.queue(shop, 1)
+    yard.shortages[False] = "the disk of /home is 96% full"
+    await yard.queue(blog, 1)
+    yard.shortages[False] = "the disk of /home is 97% full"
+    await yard.runner.reconcile(blog)
+    assert await yard.list_states() == {"shop.b1": "running", "blog.b1": "queued"}
+    assert (await yard.store.get(Build, "blog.b1")).status.reason == "waits for room: the disk of /home is 96% full"
+    yard.shortages[True] = "the disk of /home is 99% full"
+    await settle()
+    ended = await yard.store.get(Build, "shop.b1")
+    assert ended.status.state is BuildState.FAILED
+    assert ended.status.reason == "ended, as the disk of /home is 99% full; build it again when there is room"
+    assert yard.builder.said == ["builds shop", "stopped shop"]
+    yard.shortages.update({False: "", True: ""})
+    await yard.runner.reconcile(blog)
+    await settle()
+    assert await yard.list_states() == {"shop.b1": "failed", "blog.b1": "running"}

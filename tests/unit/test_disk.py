@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seaway.control import disk as control_disk
 from seaway.control.disk import DiskKeeper
-from seaway.disk import CALM, LOW, TIGHT_MOST, TIGHT_SHARE, Disk, Level, judge, read_disk
+from seaway.disk import CALM, FULL_PART, LOW, TIGHT_MOST, TIGHT_SHARE, Disk, Level, judge, read_disk
 from seaway.model import EventSpec
 from seaway.own_log import Unfailing
 from seaway.store.base import Unavailable
@@ -32,12 +32,14 @@ GB = 10**9
         (100 * GB, TIGHT_MOST, Level.TIGHT),
         (10 * GB, 500_000_001, Level.LOW),
         (10 * GB, 500_000_000, Level.TIGHT),
-        (10 * GB, 0, Level.TIGHT),
-        (0, 0, Level.TIGHT),  # of no size, as some file systems say
+        (10 * GB, 250_000_001, Level.TIGHT),
+        (10 * GB, 250_000_000, Level.FULL),
+        (10 * GB, 0, Level.FULL),
+        (0, 0, Level.FULL),  # of no size, as some file systems say
     ],
 )
 def test_levels(size: int, free: int, level: Level) -> None:
-    """At 90 % it is low; tight at 5 % or 2 GiB free, whichever is less."""
+    """At 90 % it is low; tight at 5 % or 2 GiB free, whichever is less; full at half of that."""
     assert judge(Disk(HOME, size, free)) is level
 
 
@@ -60,7 +62,8 @@ def test_a_level_is_never_better_than_what_is_free(size: int, shares: list[float
         level = judge(disk, level)
         assert level >= judge(disk)
         tight = min(TIGHT_SHARE * size, TIGHT_MOST)
-        assert (level is not Level.TIGHT) or disk.free <= CALM * tight
+        assert (level < Level.FULL) or disk.free <= CALM * FULL_PART * tight
+        assert (level < Level.TIGHT) or disk.free <= CALM * tight
         assert (level is Level.FINE) or disk.free <= CALM * (1 - LOW) * size
 
 
@@ -120,7 +123,7 @@ async def test_each_level_is_told_once_and_things_are_pruned_early(monkeypatch: 
         watched.now += timedelta(seconds=60)
         await watched.looked()
         assert watched.prunings == [NOW, watched.now]
-        watched.free, watched.broken = 1 * GB, True
+        watched.free, watched.broken = 2 * GB, True
         await watched.looked()
         watched.broken = False
         await watched.looked()

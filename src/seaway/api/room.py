@@ -12,5 +12,5 @@ from seaway.disk import Level, judge, read_disk
 async def check_room(home: Path) -> None:
     """Raise ApiError if the disk is too full for builds."""
     disk = await asyncio.to_thread(read_disk, home)
-    if judge(disk) is Level.TIGHT:
+    if judge(disk) >= Level.TIGHT:
         raise disk_full(f"no build can begin: {disk}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from seaway.builder.base import Builder, BuildError
+from seaway.builder.base import Builder, BuildError, Built
 from seaway.control.reconcile import TELL_AGAIN, Tell
 from seaway.home import Home
 from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout
@@ -25,6 +25,7 @@ log = structlog.get_logger()
 MAX_ATTEMPTS = 3
 AT_ONCE = 2  # builds of all apps; the others wait in the order in which they came
 WAITS = "waits for room"
+LOOK_INTERVAL = 1.0  # seconds between looks whether a build may go on
 OPEN = (BuildState.QUEUED, BuildState.RUNNING)
 ENDS = {BuildState.SUCCEEDED: "BuildSucceeded", BuildState.FAILED: "BuildFailed"}
 
@@ -37,7 +38,7 @@ async def _allow(_app: App, _release: Release, _force: bool) -> str:
 class BuildRunner:
     """Starts queued builds, at most `parallel` at once, one per app; cancels; turns images into releases.
 
-    `find_shortage` returns why no build may begin now, "" if one may: those that are queued wait.
+    `find_shortage` returns why no build may begin now (told True: go on), "" if one may: those that are queued wait.
     `check` raises ReleaseRefused for a release that may not be made; it is told whether that is forced, and returns
     what is to be said of a release that was. `claiming` is held from then until the release is stored.
     """
@@ -54,7 +55,7 @@ class BuildRunner:
         check: Callable[[App, Release, bool], Awaitable[str]] = _allow,
         claiming: asyncio.Lock | None = None,
         on_end: Callable[[], None] = lambda: None,
-        find_shortage: Callable[[], str] = str,
+        find_shortage: Callable[[bool], str] = lambda _: "",
     ) -> None:
         self._store = store
         self._builder = builder
@@ -83,7 +84,7 @@ class BuildRunner:
         queued = [b for b in builds if b.status.state is BuildState.QUEUED and not b.spec.cancel]
         if queued and not busy and not app.spec.destroy:
             first = min(queued, key=lambda b: b.spec.number)
-            if shortage := self._find_shortage():
+            if shortage := self._find_shortage(False):
                 await self._hold(first, shortage)
             else:
                 self._start(first)
@@ -147,8 +148,7 @@ class BuildRunner:
                 return
             try:
                 async with asyncio.timeout(build.spec.timeout):
-                    log_file = self._home.build_log(build.name, build.meta.uid)
-                    built = await self._builder.build(build.spec.app, build.spec.source, log_file, lambda _: None)
+                    built = await self._build_while_there_is_room(build)
             except TimeoutError:
                 await self._end(build, BuildState.FAILED, f"took longer than {build.spec.timeout:g} s")
             except BuildError as error:
@@ -161,6 +161,22 @@ class BuildRunner:
             else:
                 reason = f"built {built.image.rpartition('sha256:')[2][:12]}"
                 await self._end(build, BuildState.SUCCEEDED, reason, image=built.image, manifest=built.manifest)
+
+    async def _build_while_there_is_room(self, build: Build) -> Built:
+        """Build; raise BuildError, with what it took free again, if there is no room for builds any more."""
+        log_file = self._home.build_log(build.name, build.meta.uid)
+        work = self._builder.build(build.spec.app, build.spec.source, log_file, lambda _: None)
+        building = asyncio.create_task(work, name=f"building-{build.name}")
+        try:
+            while not (await asyncio.wait({building}, timeout=LOOK_INTERVAL))[0]:
+                if shortage := self._find_shortage(True):
+                    building.cancel()
+                    await asyncio.wait({building})
+                    raise BuildError(f"ended, as {shortage}; build it again when there is room")
+            return building.result()
+        finally:
+            building.cancel()
+            await asyncio.wait({building})
 
     async def _end(self, build: Build, state: BuildState, reason: str, **more: Any) -> None:
         ended = await self._write(build, state=state, reason=reason, ended_at=self._clock(), **more)

@@ -21,6 +21,7 @@ ABOUT = "disk"
 WORDS = {
     Level.LOW: ("DiskLow", "images and caches that nothing needs are deleted early"),
     Level.TIGHT: ("DiskAlmostFull", "new builds wait or are refused, and old logs are deleted, until there is room"),
+    Level.FULL: ("DiskFull", "builds that run are ended, too"),
     Level.FINE: ("DiskHasRoom", "nothing gives way any more"),
 }
 

@@ -59,7 +59,7 @@ class ControlParts:
     `expected` names the routers that should be there; `duties` are the leader's besides the loop; `refresh` brings what
     it reads up to what an earlier leader wrote; `silence` returns for how many seconds nothing has been heard of store
     or engine; `certificate` is the (certificate, key) files that the API is served with over TLS; `attachments` and
-    `claiming` are the API's.
+    `claiming` are the API's; `builds_here`: builds take room on this machine's disk.
     """
 
     home: Home
@@ -77,6 +77,7 @@ class ControlParts:
     certificate: tuple[Path, Path] | None = None
     attachments: Attachments = field(default_factory=Attachments)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    builds_here: bool = True
     nodes: NodeKeeper | None = None  # made here unless the API shows its verdicts too
 
 
@@ -274,9 +275,11 @@ class ControlPlane:
             await self._builds.reconcile(app)
         return again
 
-    def _find_shortage(self) -> str:
-        """Return why no build may begin now, or ""."""
-        return f"{self._disk.disk}" if self._disk.level is Level.TIGHT else ""
+    def _find_shortage(self, running: bool) -> str:
+        """Return why no build may begin now, or go on, or ""."""
+        if not self._parts.builds_here or self._disk.level < (Level.FULL if running else Level.TIGHT):
+            return ""
+        return str(self._disk.disk)
 
     async def _forget_builds(self, app: str) -> None:
         await self._builds.forget(app)

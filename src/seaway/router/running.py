@@ -227,7 +227,7 @@ class Router:
             try:
                 self._health.read()
                 rotated = [name for name, limits in LOG_LIMITS.items() if rotate(self._folder / name, *limits)]
-                if judge(read_disk(self._folder)) is Level.TIGHT:
+                if judge(read_disk(self._folder)) >= Level.TIGHT:
                     for old in self._folder.glob("*.log.*[0-9]"):
                         old.unlink()
                 if rotated:

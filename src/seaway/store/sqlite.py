@@ -148,7 +148,7 @@ class SqliteStore:
 
 def _keep_room(connection: sqlite3.Connection, path: Path, reserve: int) -> None:
     """Make the reserve whole where the disk is not short of room itself."""
-    if reserve and judge(read_disk(path.parent)) is not Level.TIGHT:
+    if reserve and judge(read_disk(path.parent)) < Level.TIGHT:
         with contextlib.suppress(sqlite3.Error):  # others were faster
             keep_room(connection, path, reserve)
 

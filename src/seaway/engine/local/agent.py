@@ -141,8 +141,8 @@ class Agent:
         while True:
             with suppress(OSError):  # a bad disk
                 now = judge(await asyncio.to_thread(read_disk, self._home.root), level)
-                if (now is Level.TIGHT) != (level is Level.TIGHT):
-                    self._collector.give_way(tight=now is Level.TIGHT)
+                if (now >= Level.TIGHT) != (level >= Level.TIGHT):
+                    self._collector.give_way(tight=now >= Level.TIGHT)
                 level = now
             await asyncio.sleep(DISK_INTERVAL)
 
