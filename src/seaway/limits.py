@@ -518,8 +518,8 @@ DISK = (
         "the file system of SEAWAY_HOME",
         f"{_count(100 * TIGHT_SHARE * FULL_PART)} % or {say_bytes(TIGHT_MOST * FULL_PART)} free, whichever is less",
         FIXED,
-        "builds that run fail and say so, and what they took is free again; event `DiskFull`. Instances go on; one that "
-        "ends says why it cannot be started, and is tried every 5 s",
+        "builds that run fail and say so, and what they took is free again; event `DiskFull`. Instances go on; one "
+        "that ends says why it cannot be started, and is tried every 5 s",
         "tests/unit/test_builds_waiting.py::test_builds_give_way_where_the_disk_is_almost_full",
     ),
     Limit(

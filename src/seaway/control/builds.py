@@ -170,8 +170,6 @@ class BuildRunner:
         try:
             while not (await asyncio.wait({building}, timeout=LOOK_INTERVAL))[0]:
                 if shortage := self._find_shortage(True):
-                    building.cancel()
-                    await asyncio.wait({building})
                     raise BuildError(f"ended, as {shortage}; build it again when there is room")
             return building.result()
         finally:
