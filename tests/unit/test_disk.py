@@ -24,7 +24,7 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ("size", "free", "level"),
+    ("whole", "left", "level"),
     [
         (100 * GB, 11 * GB, Level.FINE),
         (100 * GB, 10 * GB - 1, Level.LOW),
@@ -38,9 +38,9 @@ GB = 10**9
         (0, 0, Level.FULL),  # of no size, as some file systems say
     ],
 )
-def test_levels(size: int, free: int, level: Level) -> None:
+def test_levels(whole: int, left: int, level: Level) -> None:
     """At 90 % it is low; tight at 5 % or 2 GiB free, whichever is less; full at half of that."""
-    assert judge(Disk(HOME, size, free)) is level
+    assert judge(Disk(HOME, whole, left)) is level
 
 
 @given(st.integers(1, 1 << 50), st.floats(0, 1), st.floats(0, 1))
