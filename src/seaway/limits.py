@@ -24,6 +24,7 @@ from seaway.builder.quarters import LIMITS as BUILD_LIMITS
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
+from seaway.control.process import TEND_INTERVAL
 from seaway.control.serving import HEAD_LIMIT
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.local.base import Timings
@@ -44,7 +45,7 @@ from seaway.router.process import ENVOY_LOG
 from seaway.router.running import LOG_LIMITS
 from seaway.sandbox.enter import SHARED_MEMORY
 from seaway.store.database import KEEP_CHANGES
-from seaway.store.events import KEEP_EVENTS
+from seaway.store.events import KEEP_EVENTS, KEEP_EVENTS_OF_APP
 from seaway.supervisor.processes import LOG_LIMIT
 
 
@@ -523,11 +524,12 @@ BUILDS = (
 HISTORY = (
     Limit(
         "events",
-        "of all apps together",
-        _count(KEEP_EVENTS),
+        "of an app, of no app (nodes, the disk, tokens), of all apps that are gone; of everything together",
+        f"{_count(KEEP_EVENTS_OF_APP)} each; {_count(KEEP_EVENTS)}",
         FIXED,
-        "the oldest go, whosever they are",
-        "tests/contract/test_store.py::test_trim_keeps_the_latest",
+        "the oldest of that app go; of everything together, the oldest of the apps that have the most. It is looked "
+        f"at every {_count(TEND_INTERVAL)} s, and there may be more between the looks",
+        "tests/contract/test_store.py::test_an_app_takes_nobodys_events",
     ),
     Limit(
         "releases, rollouts and builds of an app",

@@ -14,7 +14,18 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from seaway.model import KINDS, SCHEMA_VERSION, Document
-from seaway.store.base import AlreadyExists, Change, Conflict, Expired, Listing, NotFound, StoreError, Unreadable
+from seaway.store.base import (
+    AlreadyExists,
+    Change,
+    Choose,
+    Conflict,
+    Expired,
+    Listing,
+    NotFound,
+    StoreError,
+    Unreadable,
+    Written,
+)
 
 D = TypeVar("D", bound=Document)
 
@@ -194,13 +205,15 @@ class Database:
             _check_revision(stored, revision)
         self._delete(kind.kind, name, stored.model_dump_json())
 
-    def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of a kind; return how many went."""
-        query = "SELECT name, data FROM documents WHERE kind = ? ORDER BY revision DESC LIMIT -1 OFFSET ?"
-        rows = self._connection.execute(query, (kind.kind, keep)).fetchall()
-        for name, data in reversed(rows):
-            self._delete(kind.kind, name, data)
-        return len(rows)
+    def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those documents of a kind that `choose` returns; return how many went."""
+        rows = self._connection.execute("SELECT name, revision, labels FROM documents WHERE kind = ?", (kind.kind,))
+        chosen = choose([Written(name, revision, json.loads(labels)) for name, revision, labels in rows])
+        for written in chosen:
+            query = "SELECT data FROM documents WHERE kind = ? AND name = ?"
+            (data,) = self._connection.execute(query, (kind.kind, written.name)).fetchone()
+            self._delete(kind.kind, written.name, data)
+        return len(chosen)
 
     def changes(self, kinds: Sequence[type[Document]], since: int, limit: int) -> tuple[Sequence[Change], int]:
         """Return up to `limit` changes of the kinds after `since`, oldest first, and the revision they reach to.
