@@ -37,6 +37,7 @@ from seaway.logs.segments import Limits as LogLimits
 from seaway.logs.shape import LONGEST as LONGEST_LOG_LINE
 from seaway.model import BuildSpec, Frozen, Health, Process, Quotas, RolloutPolicy
 from seaway.model.base import say_bytes
+from seaway.rollout.history import MOST_BUILDS, MOST_RELEASES, SETTLED
 from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES, KEEP_SERVED
 from seaway.rollout.progress import PAUSE_LIMIT
 from seaway.rollout.releases import LARGEST_CONFIG, MOST_CONFIG
@@ -532,12 +533,22 @@ HISTORY = (
         "tests/contract/test_store.py::test_an_app_takes_nobodys_events",
     ),
     Limit(
-        "releases, rollouts and builds of an app",
-        "documents, not images",
-        "none: all are kept until the app is destroyed",
+        "releases of an app",
+        "with their rollouts",
+        f"the newest {MOST_RELEASES}, and older ones that something refers to",
         FIXED,
-        "nothing; each is a few KiB of the store, or as much as the config that it carries",
-        "tests/unit/test_api_apps.py::test_images_that_are_no_longer_kept_are_refused",
+        "the oldest go, at the latest after an hour. What serves, is on its way, has something running, is of a build "
+        "that is kept, or is the only one with an image that can be rolled back to stays, and so does each for "
+        f"{_count(SETTLED.total_seconds() / 60)} minutes. Numbers are never used again; 404 says that it is not kept",
+        "tests/contract/test_pruning.py::test_old_documents_go",
+    ),
+    Limit(
+        "builds of an app that are kept",
+        "builds, with their logs",
+        f"the newest {MOST_BUILDS}, and older ones that are not done, or of which the image is kept",
+        FIXED,
+        "the oldest go, as releases do",
+        "tests/contract/test_pruning.py::test_old_documents_go",
     ),
     Limit(
         "images of an app",

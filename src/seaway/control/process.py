@@ -126,7 +126,14 @@ class ControlPlane:
             may_act=self._may_act,
             forget=self._forget_builds,  # of the runner that is made below
         )
-        self._pruner = Pruner(store, parts.builder, engine, parts.home, is_short=lambda: bool(self._disk.level))
+        self._pruner = Pruner(
+            store,
+            parts.builder,
+            engine,
+            parts.home,
+            is_short=lambda: bool(self._disk.level),
+            may_act=self._may_act,
+        )
         self._disk = DiskKeeper(parts.home.root, self._tell_of_disk, self._pruner.kick, clock=clock)
         self._builds = BuildRunner(
             store,
