@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seaway.model import (
@@ -27,7 +27,7 @@ from seaway.model import (
 )
 from seaway.rollout import history as bounds
 from seaway.rollout.history import SETTLED, History, list_images, select_surplus
-from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES, KEEP_SERVED
+from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES
 from seaway.rollout.releases import Restart, compose_release, find_base, find_return, select_live
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -35,8 +35,12 @@ OLD = NOW - 2 * SETTLED
 RELEASES, BUILDS = KEEP_RELEASES + 1, KEEP_BUILDS + 1  # few, so that histories that are too long are short
 ENDS = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.ROLLED_BACK)
 
-phases = st.sampled_from([*ENDS, *ENDS, *ENDS, Phase.QUEUED, Phase.KEEPING])
-images = st.sampled_from([f"i{n}" for n in range(8)])
+IMAGES = [f"i{n}" for n in range(8)]
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others use the machine, too
+
+phases = st.none() | st.sampled_from([Phase.QUEUED, Phase.KEEPING, *ENDS, *[Phase.SUCCEEDED] * 5])
+spells = st.tuples(st.integers(1, 15), st.sampled_from(IMAGES), st.sampled_from("ab"), phases)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,34 +71,28 @@ def make_build(number: int, state: BuildState, release: int | None, deploy: bool
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """First config only, then an image each; the newest may have no rollout yet, and some documents were deleted."""
-    count = draw(st.integers(1, RELEASES + 40))
-    plain, waiting = draw(st.integers(0, count)), draw(st.sampled_from([0, 0, 1, 2]))
-    there = [n for n in range(1, count + 1) if draw(st.integers(0, 9)) or n == count]
-    builds = [
-        make_build(
-            n, draw(st.sampled_from(BuildState)), draw(st.none() | st.integers(0, count)), draw(st.booleans())
-        )
-        for n in range(1, draw(st.integers(0, BUILDS + 10)) + 1)
-    ]  # fmt: skip
-    builders = st.none() | st.sampled_from([b.name for b in builds]) if builds else st.none()
+    """Spells of releases that are alike, of config only first; builds of any state; and some documents are gone."""
+    made: list[tuple[str | None, str, Phase | None]] = []
+    made += [(None, "a", None)] * draw(st.integers(0, RELEASES + 5))
+    for length, image, config, phase in draw(st.lists(spells, min_size=1, max_size=8)):
+        made += [(image, config, phase)] * length
+    numbers = range(1, len(made) + 1)
+    some = st.none() | st.sampled_from(numbers)
+    states = st.tuples(st.sampled_from(BuildState), some, st.booleans())
+    builds = [make_build(n, *drawn) for n, drawn in enumerate(draw(st.lists(states, max_size=BUILDS + 10)), 1)]
+    lost = draw(st.sets(st.sampled_from(numbers[:-1]), max_size=3)) if len(made) > 1 else set()
+    of_builds = draw(st.dictionaries(st.sampled_from(numbers), st.integers(1, len(builds) + 1), max_size=4))
     releases = [
-        make_release(n, draw(images) if n > plain else None, draw(st.sampled_from("ab")), build=draw(builders))
-        for n in there
+        make_release(n, image, config, build=f"shop.b{of_builds[n]}" if n in of_builds else None)
+        for n, (image, config, _) in enumerate(made, 1)
+        if n not in lost
     ]
-    bases = st.none() | st.sampled_from(there)
-    rollouts = [
-        make_rollout(n, draw(phases), draw(bases))
-        for n in range(plain + 1, count + 1 - waiting)
-        if draw(st.integers(0, 9))
-    ]
-    rollouts_for = [r for r in rollouts if r.spec.target in there or r.ended]
+    bases = draw(st.dictionaries(st.sampled_from(numbers), st.sampled_from(numbers), max_size=4))
+    rollouts = [make_rollout(n, phase, bases.get(n)) for n, (_, _, phase) in enumerate(made, 1) if phase]
     status = AppStatus(
-        current=draw(bases), traffic=dict.fromkeys(draw(st.sets(st.sampled_from(there), max_size=2)), 50)
+        current=draw(some), traffic=dict.fromkeys(draw(st.sets(st.sampled_from(numbers), max_size=2)), 50)
     )
-    return History(
-        App(meta=Meta(name="shop"), status=status), tuple(releases), tuple(rollouts_for), tuple(builds)
-    )  # fmt: skip
+    return History(App(meta=Meta(name="shop"), status=status), tuple(releases), tuple(rollouts), tuple(builds))
 
 
 def shorten(history: History, used: frozenset[int] = frozenset(), now: datetime = NOW) -> History:
@@ -117,6 +115,7 @@ def list_working(history: History) -> list[str]:
     return [build.name for build in history.builds if build not in ended or build in to_release]
 
 
+@unhurried
 @given(histories())
 def test_what_stays_decides_what_all_of_it_did(history: History) -> None:
     """The next number and what it starts from, images, the way back, what is on its way; in between, too."""
@@ -134,6 +133,7 @@ def test_what_stays_decides_what_all_of_it_did(history: History) -> None:
     assert shorten(shorten(history)) == shorten(history)
 
 
+@unhurried
 @given(histories(), st.frozensets(st.integers(1, RELEASES + 40), max_size=3))
 def test_what_is_referred_to_stays(history: History, used: frozenset[int]) -> None:
     """By the engine, the app, open rollouts and builds; the newest of all; and rollouts of what stays."""
@@ -149,6 +149,7 @@ def test_what_is_referred_to_stays(history: History, used: frozenset[int]) -> No
     assert all(build in left.builds for build in sorted(history.builds, key=lambda b: b.spec.number)[-BUILDS:])
 
 
+@unhurried
 @given(histories())
 def test_histories_are_bounded(history: History) -> None:
     """By what refers to something: so many releases beside the newest at most, and a rollout each."""
@@ -158,7 +159,7 @@ def test_histories_are_bounded(history: History) -> None:
     on_the_way = [r for r in history.releases if r.spec.image and r.spec.number not in ended]
     coming = [r for r in history.releases if r.spec.build in working]
     open_ = [rollout for rollout in history.rollouts if not rollout.ended]
-    few = 1 + len(history.app.status.traffic) + 3 + KEEP_SERVED + 8  # 8: images there are
+    few = 1 + len(history.app.status.traffic) + 3 + len(IMAGES)
     most = RELEASES + few + 2 * len(open_) + len(on_the_way) + len(coming) + len(left.builds)
     assert len(left.releases) <= most
     assert len(left.builds) <= BUILDS + len(working) + KEEP_BUILDS
@@ -167,6 +168,7 @@ def test_histories_are_bounded(history: History) -> None:
     }  # fmt: skip
 
 
+@unhurried
 @given(histories())
 def test_nothing_young_goes(history: History) -> None:
     """Whoever numbers a release by an old list finds its number taken."""
