@@ -52,9 +52,9 @@ def _few() -> object:
         yield
 
 
-def make_release(number: int, image: str | None, config: str, at: datetime = OLD, build: str | None = None) -> Release:
+def make_release(number: int, image: str | None, config: str, build: str | None = None) -> Release:
     spec = ReleaseSpec(app="shop", number=number, image=image, config={"A": config}, build=build)
-    return Release(meta=Meta(name=f"shop.v{number}", created_at=at), spec=spec)
+    return Release(meta=Meta(name=f"shop.v{number}", created_at=OLD), spec=spec)
 
 
 def make_rollout(number: int, phase: Phase, base: int | None) -> Rollout:
