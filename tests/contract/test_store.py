@@ -260,6 +260,18 @@ async def test_watch_from_the_future_expires(store: Store) -> None:
         await take(1, store.watch((App,), (await store.list(App)).revision + 1_000_000))
 
 
+async def test_labels_go_with_their_document(store: Store) -> None:
+    """Whoever takes the name of one that was deleted or trimmed is not found by its labels."""
+    spec = BuildSpec(app="shop", number=1, source=Source(archive="0" * 64))
+    for name in ("shop.b1", "shop.b2"):
+        await store.create(Build(meta=Meta(name=name, labels={"team": "red"}), spec=spec))
+    await store.delete(Build, "shop.b1")
+    assert await store.trim(Build, lambda written: written) == 1
+    for name in ("shop.b1", "shop.b2"):
+        await store.create(Build(meta=Meta(name=name), spec=spec))
+    assert (await store.list(Build, {"team": "red"})).documents == ()
+
+
 async def test_trim_deletes_what_is_chosen(store: Store) -> None:
     """In the order of the choice, and watchers hear of it; the choice is by name, labels and revision of each."""
     events = [

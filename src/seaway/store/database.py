@@ -233,19 +233,27 @@ class Database:
     def _put(self, document: Document) -> None:
         data, name = document.model_dump_json(), document.name
         labels = json.dumps(document.meta.labels, sort_keys=True)
+        self._drop_labels(document.kind, name)
         self._connection.execute(
             "INSERT OR REPLACE INTO documents (kind, name, revision, data, labels) VALUES (?, ?, ?, ?, ?)",
             (document.kind, name, document.meta.revision, data, labels),
         )
-        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ? ", (document.kind, name))
         rows = [(document.kind, key, value, name) for key, value in document.meta.labels.items()]
         self._connection.executemany("INSERT INTO labels (kind, key, value, name) VALUES (?, ?, ?, ?)", rows)
         self._record("put", document.meta.revision, document.kind, data)
 
     def _delete(self, kind: str, name: str, data: str) -> None:
+        self._drop_labels(kind, name)
         self._connection.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
-        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ?", (kind, name))
         self._record("deleted", self._next_revision(), kind, data)
+
+    def _drop_labels(self, kind: str, name: str) -> None:
+        """Delete the labels of a stored document by their whole keys: by its name alone all of the kind are read."""
+        query = "SELECT labels FROM documents WHERE kind = ? AND name = ?"
+        for (labels,) in self._connection.execute(query, (kind, name)).fetchall():
+            rows = [(kind, key, value, name) for key, value in json.loads(labels).items()]
+            gone = "DELETE FROM labels WHERE kind = ? AND key = ? AND value = ? AND name = ?"
+            self._connection.executemany(gone, rows)
 
     def _next_revision(self) -> int:
         (revision,) = self._connection.execute("UPDATE state SET revision = revision + 1 RETURNING revision").fetchone()
