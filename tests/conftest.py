@@ -9,11 +9,11 @@ import socket
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from seaway.sandbox.cgroups import BUILDS, Cgroups
 from tests.told import LINES, LOGS
 
 
@@ -40,18 +40,20 @@ def is_listened_to(path: Path) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_groups_left() -> Iterator[None]:
-    """Remove the control groups of homes that had a builder and no platform, unless something runs in them."""
-    before = set(list_groups())
-    yield
-    for group in set(list_groups()) - before:
-        for folder in [*(Path(name) for name, _, _ in os.walk(group, topdown=False)), group.parent]:
-            with suppress(OSError):
-                folder.rmdir()
+    """Remove the control groups that this process made for homes without a platform, unless something runs in them."""
+    made: list[Cgroups] = []
+    create = Cgroups.create
 
+    def note(cgroups: Cgroups) -> Path:
+        made.append(cgroups)
+        return create(cgroups)
 
-def list_groups() -> list[Path]:
-    """Return the control groups of all homes, in all hierarchies."""
-    return [path for path in Path("/sys/fs/cgroup").glob("**/seaway/*") if path.is_dir()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cgroups, "create", note)
+        yield
+    for cgroups in made:
+        cgroups.remove(BUILDS)
+        cgroups.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

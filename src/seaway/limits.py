@@ -24,6 +24,7 @@ from seaway.builder.quarters import LIMITS as BUILD_LIMITS
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
+from seaway.control.process import TEND_INTERVAL
 from seaway.control.serving import HEAD_LIMIT
 from seaway.disk import FULL_PART, TIGHT_MOST, TIGHT_SHARE
 from seaway.disk import LOW as DISK_LOW
@@ -38,6 +39,7 @@ from seaway.logs.segments import Limits as LogLimits
 from seaway.logs.shape import LONGEST as LONGEST_LOG_LINE
 from seaway.model import BuildSpec, Frozen, Health, Process, Quotas, RolloutPolicy, RouterPolicy
 from seaway.model.base import say_bytes
+from seaway.rollout.history import MOST_BUILDS, MOST_RELEASES, SETTLED
 from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES, KEEP_SERVED
 from seaway.rollout.progress import PAUSE_LIMIT
 from seaway.rollout.releases import LARGEST_CONFIG, MOST_CONFIG
@@ -57,7 +59,7 @@ from seaway.router.process import ENVOY_LOG
 from seaway.router.running import LOG_LIMITS
 from seaway.sandbox.enter import SHARED_MEMORY
 from seaway.store.database import KEEP_CHANGES
-from seaway.store.events import KEEP_EVENTS
+from seaway.store.events import KEEP_EVENTS, KEEP_EVENTS_OF_APP
 from seaway.store.sqlite import RESERVE as STORE_RESERVE
 from seaway.supervisor.processes import LOG_LIMIT
 
@@ -662,19 +664,30 @@ BUILDS = (
 HISTORY = (
     Limit(
         "events",
-        "of all apps together",
-        _count(KEEP_EVENTS),
+        "of an app, of no app (nodes, the disk, tokens), of all apps that are gone; of everything together",
+        f"{_count(KEEP_EVENTS_OF_APP)} each; {_count(KEEP_EVENTS)}",
         FIXED,
-        "the oldest go, whosever they are",
-        "tests/contract/test_store.py::test_trim_keeps_the_latest",
+        "the oldest of that app go; of everything together, the oldest of the apps that have the most. It is looked "
+        f"at every {_count(TEND_INTERVAL)} s, and there may be more between the looks",
+        "tests/contract/test_store.py::test_an_app_takes_nobodys_events",
     ),
     Limit(
-        "releases, rollouts and builds of an app",
-        "documents, not images",
-        "none: all are kept until the app is destroyed",
+        "releases of an app",
+        "with their rollouts",
+        f"the newest {MOST_RELEASES}, and older ones that something refers to",
         FIXED,
-        "nothing; each is a few KiB of the store, or as much as the config that it carries",
-        "tests/unit/test_api_apps.py::test_images_that_are_no_longer_kept_are_refused",
+        "the oldest go, at the latest after an hour. What serves, is on its way, has something running, is of a build "
+        "that is kept, or is the only one with an image that can be rolled back to stays, and so does each for "
+        f"{_count(SETTLED.total_seconds() / 60)} minutes. Numbers are never used again; 404 says that it is not kept",
+        "tests/contract/test_pruning.py::test_old_documents_go",
+    ),
+    Limit(
+        "builds of an app that are kept",
+        "builds, with their logs",
+        f"the newest {MOST_BUILDS}, and older ones that are not done, or of which the image is kept",
+        FIXED,
+        "the oldest go, as releases do",
+        "tests/contract/test_pruning.py::test_old_documents_go",
     ),
     Limit(
         "images of an app",

@@ -17,16 +17,26 @@ from seaway.control.pruning import SPARE, Pruner
 from seaway.engine.memory import MemoryEngine
 from seaway.model import (
     App,
+    AppStatus,
     Build,
     BuildSpec,
     BuildState,
+    BuildStatus,
+    Document,
     Meta,
+    Phase,
     Process,
     Release,
+    ReleaseSpec,
+    Rollout,
+    RolloutSpec,
+    RolloutStatus,
     Source,
     Workload,
     WorkloadKey,
+    release_name,
 )
+from seaway.rollout.history import MOST_BUILDS, MOST_RELEASES
 from seaway.store.memory import MemoryStore
 from tests.builder_kit import PROJECT_APP, Dock, make_dock, write_app
 from tests.contract.engine_kit import eventually
@@ -54,9 +64,11 @@ class Quay:
         self.builder = SubprocessBuilder(self.dock.home)
         self.layout = ImageLayout(self.dock.home.images)
         self.offset = 0.0
+        self.leads = True
         self.pruner = Pruner(
-            self.store, self.builder, self.engine, self.dock.home, clock=lambda: time.time() + self.offset
-        )
+            self.store, self.builder, self.engine, self.dock.home, clock=lambda: time.time() + self.offset,
+            may_act=lambda: self.leads,
+        )  # fmt: skip
         self.ended = 0
         self.runner = BuildRunner(
             self.store, self.builder, self.dock.home, clock=lambda: datetime.now(UTC), tell=self._tell,
@@ -198,3 +210,71 @@ async def test_runs_when_kicked_and_outlives_trouble(
 
 async def _gone(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not list(path.iterdir()))
+
+
+async def store_history(quay: Quay, count: int) -> None:
+    """Store so many releases that served, one rollout each, and so many builds that failed, with their logs."""
+    labels = {"app": "shop"}
+    for number in range(1, count + 1):
+        name = release_name("shop", number)
+        spec = ReleaseSpec(app="shop", number=number, image=f"i{number}")
+        await quay.store.create(Release(meta=Meta(name=name, labels=labels), spec=spec))
+        rollout = Rollout(
+            meta=Meta(name=name, labels=labels),
+            spec=RolloutSpec(app="shop", target=number),
+            status=RolloutStatus(phase=Phase.SUCCEEDED),
+        )
+        await quay.store.create(rollout)
+        build = await quay.queue(number, Source(archive="0" * 64))
+        failed = BuildStatus(state=BuildState.FAILED)
+        build = await quay.store.update(build.model_copy(update={"status": failed}))
+        quay.dock.home.build_log(build.name, build.meta.uid).touch()
+    app = await quay.store.get(App, "shop")
+    status = AppStatus(current=count, traffic={2: 100})
+    await quay.store.update(app.model_copy(update={"status": status}))
+
+
+async def count_history(quay: Quay) -> list[list[int]]:
+    """Return the numbers of releases, rollouts and builds, and how many logs of builds there are."""
+    releases = [release.spec.number for release in (await quay.store.list(Release)).documents]
+    rollouts = [rollout.spec.target for rollout in (await quay.store.list(Rollout)).documents]
+    builds = [build.spec.number for build in (await quay.store.list(Build)).documents]
+    return [sorted(releases), sorted(rollouts), sorted(builds), [len(list(quay.dock.home.builds.iterdir()))]]
+
+
+async def test_old_documents_go(quay: Quay) -> None:
+    """But for young ones, and those in use; rollouts and logs of builds follow. Only who leads deletes any."""
+    await store_history(quay, MOST_RELEASES + 5)
+    key = WorkloadKey(app="shop", release=4, process="web")
+    await quay.engine.apply(Workload(key=key, team="t", image="i4", process=Process(command="x"), count=1))
+    before = await count_history(quay)
+    assert await quay.pruner.prune()
+    assert await count_history(quay) == before
+    quay.offset = SPARE + 60
+    quay.leads = False
+    assert await quay.pruner.prune()
+    assert await count_history(quay) == before
+    quay.leads = True
+    assert await quay.pruner.prune()
+    assert await quay.pruner.prune()
+    kept = [2, 4, *range(6, MOST_RELEASES + 6)]
+    assert await count_history(quay) == [
+        kept, kept, [*range(MOST_RELEASES + 6 - MOST_BUILDS, MOST_RELEASES + 6)], [MOST_BUILDS]
+    ]  # fmt: skip
+
+
+async def test_what_changed_meanwhile_stays(quay: Quay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that somebody writes while it is chosen is not deleted; the others are."""
+    await store_history(quay, MOST_RELEASES + 5)
+    quay.offset = SPARE + 60
+    delete = quay.store.delete
+
+    async def write_first(kind: type[Document], name: str, revision: int | None = None) -> None:
+        document = await quay.store.get(kind, name)
+        if name == "shop.v1":
+            await quay.store.update(document)
+        await delete(kind, name, revision)
+
+    monkeypatch.setattr(quay.store, "delete", write_first)
+    assert await quay.pruner.prune()
+    assert (await count_history(quay))[0] == [1, 2, *range(6, MOST_RELEASES + 6)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from seaway.model import App, AppSpec, Build, BuildSpec, Event, Meta, Source, Token
-from seaway.store.base import AlreadyExists, Change, Conflict, Expired, NotFound, Store, Unavailable
-from seaway.store.events import record_event
+from seaway.store.base import AlreadyExists, Change, Conflict, Expired, NotFound, Store, Unavailable, Written
+from seaway.store.events import KEEP_EVENTS_OF_APP, record_event, trim_events
 from seaway.store.sqlite import SqliteStore
 
 KEPT = 50  # changes that the stores under test keep for watchers
@@ -260,14 +260,57 @@ async def test_watch_from_the_future_expires(store: Store) -> None:
         await take(1, store.watch((App,), (await store.list(App)).revision + 1_000_000))
 
 
-async def test_trim_keeps_the_latest(store: Store) -> None:
-    """Trimming deletes the oldest first and tells watchers."""
-    events = [await record_event(store, about="app shop", reason="Tick", message=f"{n}") for n in range(7)]
+async def test_labels_go_with_their_document(store: Store) -> None:
+    """Whoever takes the name of one that was deleted or trimmed is not found by its labels."""
+    spec = BuildSpec(app="shop", number=1, source=Source(archive="0" * 64))
+    for name in ("shop.b1", "shop.b2"):
+        await store.create(Build(meta=Meta(name=name, labels={"team": "red"}), spec=spec))
+    await store.delete(Build, "shop.b1")
+    assert await store.trim(Build, lambda written: written) == 1
+    for name in ("shop.b1", "shop.b2"):
+        await store.create(Build(meta=Meta(name=name), spec=spec))
+    assert (await store.list(Build, {"team": "red"})).documents == ()
+
+
+async def test_trim_deletes_what_is_chosen(store: Store) -> None:
+    """In the order of the choice, and watchers hear of it; the choice is by name, labels and revision of each."""
+    events = [
+        await record_event(store, about=f"app {name}", reason="Tick", message=f"{n}", app=name, team="red")
+        for n, name in enumerate(["shop", "Not a label, of Kubernetes' kind", "blog"])
+    ]
     since = (await store.list(Event)).revision
-    assert await store.trim(Event, 3) == 4
-    assert (await store.list(Event)).documents == tuple(events[4:])
-    assert summary(await take(4, store.watch((Event,), since))) == [("deleted", event.name) for event in events[:4]]
-    assert await store.trim(Event, 3) == 0
+    seen: list[Written] = []
+
+    def choose(written: Sequence[Written]) -> list[Written]:
+        seen.extend(sorted(written, key=lambda one: one.revision))
+        return [seen[2], seen[0]]
+
+    assert await store.trim(Event, choose) == 2
+    assert [(one.name, one.revision, dict(one.labels)) for one in seen] == [
+        (event.name, event.meta.revision, event.meta.labels) for event in events
+    ]
+    assert (await store.list(Event)).documents == (events[1],)
+    gone = [("deleted", events[2].name), ("deleted", events[0].name)]
+    assert summary(await take(2, store.watch((Event,), since))) == gone
+    assert await store.trim(Event, lambda _: []) == 0
+    assert await store.trim(App, lambda written: written) == 0
+
+
+async def test_an_app_takes_nobodys_events(store: Store) -> None:
+    """However many one records: those of others, of no app, and the newest of its own stay."""
+    await store.create(app("loud"))
+    await store.create(app("shop"))
+    others = [
+        await record_event(store, about="a thing", reason="Tick", message="first", app=name)
+        for name in ("shop", None, "gone")
+    ]
+    loud = [
+        await record_event(store, about="app loud", reason="Tick", message=f"{number}", app="loud")
+        for number in range(KEEP_EVENTS_OF_APP + 3)
+    ]
+    assert await trim_events(store) == 3
+    assert (await store.list(Event)).documents == (*others, *loud[3:])
+    assert await trim_events(store) == 0
 
 
 async def test_reopened_store_has_everything(stores: Stores, origin: int) -> None:

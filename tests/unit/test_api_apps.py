@@ -331,6 +331,27 @@ async def test_images_that_are_no_longer_kept_are_refused(bench: Bench) -> None:
     assert (await bench.http.post("/v1/apps/shop/rollback", json={"to": 3})).status_code == 201
 
 
+async def test_what_is_no_longer_kept_says_so(bench: Bench) -> None:
+    """Of a release, rollout or build that is gone; a number that never was is another matter."""
+    source = {"archive": await upload(bench)}
+    for _ in range(2):
+        await bench.deploy()
+        assert (await bench.http.post("/v1/apps/shop/builds", json={"source": source})).status_code == 201
+    for kind, name in ((Release, "shop.v1"), (Rollout, "shop.v1"), (Build, "shop.b1")):
+        await bench.store.delete(kind, name)
+    asked = (
+        *(("GET", f"{path}/1", None) for path in ("releases", "rollouts", "builds")),
+        ("GET", "releases/2/diff/1", None), ("POST", "rollouts/1/cancel", None), ("POST", "rollback", {"to": 1}),
+    )  # fmt: skip
+    for method, path, body in asked:
+        told = error(await bench.http.request(method, f"/v1/apps/shop/{path}", json=body), 404)
+        assert "1 of shop is not kept any more" in told["message"]
+        assert told["code"].startswith("no-such-")
+    for path in ("releases", "rollouts", "builds"):
+        assert "shop has no " in error(await bench.http.get(f"/v1/apps/shop/{path}/3"), 404)["message"]
+    assert (await bench.deploy()).spec.number == 3
+
+
 @pytest.mark.parametrize("image", ["", "latest", "sha256:abc", "docker.io/x:1", "sha256:" + "b" * 64])
 async def test_unknown_images_are_refused(bench: Bench, image: str) -> None:
     """422, whether it is no digest or one nobody knows."""

@@ -63,6 +63,12 @@ async def make_build(store: Store, app: App, fill: Callable[[int], BuildSpec]) -
     return await retry(attempt)
 
 
+async def is_past(store: Store, kind: type[Build] | type[Release], app: App, number: int) -> bool:
+    """Whether the app has had a build or release of this number that is gone: they count up, and old ones go."""
+    numbers = {document.spec.number for document in (await store.list(kind, {"app": app.name})).documents}
+    return number not in numbers and number < max(numbers, default=0)
+
+
 async def retry(attempt: Callable[[], Awaitable[T]]) -> T:
     """Repeat until nobody else was quicker; after ATTEMPTS raise ApiError 409."""
     for _ in range(ATTEMPTS):

@@ -32,12 +32,12 @@ from seaway.control.unreadable import UnreadableTeller
 from seaway.disk import Level
 from seaway.engine.base import Engine, EngineUnavailable
 from seaway.home import Home, Settings
-from seaway.model import App, Event, EventSpec, Release, Rollout
+from seaway.model import App, EventSpec, Release, Rollout
 from seaway.rollout.releases import ReleaseRefused, select_live
 from seaway.router.plane import XdsPlane
 from seaway.router.table import find_collisions
 from seaway.store.base import NotFound, Store, StoreError
-from seaway.store.events import KEEP_EVENTS, record_once
+from seaway.store.events import record_once, trim_events
 
 log = structlog.get_logger()
 
@@ -127,7 +127,14 @@ class ControlPlane:
             may_act=self._may_act,
             forget=self._forget_builds,  # of the runner that is made below
         )
-        self._pruner = Pruner(store, parts.builder, engine, parts.home, is_short=lambda: bool(self._disk.level))
+        self._pruner = Pruner(
+            store,
+            parts.builder,
+            engine,
+            parts.home,
+            is_short=lambda: bool(self._disk.level),
+            may_act=self._may_act,
+        )
         self._disk = DiskKeeper(parts.home.root, self._tell_of_disk, self._pruner.kick, clock=clock)
         self._builds = BuildRunner(
             store,
@@ -317,7 +324,7 @@ class ControlPlane:
         unreadable = UnreadableTeller(self._parts.store, self._tell, utc_now)
         while True:
             try:
-                await self._parts.store.trim(Event, KEEP_EVENTS)
+                await trim_events(self._parts.store)
                 await unreadable.look()
             except StoreError as error:
                 log.warning("the store does not answer; it is tended later", error=str(error))

@@ -1,4 +1,4 @@
-"""Pruner: deletes images, sources and logs that nothing can need any more, so that the disk stays free.
+"""Pruner: deletes images, sources, logs and old documents that nothing can need any more, so that the disk stays free.
 
 At the start, after each build, and every hour. Builds go on meanwhile: an image is not touched while any build adds
 layers, nor within SPARE of its (re-)use, which is how a build's result stays until the build's document names it.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Set
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -18,9 +19,11 @@ import structlog
 from seaway.builder.base import Builder
 from seaway.engine.base import Engine, EngineError
 from seaway.home import Home
-from seaway.model import App, Build, Release, Rollout
-from seaway.rollout.keeping import list_built_images, list_kept_images, list_wanted_sources
-from seaway.store.base import Store, StoreError
+from seaway.model import App, Build, Observation, Release, Rollout
+from seaway.rollout.decide import task_id
+from seaway.rollout.history import History, list_images, select_surplus
+from seaway.rollout.keeping import list_wanted_sources
+from seaway.store.base import Conflict, NotFound, Store, StoreError
 
 log = structlog.get_logger()
 
@@ -46,14 +49,16 @@ class Pruner:
         *,
         clock: Callable[[], float] = time.time,
         is_short: Callable[[], bool] = lambda: False,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`is_short`: whether the disk is filling up."""
+        """`is_short`: whether the disk is filling up; `may_act`: whether documents are this one's to delete."""
         self._store = store
         self._builder = builder
         self._engine = engine
         self._home = home
         self._clock = clock
         self._is_short = is_short
+        self._may_act = may_act
         self._due = asyncio.Event()
 
     def kick(self) -> None:
@@ -91,13 +96,25 @@ class Pruner:
         unwanted = [*(set(old) - sources), *(set(old_logs) - logs)]
         unwanted += await self._list_logs_of_gone_apps(spare_after)
         freed = await asyncio.to_thread(_delete, unwanted, spare_after)
-        running = {workload.image for workload in (await self._engine.observe()).workloads}
-        needed = running | await list_needed_images(self._store)
+        observation = await self._engine.observe()
+        needed = {workload.image for workload in observation.workloads}
+        async for history in read_histories(self._store):
+            needed |= list_images(history)
+            await self._shorten(history, observation, datetime.fromtimestamp(now, UTC))
         caches_after = spare_after if is_short else now - CACHE_SPARE
         of_images = await self._builder.prune(needed, spare_after, caches_after)
         if freed or of_images:
             log.info("pruned", images_bytes=of_images or 0, sources_bytes=freed, files=len(unwanted))
         return of_images is not None
+
+    async def _shorten(self, history: History, observation: Observation, now: datetime) -> None:
+        """Delete the documents of an app that are too many. What somebody changed meanwhile stays until next time."""
+        surplus = await asyncio.to_thread(select_surplus, history, _list_in_use(history, observation), now)
+        for document in (*surplus.releases, *surplus.rollouts, *surplus.builds):
+            if not self._may_act():
+                return
+            with suppress(NotFound, Conflict):
+                await self._store.delete(type(document), document.name, document.meta.revision)
 
     async def _list_logs_of_gone_apps(self, spare_after: float) -> list[Path]:
         """Return the files of logs of apps that were destroyed a while ago."""
@@ -109,15 +126,25 @@ class Pruner:
 
 async def list_needed_images(store: Store) -> Set[str]:
     """Return every image that documents may still need."""
+    return frozenset({image async for history in read_histories(store) for image in list_images(history)})
+
+
+async def read_histories(store: Store) -> AsyncIterator[History]:
+    """Yield the documents of each app; raise Unreadable if one does not fit, as it might need anything."""
     built: dict[str, list[Build]] = defaultdict(list)
     for build in (await store.list(Build)).whole():
         built[build.spec.app].append(build)
-    needed: set[str] = set().union(*(list_built_images(of_app) for of_app in built.values()))
     for app in (await store.list(App)).whole():
         rollouts = (await store.list(Rollout, {"app": app.name})).whole()
         releases = (await store.list(Release, {"app": app.name})).whole()
-        needed |= list_kept_images(app, releases, rollouts)
-    return needed
+        yield History(app, releases, rollouts, tuple(built[app.name]))
+
+
+def _list_in_use(history: History, observation: Observation) -> Set[int]:
+    """Return the releases of which the engine has something, be it a task that is over."""
+    name, part = history.app.name, observation.part(history.app.name)
+    used = {workload.key.release for workload in part.workloads} | {instance.key.release for instance in part.instances}
+    return used | {r.spec.number for r in history.releases if task_id(name, r.spec.number) in part.tasks}
 
 
 def _list_old(folder: Path, suffix: str, spare_after: float) -> list[Path]:

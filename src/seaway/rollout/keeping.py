@@ -35,10 +35,14 @@ def list_kept_images(app: App, releases: Sequence[Release], rollouts: Sequence[R
 
 
 def list_built_images(builds: Sequence[Build]) -> frozenset[str]:
-    """Return the images of one app's newest builds, and of those of which the release is still to be made."""
+    """Return the images of `select_built`."""
+    return frozenset(build.status.image for build in select_built(builds) if build.status.image)
+
+
+def select_built(builds: Sequence[Build]) -> list[Build]:
+    """Return one app's newest builds that made an image, and those of which the release is still to be made."""
     built = sorted((b for b in builds if b.status.image), key=lambda b: b.spec.number, reverse=True)
-    coming = [b for b in built if b.spec.deploy and b.status.release is None]
-    return frozenset(b.status.image for b in built[:KEEP_BUILDS] + coming if b.status.image)
+    return built[:KEEP_BUILDS] + [b for b in built[KEEP_BUILDS:] if b.spec.deploy and b.status.release is None]
 
 
 def list_wanted_sources(builds: Sequence[Build]) -> frozenset[str]:

@@ -84,6 +84,19 @@ def find_base(app: App, releases: Sequence[Release], rollouts: Sequence[Rollout]
     return ordered[0] if ordered else None
 
 
+def find_return(app: App, releases: Sequence[Release], rollouts: Sequence[Rollout]) -> ReleaseSpec | None:
+    """Return what a rollback without a number copies: the newest that served before, and unlike, what serves now."""
+    by_number = {release.spec.number: release.spec for release in releases}
+    current = app.status.current
+    served = {rollout.spec.target for rollout in rollouts if rollout.status.phase == "succeeded"}
+    now = by_number.get(current) if current is not None else None
+    seen = {_content(now)} if now else set()
+    for number in sorted(by_number, reverse=True):
+        if current is not None and number < current and number in served and _content(by_number[number]) not in seen:
+            return by_number[number]
+    return None
+
+
 def select_live(apps: Iterable[App], releases: Iterable[Release], rollouts: Sequence[Rollout]) -> tuple[Release, ...]:
     """Return the releases whose routes and instances count: they serve, carry traffic, or are on their way.
 
@@ -188,23 +201,24 @@ def _find_rollback_target(
     app: App, releases: Sequence[Release], rollouts: Sequence[Rollout], to: int | None
 ) -> ReleaseSpec:
     by_number = {release.spec.number: release.spec for release in releases}
-    current = app.status.current
     if to is not None:
         if to not in by_number:
             known = ", ".join(f"v{n}" for n in sorted(by_number)[-10:]) or "none"
-            raise ReleaseRefused("no-such-release", f"{app.name} has no release v{to}; the newest are: {known}")
+            lack = (
+                f"v{to} of {app.name} is not kept any more"
+                if to < max(by_number, default=0)
+                else (f"{app.name} has no release v{to}")
+            )
+            raise ReleaseRefused("no-such-release", f"{lack}; the newest are: {known}")
         if by_number[to].image is None:
             raise ReleaseRefused("no-image", f"v{to} holds config only, it never ran; choose another release")
         return by_number[to]
-    served = {rollout.spec.target for rollout in rollouts if rollout.status.phase == "succeeded"}
-    now = by_number.get(current) if current is not None else None
-    seen = {_content(now)} if now else set()
-    for number in sorted(by_number, reverse=True):
-        if current is not None and number < current and number in served and _content(by_number[number]) not in seen:
-            return by_number[number]
-    raise ReleaseRefused(
-        "nothing-to-return-to", f"{app.name} has no earlier release that served; name one: rollback vN"
-    )
+    found = find_return(app, releases, rollouts)
+    if found is None:
+        raise ReleaseRefused(
+            "nothing-to-return-to", f"{app.name} has no earlier release that served; name one: rollback vN"
+        )
+    return found
 
 
 def _content(spec: ReleaseSpec) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -76,6 +76,19 @@ class Listing(Generic[D]):
         return self.documents
 
 
+@dataclass(frozen=True)
+class Written:
+    """What trimming knows of a document: not its content, which may not fit the model."""
+
+    name: str
+    revision: int  # of its last write
+    labels: Mapping[str, str]
+
+
+Choose = Callable[[Sequence[Written]], Sequence[Written]]
+"""Returns those that are to go, in the order in which they are deleted. Pure: a store may call it in another thread."""
+
+
 class Store(Protocol):
     """Versioned documents. Every method may raise Unavailable."""
 
@@ -99,8 +112,11 @@ class Store(Protocol):
         """Delete; with `revision` only if unchanged since (Conflict otherwise); NotFound if it is not there."""
         ...
 
-    async def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of the kind; return how many went."""
+    async def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those of all documents of the kind that `choose` returns; return how many went.
+
+        One that is written or deleted while they are chosen is left as it is.
+        """
         ...
 
     def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:

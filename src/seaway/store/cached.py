@@ -22,6 +22,7 @@ import structlog
 from seaway.model import Document
 from seaway.store.base import (
     Change,
+    Choose,
     Conflict,
     D,
     Expired,
@@ -198,9 +199,9 @@ class CachedStore:
             self._note("deleted", known)
             self._gone[kind.kind, name] = known.meta.uid
 
-    async def trim(self, kind: type[Document], keep: int) -> int:
+    async def trim(self, kind: type[Document], choose: Choose) -> int:
         """See Store.trim."""
-        return await self._store.trim(kind, keep)
+        return await self._store.trim(kind, choose)
 
     async def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:
         """Yield every change of the picture after the count `since`; Expired if it is too old."""

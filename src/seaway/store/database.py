@@ -14,7 +14,18 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from seaway.model import KINDS, SCHEMA_VERSION, Document
-from seaway.store.base import AlreadyExists, Change, Conflict, Expired, Listing, NotFound, StoreError, Unreadable
+from seaway.store.base import (
+    AlreadyExists,
+    Change,
+    Choose,
+    Conflict,
+    Expired,
+    Listing,
+    NotFound,
+    StoreError,
+    Unreadable,
+    Written,
+)
 
 D = TypeVar("D", bound=Document)
 
@@ -194,13 +205,15 @@ class Database:
             _check_revision(stored, revision)
         self._delete(kind.kind, name, stored.model_dump_json())
 
-    def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of a kind; return how many went."""
-        query = "SELECT name, data FROM documents WHERE kind = ? ORDER BY revision DESC LIMIT -1 OFFSET ?"
-        rows = self._connection.execute(query, (kind.kind, keep)).fetchall()
-        for name, data in reversed(rows):
-            self._delete(kind.kind, name, data)
-        return len(rows)
+    def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those documents of a kind that `choose` returns; return how many went."""
+        rows = self._connection.execute("SELECT name, revision, labels FROM documents WHERE kind = ?", (kind.kind,))
+        chosen = choose([Written(name, revision, json.loads(labels)) for name, revision, labels in rows])
+        for written in chosen:
+            query = "SELECT data FROM documents WHERE kind = ? AND name = ?"
+            (data,) = self._connection.execute(query, (kind.kind, written.name)).fetchone()
+            self._delete(kind.kind, written.name, data)
+        return len(chosen)
 
     def changes(self, kinds: Sequence[type[Document]], since: int, limit: int) -> tuple[Sequence[Change], int]:
         """Return up to `limit` changes of the kinds after `since`, oldest first, and the revision they reach to.
@@ -220,19 +233,27 @@ class Database:
     def _put(self, document: Document) -> None:
         data, name = document.model_dump_json(), document.name
         labels = json.dumps(document.meta.labels, sort_keys=True)
+        self._drop_labels(document.kind, name)
         self._connection.execute(
             "INSERT OR REPLACE INTO documents (kind, name, revision, data, labels) VALUES (?, ?, ?, ?, ?)",
             (document.kind, name, document.meta.revision, data, labels),
         )
-        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ? ", (document.kind, name))
         rows = [(document.kind, key, value, name) for key, value in document.meta.labels.items()]
         self._connection.executemany("INSERT INTO labels (kind, key, value, name) VALUES (?, ?, ?, ?)", rows)
         self._record("put", document.meta.revision, document.kind, data)
 
     def _delete(self, kind: str, name: str, data: str) -> None:
+        self._drop_labels(kind, name)
         self._connection.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
-        self._connection.execute("DELETE FROM labels WHERE kind = ? AND name = ?", (kind, name))
         self._record("deleted", self._next_revision(), kind, data)
+
+    def _drop_labels(self, kind: str, name: str) -> None:
+        """Delete the labels of a stored document by their whole keys: by its name alone all of the kind are read."""
+        query = "SELECT labels FROM documents WHERE kind = ? AND name = ?"
+        for (labels,) in self._connection.execute(query, (kind, name)).fetchall():
+            rows = [(kind, key, value, name) for key, value in json.loads(labels).items()]
+            gone = "DELETE FROM labels WHERE kind = ? AND key = ? AND value = ? AND name = ?"
+            self._connection.executemany(gone, rows)
 
     def _next_revision(self) -> int:
         (revision,) = self._connection.execute("UPDATE state SET revision = revision + 1 RETURNING revision").fetchone()

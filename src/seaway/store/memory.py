@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
 from seaway.model import Document
-from seaway.store.base import AlreadyExists, Change, Conflict, D, Expired, Listing, NotFound
+from seaway.store.base import AlreadyExists, Change, Choose, Conflict, D, Expired, Listing, NotFound, Written
 
 
 class MemoryStore:
@@ -62,12 +63,15 @@ class MemoryStore:
         self._revision += 1
         await self._record(Change("deleted", self._revision, old))
 
-    async def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of the kind."""
-        documents = sorted((await self.list(kind)).documents, key=lambda d: d.meta.revision, reverse=True)
-        for document in documents[keep:]:
-            await self.delete(kind, document.name)
-        return len(documents[keep:])
+    async def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those documents of the kind that `choose` returns."""
+        metas = [document.meta for document in (await self.list(kind)).documents]
+        gone = 0
+        for written in choose([Written(meta.name, meta.revision, meta.labels) for meta in metas]):
+            with suppress(NotFound, Conflict):
+                await self.delete(kind, written.name, written.revision)
+                gone += 1
+        return gone
 
     async def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:
         """Yield changes after `since`."""

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from seaway.disk import Level, judge, read_disk
 from seaway.model import Document
-from seaway.store.base import Change, Listing, Unavailable
+from seaway.store.base import Change, Choose, Listing, Unavailable
 from seaway.store.database import KEEP_CHANGES, Database, Unusable, connect, keep_room
 from seaway.store.worker import Worker
 
@@ -99,9 +99,9 @@ class SqliteStore:
         """Delete; with `revision` only if unchanged since (Conflict otherwise); NotFound if it is not there."""
         await self._do(lambda: self._database.delete(kind, name, revision))
 
-    async def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of the kind; return how many went."""
-        return await self._do(lambda: self._database.trim(kind, keep))
+    async def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those of all documents of the kind that `choose` returns; return how many went."""
+        return await self._do(lambda: self._database.trim(kind, choose))
 
     async def watch(self, kinds: tuple[type[Document], ...], since: int) -> AsyncGenerator[Change, None]:
         """Yield every change after revision `since` in order until the store is closed; raise Expired if too old."""

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
 from seaway.api.capacity import check_force
-from seaway.api.changing import change, make_build
+from seaway.api.changing import change, is_past, make_build
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
@@ -224,4 +224,7 @@ async def _find_build(deps: ApiDeps, app: App, number: int) -> Build:
         return await deps.store.get(Build, build_name(app.name, number))
     except NotFound:
         hint = f"`seaway builds list -a {app.name}` shows what there is"
-        raise ApiError(404, "no-such-build", f"{app.name} has no build b{number}", field="number", hint=hint) from None
+        message = f"{app.name} has no build b{number}"
+        if await is_past(deps.store, Build, app, number):
+            message = f"b{number} of {app.name} is not kept any more"
+        raise ApiError(404, "no-such-build", message, field="number", hint=hint) from None

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from seaway.api.auth import Caller
 from seaway.api.capacity import check_force, make_judge
-from seaway.api.changing import make_release
+from seaway.api.changing import is_past, make_release
 from seaway.api.context import ChangeableApp, Deps, Developer, Number, Viewer, VisibleApp, note, require_role
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
@@ -136,4 +136,6 @@ async def find_release(deps: ApiDeps, app: App, number: int) -> Release:
     except NotFound:
         hint = f"`seaway releases list -a {app.name}` shows what there is"
         message = f"{app.name} has no release v{number}"
+        if await is_past(deps.store, Release, app, number):
+            message = f"v{number} of {app.name} is not kept any more"
         raise ApiError(404, "no-such-release", message, field="number", hint=hint) from None

@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from seaway.api.auth import Caller
-from seaway.api.changing import change
+from seaway.api.changing import change, is_past
 from seaway.api.context import Deps, Developer, Number, VisibleApp, note
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
-from seaway.model import App, Rollout, release_name
+from seaway.model import App, Release, Rollout, release_name
 from seaway.store.base import NotFound
 
 router = APIRouter(tags=["rollouts"])
@@ -48,7 +48,7 @@ async def get_rollout(app: VisibleApp, number: Number, deps: Deps) -> Rollout:
     try:
         return await deps.store.get(Rollout, release_name(app.name, number))
     except NotFound:
-        raise _unknown(app, number) from None
+        raise await _find_reason(deps, app, number) from None
 
 
 @router.post("/apps/{app}/rollouts/{number}/pause", status_code=202, summary="Hold a rollout where it is")
@@ -100,13 +100,16 @@ async def _steer(deps: ApiDeps, caller: Caller, app: App, number: int, verb: Ste
     try:
         rollout = await change(deps.store, Rollout, release_name(app.name, number), edit)
     except NotFound:
-        raise _unknown(app, number) from None
+        raise await _find_reason(deps, app, number) from None
     if asked:
         reason, message = SAID[verb]
         await note(deps, caller, app, about=f"rollout {rollout.name}", reason=reason, message=message)
     return rollout
 
 
-def _unknown(app: App, number: int) -> ApiError:
+async def _find_reason(deps: ApiDeps, app: App, number: int) -> ApiError:
     hint = f"`seaway rollouts list -a {app.name}` shows what there is"
-    return ApiError(404, "no-such-rollout", f"{app.name} has no rollout of v{number}", field="number", hint=hint)
+    message = f"{app.name} has no rollout of v{number}"
+    if await is_past(deps.store, Release, app, number):
+        message = f"v{number} of {app.name} is not kept any more"
+    return ApiError(404, "no-such-rollout", message, field="number", hint=hint)

@@ -25,6 +25,7 @@ from seaway.model import App, Document, Release
 from seaway.store.base import (
     AlreadyExists,
     Change,
+    Choose,
     Conflict,
     Expired,
     Listing,
@@ -32,6 +33,7 @@ from seaway.store.base import (
     StoreError,
     Unavailable,
     Unreadable,
+    Written,
 )
 from seaway.store.kubernetes.configs import Configs
 from seaway.store.kubernetes.documents import (
@@ -40,6 +42,7 @@ from seaway.store.kubernetes.documents import (
     Resource,
     Unfit,
     decode,
+    decode_labels,
     decode_name,
     encode,
     encode_metadata,
@@ -170,16 +173,19 @@ class KubernetesStore:
                         raise
             return await self._delete(kind, name, revision)
 
-    async def trim(self, kind: type[Document], keep: int) -> int:
-        """Delete all but the `keep` most recently written documents of the kind; return how many went."""
+    async def trim(self, kind: type[Document], choose: Choose) -> int:
+        """Delete those of all documents of the kind that `choose` returns; return how many went."""
         with self._translated(kind):
-            listed = await list_objects(self.client, self.collection(kind, ""))
-            by_age = sorted(listed.items, key=lambda resource: int(resource.metadata.resource_version))
+            listed = await list_objects(self.client, self.collection(kind))
+            metas = {decode_name(resource.metadata): resource.metadata for resource in listed.items}
             gone = 0
-            for resource in by_age[: max(0, len(by_age) - keep)]:
-                path = f"{KUBE_KINDS[kind].path(self.namespace)}/{resource.metadata.name}"
+            for written in choose([
+                Written(name, int(meta.resource_version), decode_labels(meta)) for name, meta in metas.items()
+            ]):  # fmt: skip
+                meta = metas[written.name]
+                path = f"{KUBE_KINDS[kind].path(self.namespace)}/{meta.name}"
                 try:
-                    await self.client.delete(path, uid=resource.metadata.uid)
+                    await self.client.delete(path, uid=meta.uid, resource_version=meta.resource_version)
                 except (errors.NotFound, errors.Conflict):
                     continue  # another replica was quicker
                 gone += 1
