@@ -20,6 +20,7 @@ from seaway.builder.layout import ImageError, ImageLayout
 from seaway.builder.process import SubprocessBuilder
 from seaway.builder.unpack import CannotRun, ImageUnpacker
 from seaway.model import Source
+from seaway.sandbox.cgroups import Cgroups
 from tests.builder_kit import PROJECT_APP, Dock, make_dock, make_wheel, write_app
 
 SHELL_APP = {"Procfile": "web: ./serve\n", "serve": "#!/bin/sh\necho served by $0\n"}
@@ -311,6 +312,7 @@ async def test_kill_of_the_platform(dock: Dock, tmp_path: Path) -> None:
         while builder.clean_leftovers() == 0:  # the worker that held the lock may be dying still
             await asyncio.sleep(0.02)
     assert dock.scratch == []
+    Cgroups.open(dock.home.root)  # those of the killed one go with this session's, now that it knows of them
 
 
 async def test_unpacking_is_shared_and_released(dock: Dock, tmp_path: Path) -> None:
