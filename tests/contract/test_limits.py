@@ -292,6 +292,16 @@ async def test_files_without_end(tmp_path: Path, where: str) -> None:
         assert [line for line in await kit.read_logs(process="worker") if "found" in line["message"]] == []
 
 
+async def test_folders_without_end(tmp_path: Path) -> None:
+    """Each in the one before: neither to measure nor to remove them goes on for ever, or fails."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        program = "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')"
+        await kit.engine.apply(worker(program, disk=8 * MIB))
+        seen = await kit.await_instance(is_over)
+        assert seen.over_disk
+        await kit.await_instance(lambda i: i.restarts > 0)
+
+
 async def test_deleted_files_that_stay_open_count(tmp_path: Path) -> None:
     """No folder shows them."""
     async with on_small_disk(tmp_path / "disk") as kit:
