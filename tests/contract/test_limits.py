@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from seaway.model import Instance, InstanceState, Limits, Workload
 from seaway.sandbox.cgroups import BUILDS, ENTER, Cgroups
 from seaway.sandbox.controllers import KINDS
 from seaway.sandbox.standing import step_back
-from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload, running
+from tests.contract.engine_kit import FAST, LocalKit, eventually, find_members, make_task, make_workload, running
 from tests.disk import small_disk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can limit what is in a control group")
@@ -254,11 +255,11 @@ async def test_what_a_node_has_left_and_does_not_limit(kit: LocalKit, tmp_path: 
 
 
 @asynccontextmanager
-async def on_small_disk(root: Path) -> AsyncIterator[LocalKit]:
+async def on_small_disk(root: Path, disk_interval: float = FAST.disk_interval) -> AsyncIterator[LocalKit]:
     """Run a local engine whose whole home has little room."""
     root.mkdir()
     with small_disk(root, str(SPACE)):
-        async with running(LocalKit(root)) as kit:
+        async with running(LocalKit(root, replace(FAST, disk_interval=disk_interval))) as kit:
             yield kit
 
 
@@ -295,11 +296,18 @@ async def test_files_without_end(tmp_path: Path, where: str) -> None:
 async def test_folders_without_end(tmp_path: Path) -> None:
     """Each in the one before: neither to measure nor to remove them goes on for ever, or fails."""
     async with on_small_disk(tmp_path / "disk") as kit:
-        program = "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')"
-        await kit.engine.apply(worker(program, disk=8 * MIB))
+        program = "import os, time\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')\n    time.sleep(0.0005)"
+        await kit.engine.apply(worker(program, disk=6 * MIB))
         seen = await kit.await_instance(is_over)
         assert seen.over_disk
         await kit.await_instance(lambda i: i.restarts > 0)
+
+
+async def test_a_disk_that_fills_is_looked_at_at_once(tmp_path: Path) -> None:
+    """Before the time for that has come."""
+    async with on_small_disk(tmp_path / "disk", disk_interval=3600.0) as kit:
+        await kit.engine.apply(worker(WRITES, disk=8 * MIB, where="HOME", then="", pause=0.01))
+        assert (await kit.await_instance(is_over)).over_disk
 
 
 async def test_deleted_files_that_stay_open_count(tmp_path: Path) -> None:

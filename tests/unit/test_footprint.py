@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import resource
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from seaway.engine.local.footprint import LEAST, Footprint
+from seaway.engine.local.footprint import LEAST, STEP, Footprint
+from seaway.engine.local.kin import Kin
+from seaway.engine.local.overdisk import DiskWatch, Place
 from seaway.sandbox.removing import remove_tree
 
 MIB = 1 << 20
@@ -160,3 +163,29 @@ def test_deleted_files_count_while_they_are_open(folder: Path) -> None:
         assert found.finish() == LEAST + PIECE
         process.kill()
     assert Footprint((folder,), math.inf, lambda: [process.pid], device).finish() == LEAST
+
+
+async def test_a_large_tree_delays_its_own_measurement_alone(folder: Path) -> None:
+    """What has little is looked at in between; who is over is told each time, and what vanishes is no fault."""
+    for number in range(3 * STEP):
+        (folder / str(number)).touch()
+    small = folder.parent / "small"
+    small.mkdir()
+    write(small / "file", MIB)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    places = [
+        Place("large", (folder,), 3 * STEP * LEAST, lambda: told.put_nowait("large")),
+        Place("gone", (folder / "none",), MIB, lambda: told.put_nowait("gone"), holder="x"),
+        Place("small", (small,), MIB, lambda: told.put_nowait("small")),
+    ]
+    watch = asyncio.create_task(DiskWatch(folder, Kin(folder), 0.05, lambda: places).run())
+    try:
+        async with asyncio.timeout(20):
+            found = [await told.get()]
+            while "large" not in found:
+                found.append(await told.get())
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+    assert (found[0], found[-1]) == ("small", "large")
+    assert "gone" not in found
