@@ -142,6 +142,19 @@ def test_a_folder_that_is_moved_takes_nobody_along(folder: Path) -> None:
     assert found.total >= 2 * PIECE + 4 * LEAST
 
 
+def test_a_large_file_that_is_moved_counts_once(folder: Path) -> None:
+    """As many programs write: beside its place, then under its name."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write(folder / name / "large", 2 * MIB)
+    found = Footprint((folder,), math.inf)
+    assert not found.go_on(4)  # the folder, one and two, and the file in the first of them
+    (first,) = (name for name in ("one", "two") if _is_entered(folder / name))
+    (second,) = {"one", "two"} - {first}
+    (folder / first / "large").rename(folder / second / "large")
+    assert found.finish() == 2 * MIB + 4 * LEAST
+
+
 def _is_entered(path: Path) -> bool:
     """Whether this process has the folder, or one in it, open."""
     links = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))

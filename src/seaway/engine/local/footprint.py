@@ -15,6 +15,7 @@ LEAST = 4096
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BLOCK = 512  # bytes of st_blocks, whatever the file system's are
 STEP = 1000  # names, some milliseconds
+LARGE = 1 << 20  # bytes; files that take as much are remembered: they may be moved to where they would count again
 
 Key = tuple[int, int]
 _Pieces = Generator[os.stat_result | None, None, None]
@@ -41,11 +42,11 @@ class Footprint:
     def go_on(self, count: int = STEP) -> bool:
         """Look at so many more names; return whether it is done. Blocks for a moment."""
         passed = 0
-        for passed, found in enumerate(islice(self._rest, count), 1):  # noqa: B007 - counts after the loop
-            if found is not None:
-                self.total += self._weigh(found)
-                if self.is_over:
-                    return True
+        for found in islice(self._rest, count):
+            passed += 1
+            self.total += self._weigh(found) if found is not None else 0
+            if self.is_over:
+                return True
         return passed < count
 
     def finish(self) -> int:
@@ -64,18 +65,20 @@ class Footprint:
         return self.total > self.most
 
     def _weigh(self, found: os.stat_result) -> int:
-        if found.st_nlink != 1 and not stat.S_ISDIR(found.st_mode):
-            if (found.st_dev, found.st_ino) in self._seen:
+        taken, key = found.st_blocks * BLOCK, (found.st_dev, found.st_ino)
+        if not stat.S_ISDIR(found.st_mode):
+            if key in self._seen:
                 return LEAST if found.st_nlink else 0
-            self._seen.add((found.st_dev, found.st_ino))
-        return max(found.st_blocks * BLOCK, LEAST)
+            if found.st_nlink != 1 or taken >= LARGE:
+                self._seen.add(key)
+        return max(taken, LEAST)
 
 
 def _list_all(folders: Iterable[Path], holders: Callable[[], Iterable[int]], device: int) -> _Pieces:
+    for pid in holders():  # first: what is deleted after it was counted by its name would count twice
+        yield from _list_deleted(pid, device)
     for folder in folders:
         yield from _walk(folder)
-    for pid in holders():
-        yield from _list_deleted(pid, device)
 
 
 def _list_deleted(pid: int, device: int) -> _Pieces:
