@@ -369,3 +369,15 @@ async def test_all_of_an_app_begin_again_where_its_tmp_is_too_full(tmp_path: Pat
 
         await eventually(look)
         assert [line for line in await kit.read_logs(process="worker") if "found" in line["message"]] == []
+
+
+async def test_a_tmp_is_looked_at_while_nobody_runs_who_writes_there(tmp_path: Path) -> None:
+    """What crashes again and again leaves more each time."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        program = (
+            "import tempfile, sys\ntempfile.NamedTemporaryFile(dir='/var/tmp', delete=False).write(b'x' * (2 << 20))"
+        )
+        await kit.engine.apply(worker(program, disk=8 * MIB))
+        seen = await kit.await_instance(partial(is_over_disk, "worker"))
+        assert " wrote more to /tmp than the 8 MiB that they may" in seen.reason
+        assert seen.restarts >= 3

@@ -239,19 +239,20 @@ class Keeper:
         await DiskWatch(machine.state.root, machine.kin, machine.timings.disk_interval, self._list_places).run()
 
     def _list_places(self) -> list[Place]:
-        runners = [(place, runner.workload.key.app, runner.workload.process.limits)
-                   for runner in self._runners.values() if (place := runner.place) is not None]  # fmt: skip
-        tasks = [(place, task.record.task.app, task.record.task.limits)
-                 for task in self._tasks.values() if (place := task.place) is not None]  # fmt: skip
+        """Return where each that runs may write, and each app's /tmp also while those that wrote there do not run."""
+        tasks = [task for task in self._tasks.values() if not task.done]
+        limits = [(runner.workload.key.app, runner.workload.process.limits) for runner in self._runners.values()]
+        limits += [(task.record.task.app, task.record.task.limits) for task in tasks]
         most: dict[str, int] = {}
-        for _, app, limits in runners + tasks:
-            most[app] = max(find_disk(limits), most.get(app, 0))
+        for app, limit in limits:
+            most[app] = max(find_disk(limit), most.get(app, 0))
         shared = [
-            Place(f"{app}/shared", (folder,), limit, partial(self._on_shared_over, app, limit))
-            for app, limit in most.items()
+            Place(f"{app}/shared", (folder,), amount, partial(self._on_shared_over, app, amount))
+            for app, amount in most.items()
             if (folder := self.machine.find_shared(app)) is not None
         ]
-        return [place for place, _, _ in runners + tasks] + shared
+        own = [*(runner.place for runner in self._runners.values()), *(task.place for task in tasks)]
+        return [place for place in own if place is not None] + shared
 
     def _on_shared_over(self, app: str, most: int) -> None:
         """End all of an app: its /tmp is that of all of them. They begin again with an empty one."""

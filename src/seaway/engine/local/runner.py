@@ -116,6 +116,8 @@ class Runner:
         if run == self.record.launched.run:
             self._over_why = why
             self._over.set()
+            if self.instance.state in (S.BACKOFF, S.CRASHING):  # it ended before that was seen
+                self._update(reason=why, over_disk=True)
 
     def start(self) -> None:
         """Write it down and begin (or go on) to run it; the output of what runs already is followed from now on."""
