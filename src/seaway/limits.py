@@ -30,7 +30,8 @@ from seaway.disk import FULL_PART, TIGHT_MOST, TIGHT_SHARE
 from seaway.disk import LOW as DISK_LOW
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.local.base import Timings
-from seaway.engine.local.machine import PIDS
+from seaway.engine.local.footprint import LEAST as NAME_BYTES
+from seaway.engine.local.machine import DISK, PIDS
 from seaway.engine.local.room import RESERVE, RESERVE_LEAST, divide
 from seaway.engine.local.starts import BEGINNING, LEAST
 from seaway.home import Settings
@@ -332,6 +333,23 @@ INSTANCES = (
         "`pids` of `[processes.NAME]`",
         "it can start no more (`EAGAIN`)",
         "tests/contract/test_limits.py::test_processes_without_end",
+    ),
+    Limit(
+        "disk of an instance",
+        f"its files, at least {say_bytes(NAME_BYTES)} for each name, deleted ones while they are open; not those that "
+        "it was deployed with, nor its output; also of a release command and a one-off",
+        f"{say_bytes(DISK)}; in a cluster {_CLUSTER.storage_limit}, with its output",
+        "`disk` of `[processes.NAME]`",
+        "it is ended, started again with new files, and told by its limit (`seaway ps`, event `InstanceOverDisk`)",
+        "tests/contract/test_limits.py::test_files_without_end",
+    ),
+    Limit(
+        "disk of an app's /tmp",
+        "/tmp and /var/tmp, which all instances of an app on a machine share, where Seaway runs as root",  # noqa: S108
+        "the largest `disk` of those that run there",
+        "`disk` of `[processes.NAME]`",
+        "all of them are ended, and begin again with an empty one",
+        "tests/contract/test_limits.py::test_all_of_an_app_begin_again_where_its_tmp_is_too_full",
     ),
     Limit(
         "shared memory of an instance",

@@ -35,9 +35,11 @@ T = TypeVar("T")
 K = TypeVar("K", bound="LocalKit")
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = Path(__file__).parent
-PROCESS = ("health", "stop_grace", "memory", "cpu", "pids")  # fields of a process that tests set
+PROCESS = ("health", "stop_grace", "memory", "cpu", "pids", "disk")  # fields of a process that tests set
 patience = 1.0  # how much longer everything may take: a cluster is slower than a process
-FAST = Timings(first_delay=0.1, longest_delay=0.3, settle=0.1, sample_interval=0.3, show_stopped=30.0)
+FAST = Timings(
+    first_delay=0.1, longest_delay=0.3, settle=0.1, sample_interval=0.3, disk_interval=0.2, show_stopped=30.0
+)
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]], limit: float = 10.0, every: float = 0.02) -> T:

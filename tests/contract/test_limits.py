@@ -7,18 +7,23 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seaway.home import Home
-from seaway.model import InstanceState, Limits, Workload
+from seaway.model import Instance, InstanceState, Limits, Workload
 from seaway.sandbox.cgroups import BUILDS, ENTER, Cgroups
 from seaway.sandbox.controllers import KINDS
 from seaway.sandbox.standing import step_back
-from tests.contract.engine_kit import LocalKit, eventually, find_members, make_task, make_workload, running
+from tests.contract.engine_kit import FAST, LocalKit, eventually, find_members, make_task, make_workload, running
+from tests.disk import small_disk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can limit what is in a control group")
 
@@ -40,6 +45,21 @@ LEAVES = f"""import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "{HOARD_AND_STAY}"], start_new_session=True)
 time.sleep(3600)"""
 BURNS = "while True: pass"
+WRITES = """import os, sys, time
+os.chdir(os.environ.get("{where}", "{where}"))
+if os.path.exists("file"):
+    print("found one")
+file = open("file", "wb")
+{then}
+try:
+    while True:
+        file.write(os.urandom(1 << 16))
+        time.sleep({pause})
+except OSError as error:
+    sys.exit(error.strerror)
+"""
+ALIVE = (InstanceState.STARTING, InstanceState.RUNNING)
+SPACE = 64 << 20  # bytes; a disk of its own has more than limits of tests, and the machine's is left alone
 
 
 def python(program: str, **words: object) -> str:
@@ -152,9 +172,10 @@ def test_who_leaves_last_waits_for_those_that_are_leaving(cgroups: Cgroups, tmp_
         assert not own.exists()
 
 
-def worker(program: str, *, memory: int | None = None, pids: int | None = None, **words: object) -> Workload:
-    """Return a workload of one instance that runs the program."""
-    return make_workload(python(program, **words), process="worker", memory=memory, pids=pids, stop_grace=0.0)
+def worker(program: str, **words: object) -> Workload:
+    """Return a workload of one instance that runs the program, with limits that are among the words."""
+    limits: dict[str, Any] = {name: words.pop(name) for name in Limits.model_fields if name in words}
+    return make_workload(python(program, **words), process="worker", stop_grace=0.0, **limits)
 
 
 async def test_a_memory_kill_is_named_with_the_limit(kit: LocalKit) -> None:
@@ -231,3 +252,132 @@ async def test_what_a_node_has_left_and_does_not_limit(kit: LocalKit, tmp_path: 
     async with running(LocalKit(tmp_path / "other", as_ordinary_user=True)) as other:
         (node,) = (await other.engine.observe()).nodes
     assert node.unlimited.startswith(f"{', '.join(KINDS.values())}: Seaway may make no control groups here")
+
+
+@asynccontextmanager
+async def on_small_disk(root: Path, disk_interval: float = FAST.disk_interval) -> AsyncIterator[LocalKit]:
+    """Run a local engine whose whole home has little room."""
+    root.mkdir()
+    with small_disk(root, str(SPACE)):
+        async with running(LocalKit(root, replace(FAST, disk_interval=disk_interval))) as kit:
+            yield kit
+
+
+def is_over(instance: Instance) -> bool:
+    """Whether it failed."""
+    return instance.state in (InstanceState.BACKOFF, InstanceState.CRASHING)
+
+
+def is_over_disk(process: str, instance: Instance) -> bool:
+    """Whether an instance of the process failed for that."""
+    return is_over(instance) and instance.over_disk and instance.key.process == process
+
+
+@pytest.mark.parametrize("where", ["HOME", "TMPDIR", "."])
+async def test_files_without_end(tmp_path: Path, where: str) -> None:
+    """Who writes them is started again with new files, and told; its neighbour goes on."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        await kit.engine.apply(kit.workload("serve"))
+        neighbour = await kit.await_serving()
+        await kit.engine.apply(worker(WRITES, disk=8 * MIB, where=where, then="", pause=0.01))
+        seen = await kit.await_instance(is_over)
+        assert seen.over_disk
+        assert seen.reason.startswith(
+            "wrote more to its disk than the 8 MiB that it may (`disk` of [processes.worker])"
+        )
+        seen = await kit.await_instance(lambda i: i.id == seen.id and i.restarts > 0 and i.state in ALIVE)
+        assert not seen.over_disk
+        await kit.await_instance(lambda i: i.id == seen.id and i.over_disk)
+        now = {i.id: i for i in await kit.list_living()}[neighbour.id]
+        assert (now.restarts, now.serving, now.started_at) == (0, True, neighbour.started_at)
+        assert [line for line in await kit.read_logs(process="worker") if "found" in line["message"]] == []
+
+
+async def test_folders_without_end(tmp_path: Path) -> None:
+    """Each in the one before: neither to measure nor to remove them goes on for ever, or fails."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        program = "import os, time\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')\n    time.sleep(0.0005)"
+        await kit.engine.apply(worker(program, disk=6 * MIB))
+        seen = await kit.await_instance(is_over)
+        assert seen.over_disk
+        await kit.await_instance(lambda i: i.restarts > 0)
+
+
+async def test_a_disk_that_fills_is_looked_at_at_once(tmp_path: Path) -> None:
+    """Before the time for that has come."""
+    async with on_small_disk(tmp_path / "disk", disk_interval=3600.0) as kit:
+        await kit.engine.apply(worker(WRITES, disk=8 * MIB, where="HOME", then="", pause=0.01))
+        assert (await kit.await_instance(is_over)).over_disk
+
+
+async def test_deleted_files_that_stay_open_count(tmp_path: Path) -> None:
+    """No folder shows them."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        program = worker(WRITES, disk=8 * MIB, where="HOME", then="os.unlink('file')", pause=0.01)
+        await kit.engine.apply(program)
+        assert (await kit.await_instance(is_over)).over_disk
+
+
+async def test_what_an_app_was_deployed_with_does_not_count(tmp_path: Path) -> None:
+    """As in a cluster: only what it writes itself, also where the agent is another one by then."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        kit.unpacker.images = tmp_path / "images"
+        (kit.unpacker.images / "image").mkdir(parents=True)
+        (kit.unpacker.images / "image" / "large").write_bytes(os.urandom(12 * MIB))
+        await kit.engine.apply(worker("import time; time.sleep(3600)", disk=8 * MIB))
+        seen = await kit.await_serving()
+        await kit.end_agent()
+        await kit.start()
+        own = kit.home.node / "instances" / seen.id
+        assert (own / "app" / "large").stat().st_size > 8 * MIB
+        (own / "home" / "more").write_bytes(os.urandom(6 * MIB))
+        (own / "app" / "more").write_bytes(os.urandom(1 * MIB))
+        assert (await kit.await_serving()).restarts == 0
+        (own / "tmp" / "more").write_bytes(os.urandom(2 * MIB))
+        assert (await kit.await_instance(is_over)).over_disk
+
+
+async def test_a_one_off_that_writes_without_end(tmp_path: Path) -> None:
+    """It is killed, and its reason says why."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        command = python(WRITES, where="HOME", then="", pause=0.01)
+        await kit.engine.start_task(make_task("shop-run-1", command, limits=Limits(disk=8 * MIB)))
+        done = await kit.await_task()
+        assert done.exit_code == -9
+        assert done.reason == "wrote more to its disk than the 8 MiB that it may (`disk` of [processes.web])"
+
+
+async def test_all_of_an_app_begin_again_where_its_tmp_is_too_full(tmp_path: Path) -> None:
+    """Nobody can tell which of them it was; they begin with an empty one, and other apps go on."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        other = kit.workload("serve", disk=MIB)
+        await kit.engine.apply(other.model_copy(update={"key": other.key.model_copy(update={"app": "other"})}))
+        neighbour = await kit.await_serving()
+        await kit.engine.apply(kit.workload("serve", disk=4 * MIB))
+        await kit.await_instance(lambda i: i.key.app == "shop" and i.serving)
+        await kit.engine.apply(worker(WRITES, disk=8 * MIB, where="/var/tmp", then="", pause=0.01))
+        why = "was ended with all of its app here: they wrote more to /tmp than the 8 MiB that they may"
+        for process in ("web", "worker"):
+            seen = await kit.await_instance(partial(is_over_disk, process))
+            assert seen.reason.startswith(why)
+        await kit.await_instance(lambda i: i.key.app == "shop" and i.restarts > 0 and i.serving)
+        now = {i.id: i for i in await kit.list_living()}[neighbour.id]
+        assert (now.restarts, now.serving) == (0, True)
+
+        async def look() -> bool:
+            return list((kit.home.node / "tmp" / ".old").iterdir()) == []
+
+        await eventually(look)
+        assert [line for line in await kit.read_logs(process="worker") if "found" in line["message"]] == []
+
+
+async def test_a_tmp_is_looked_at_while_nobody_runs_who_writes_there(tmp_path: Path) -> None:
+    """What crashes again and again leaves more each time."""
+    async with on_small_disk(tmp_path / "disk") as kit:
+        program = (
+            "import tempfile, sys\ntempfile.NamedTemporaryFile(dir='/var/tmp', delete=False).write(b'x' * (2 << 20))"
+        )
+        await kit.engine.apply(worker(program, disk=8 * MIB))
+        seen = await kit.await_instance(partial(is_over_disk, "worker"))
+        assert " wrote more to /tmp than the 8 MiB that they may" in seen.reason
+        assert seen.restarts >= 3

@@ -172,7 +172,7 @@ def test_a_rollback_to_more_instances_is_judged_by_what_it_adds() -> None:
 def test_limits_are_settings_everywhere() -> None:
     """Sizes are text or bytes; parts in a cluster have them from their environment."""
     assert Settings(app_memory="1.5GiB").app_memory == 3 * GIB // 2
-    with pytest.raises(ValidationError, match="'much' is not an amount of memory: write 512M"):
+    with pytest.raises(ValidationError, match="'much' is not an amount of memory or disk: write 512M"):
         Settings(team_memory="much")
     place = {"SEAWAY_NAMESPACE": "seaway", "SEAWAY_POD": "a", "SEAWAY_ADDRESS": "127.0.0.1"}
     here = ClusterSettings.read(place | {"SEAWAY_APP_INSTANCES": "7", "SEAWAY_TEAM_MEMORY": "0"})

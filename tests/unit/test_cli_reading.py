@@ -84,6 +84,6 @@ def test_live_progress_turns_each_phase_into_a_line() -> None:
 
 def test_limits_of_a_process_are_shown_beside_its_command() -> None:
     """Those that it has."""
-    limited = {"command": "./serve", "memory": 512 << 20, "cpu": 0.5, "pids": 64}
-    assert describe_process(limited) == "./serve  (memory 512 MiB, cpu 0.5, pids 64)"
+    limited = {"command": "./serve", "memory": 512 << 20, "cpu": 0.5, "pids": 64, "disk": 3 << 30}
+    assert describe_process(limited) == "./serve  (memory 512 MiB, disk 3 GiB, cpu 0.5, pids 64)"
     assert describe_process({"command": "./serve", "memory": None}) == "./serve"

@@ -58,6 +58,15 @@ def test_a_crash_loop_fills_no_history() -> None:
     events = [found for one in lost if (found := describe(one, NOW))]
     assert [event.message for event in events] == [f"{n} lost" for n in (1, 2, 3, 4, 8, 16, 32, 64)]
     assert events[0].reason == "InstanceShortOfMemory"
+
+
+def test_who_wrote_too_much_is_told_by_its_name() -> None:
+    """On one machine it fails and is started again, in a cluster its pod is gone."""
+    for state, said in ((InstanceState.BACKOFF, "wrote (restarts so far: 1)"), (InstanceState.STOPPED, "wrote")):
+        event = describe(instance(state=state, over_disk=True, reason="wrote", restarts=1), NOW)
+        assert event is not None
+        assert (event.reason, event.message) == ("InstanceOverDisk", said)
+    assert describe(instance(state=InstanceState.RUNNING, over_disk=True), NOW) is None
     killed = describe(instance(state=InstanceState.STOPPED, killed=True, reason="retired; killed"), NOW)
     assert killed is not None
     assert killed.reason == "InstanceKilled"

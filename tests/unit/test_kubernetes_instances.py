@@ -176,6 +176,22 @@ def test_removed_and_evicted() -> None:
     found = judge(read("ready", phase="Failed", reason="Evicted", message=message))
     assert (found.state, found.ready) == (S.STOPPED, False)
     assert found.reason == "evicted by its node: The node was low on resource: ephemeral-storage"
+    assert not found.over_disk
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Container app exceeded its local ephemeral storage limit "512Mi". ',
+        "Pod ephemeral local storage usage exceeds the total limit of containers 536870912. ",
+    ],
+)
+def test_who_writes_too_much_is_told_as_on_one_machine(message: str) -> None:
+    """Kubelets end its pod, and say so in one of two ways (eviction/helpers.go)."""
+    found = judge(read("ready", phase="Failed", reason="Evicted", message=message))
+    assert (found.state, found.over_disk) == (S.STOPPED, True)
+    why = "it wrote more to its disk than the 512 MiB that it may (`disk` of its process)"
+    assert found.reason == f"evicted by its node: {why}"
 
 
 def state_of(*pods: Pod, refused: str = "", notes: dict[str, str] | None = None, **status: Any) -> TaskState:

@@ -40,7 +40,7 @@ CHECKED = Workload(
 )  # fmt: skip
 WORKER = Workload(
     key=WorkloadKey(app="shop", release=3, process="worker"), team="red", count=1, image=DIGEST,
-    process=Process(command="python worker.py", stop_grace=0.5, memory=256 << 20, cpu=0.0625, pids=64),
+    process=Process(command="python worker.py", stop_grace=0.5, memory=256 << 20, cpu=0.0625, pids=64, disk=32 << 20),
 )  # fmt: skip
 TASK = Task(
     id="shop-v3-release", app="shop", team="red", release=3, image=DIGEST, command="./migrate", process="release",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seaway.builder.base import BuildError
 from seaway.builder.manifest import read_app_files
-from seaway.engine.local.machine import PIDS, with_defaults
+from seaway.engine.local.machine import DISK, PIDS, with_defaults
 from seaway.engine.local.reasons import describe_end, describe_kills
 from seaway.engine.local.room import divide
 from seaway.model import Limits, ReleaseSpec
@@ -41,10 +41,11 @@ def test_amounts_as_people_write_them(text: str, amount: int) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('memory = "512MB"', "'512MB' is not an amount of memory: write 512M or 2G (powers of 1024), or bytes"),
+        ('memory = "512MB"', "'512MB' is not an amount of memory or disk: write 512M or 2G (powers of 1024), or bytes"),
         ('memory = "64K"', 'memory: "64K" is out of range: it must be at least 1048576'),
         ('memory = "9999T"', "it must be at most 1125899906842624"),
         ("cpu = 0.001", "cpu: 0.001 is out of range: it must be at least 0.01"),
+        ('disk = "64K"', 'disk: "64K" is out of range: it must be at least 1048576'),
         ("pids = 0", "pids: 0 is out of range: it must be at least 1"),
         ("pids = 1.5", "pids: 1.5 is not a whole number"),
     ],
@@ -56,7 +57,7 @@ def test_wrong_amounts_are_explained(line: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ['memory = "1G"', "cpu = 1", "pids = 10"])
+@pytest.mark.parametrize("line", ['memory = "1G"', "cpu = 1", "pids = 10", 'disk = "1G"'])
 def test_a_release_command_has_no_limits_of_its_own(line: str) -> None:
     """It has those of the web process, and says so rather than to ignore them."""
     with pytest.raises(BuildError, match="a release command has the limits of the web process; remove it"):
@@ -68,9 +69,9 @@ def test_a_release_command_has_no_limits_of_its_own(line: str) -> None:
 
 
 def test_the_default_is_for_processes_alone() -> None:
-    """Forks without end are nobody's wish; memory and processors are there to be used."""
-    assert with_defaults(Limits()) == Limits(pids=PIDS)
-    own = Limits(memory=MIB, cpu=0.5, pids=3)
+    """Forks and files without end are nobody's wish; memory and processors are there to be used."""
+    assert with_defaults(Limits()) == Limits(pids=PIDS, disk=DISK)
+    own = Limits(memory=MIB, cpu=0.5, pids=3, disk=MIB)
     assert with_defaults(own) == own
 
 

@@ -48,7 +48,7 @@ def make_resources() -> dict[str, Any]:
 )
 def test_resources_are_as_before(name: str, made: dict[str, Any]) -> None:
     """A change has to be meant: SEAWAY_UPDATE_GOLDEN=1 writes the files anew."""
-    text = json.dumps(made, indent=1) + "\n"
+    text = json.dumps(made, indent=1, sort_keys=True) + "\n"
     path = GOLDEN / f"{name}.json"
     if os.environ.get("SEAWAY_UPDATE_GOLDEN"):
         path.write_text(text)

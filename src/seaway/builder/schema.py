@@ -123,6 +123,8 @@ DESCRIPTIONS: dict[str, str] = {
     "that takes more is killed. Not given: what the machine has for apps.",
     "processes.NAME.cpu": "Cores that an instance may use, such as `0.5`. Not given: what is idle.",
     "processes.NAME.pids": "Processes and threads that an instance may have. Not given: 1024.",
+    "processes.NAME.disk": "Disk that an instance's files may take, without those it was deployed with, such as `512M` "
+    "or `2G`; one that writes more is killed and started again with new files. Not given: 2 GiB.",
     "processes.NAME.health": "How the platform asks instances how they are.",
     "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},

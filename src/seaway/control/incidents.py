@@ -10,6 +10,7 @@ from seaway.rollout.facts import Facts
 from seaway.store.base import Store
 
 FAILED = frozenset({InstanceState.BACKOFF, InstanceState.CRASHING})
+OVER = FAILED | {InstanceState.STOPPED}  # clusters replace the pod
 FIRST = 4  # restarts (or lost processes) that are all told; then every power of two, so that a loop fills no history
 
 Tell = Callable[[EventSpec, str], Awaitable[None]]
@@ -52,13 +53,15 @@ def describe(instance: Instance, now: datetime) -> EventSpec | None:
     reason = ""
     if instance.state is InstanceState.STOPPED and instance.killed:
         reason = "InstanceKilled"
+    elif instance.over_disk and instance.state in OVER and _is_told(instance.restarts):
+        reason = "InstanceOverDisk"
     elif instance.state in FAILED and _is_told(instance.restarts):
         reason = "InstanceFailed"
     elif instance.state is InstanceState.RUNNING and instance.memory_kills and _is_told(instance.memory_kills):
         reason = "InstanceShortOfMemory"
     if not reason:
         return None
-    again = f" (restarts so far: {instance.restarts})" if reason == "InstanceFailed" else ""
+    again = f" (restarts so far: {instance.restarts})" if instance.state in FAILED else ""
     return EventSpec(
         at=now, app=instance.key.app, about=f"instance {instance.id}", reason=reason,
         message=instance.reason + again,

@@ -69,6 +69,7 @@ class Limits(Frozen):
     memory: Bytes | None = Field(default=None, ge=1 << 20)  # beyond, it is killed
     cpu: float | None = Field(default=None, ge=0.01, le=1024)  # cores; beyond, it waits
     pids: int | None = Field(default=None, ge=1, le=1 << 22)  # processes and threads; beyond, it can start none
+    disk: Bytes | None = Field(default=None, ge=1 << 20)  # written files; beyond, it is killed
 
 
 class Process(Limits):
@@ -82,7 +83,7 @@ class Process(Limits):
     @property
     def limits(self) -> Limits:
         """What an instance may take."""
-        return Limits(memory=self.memory, cpu=self.cpu, pids=self.pids)
+        return Limits(memory=self.memory, cpu=self.cpu, pids=self.pids, disk=self.disk)
 
 
 class Strategy(StrEnum):

@@ -44,11 +44,13 @@ def _as_seconds(value: object) -> object:
 
 
 def _as_bytes(value: object) -> object:
-    """Accept 536870912, "512M", "512Mi", "512MiB", "0.5G" for an amount of memory."""
+    """Accept 536870912, "512M", "512Mi", "512MiB", "0.5G" for an amount of memory or disk."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i|iB)?)?\s*", value)
         if not match:
-            raise ValueError(f"{value!r} is not an amount of memory: write 512M or 2G (powers of 1024), or bytes")
+            raise ValueError(
+                f"{value!r} is not an amount of memory or disk: write 512M or 2G (powers of 1024), or bytes"
+            )
         return int(float(match[1]) * 1024 ** (" KMGT".index(match[2] or " ")))
     return value
 

@@ -92,6 +92,7 @@ class Instance(Frozen):
     cpu: float | None = None  # cores used, averaged over the last sampling interval; None: nobody measures it
     memory: int | None = None  # bytes, without what the kernel can drop at once; None: nobody measures it
     memory_kills: int = 0  # of its processes that were killed for lack of memory, since its main one began
+    over_disk: bool = False  # it was ended last because its files took more of the disk than they may
     node_state: NodeState = NodeState.WELL  # Seaway's verdict of its node; engines leave it alone
 
     @property

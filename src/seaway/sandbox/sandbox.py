@@ -38,9 +38,8 @@ class Sandbox:
         `folder` is where the files of the view are written, and what they call their home is below it. Raises
         ValueError if no user id is left, OSError.
         """
-        user, shared = self.users.take(name), self.find_shared(name)
-        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(shared, user, user)
+        shared = self._make_shared(name)
+        user = self.users.take(name)
         return View(
             user=user,
             hidden=(str(self._home.root),),
@@ -48,6 +47,24 @@ class Sandbox:
             own=(*((str(path), str(path)) for path in own), *((str(shared), place) for place in TEMPORARY)),
             files=write_users(folder, user, folder / "home"),
         )
+
+    def _make_shared(self, name: str) -> Path:
+        user, shared = self.users.take(name), self.find_shared(name)
+        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(shared, user, user)
+        return shared
+
+    def renew_shared(self, name: str) -> None:
+        """Give those who begin from now on an empty /tmp; the old one is of what `keep` returns next."""
+        self._put_away(name)
+        self._make_shared(name)
+
+    def _put_away(self, name: str) -> None:
+        """Move what is /tmp for the name, if there is one, to a name that nobody else will use."""
+        old = self._home.node / "tmp" / ".old"
+        old.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            self.find_shared(name).rename(old / secrets.token_hex(8))
 
     def find_shared(self, name: str) -> Path:
         """Return the folder that is /tmp for all commands of whoever has the name."""
@@ -58,14 +75,12 @@ class Sandbox:
 
         Returns what they left, for the caller to remove: it has got names that nobody else will use.
         """
-        old = self._home.node / "tmp" / ".old"
-        old.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in self.users.list_names():
             if name.startswith(prefix) and name not in names:
-                with suppress(FileNotFoundError):
-                    self.find_shared(name).rename(old / secrets.token_hex(8))
+                self._put_away(name)
                 self.users.drop(name)
-        return list(old.iterdir())
+        old = self._home.node / "tmp" / ".old"
+        return list(old.iterdir()) if old.exists() else []
 
 
 def open_sandbox(home: Home) -> tuple[Sandbox | None, str]:

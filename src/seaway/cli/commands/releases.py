@@ -103,9 +103,12 @@ async def info(release: ReleaseArgument, *, app: AppOption = None, output: Outpu
 
 def describe_process(process: Doc) -> str:
     """Return its command and the limits that its instances have."""
-    memory, cpu, pids = (dig(process, name) for name in ("memory", "cpu", "pids"))
-    limits = [f"memory {say_bytes(memory)}"] if memory else []
-    limits += [f"{name} {value:g}" for name, value in (("cpu", cpu), ("pids", pids)) if value]
+    amounts, counts = (
+        [(name, value) for name in names if (value := dig(process, name))]
+        for names in (("memory", "disk"), ("cpu", "pids"))
+    )
+    limits = [f"{name} {say_bytes(value)}" for name, value in amounts]
+    limits += [f"{name} {value:g}" for name, value in counts]
     return str(dig(process, "command", "")) + (f"  ({', '.join(limits)})" if limits else "")
 
 

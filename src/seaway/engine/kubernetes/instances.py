@@ -96,6 +96,7 @@ def make_instance(
         exit_code=reasons.read_exit_code(known) if known else None,
         cpu=usage.cpu,
         memory=usage.memory,
+        over_disk=pod.status.reason == "Evicted" and reasons.is_over_disk(pod.status.message),
     )
 
 

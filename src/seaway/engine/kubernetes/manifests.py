@@ -261,16 +261,19 @@ def _resources(settings: KubernetesEngineSettings, own: Limits) -> Object:
     How many processes a pod may have is its kubelet's setting (podPidsLimit).
     """
     memory = str(own.memory) if own.memory is not None else ""
+    disk = str(own.disk) if own.disk is not None else ""
     cpu = f"{math.ceil(own.cpu * 1000)}m" if own.cpu is not None else ""
     limits = {
         "cpu": cpu or settings.cpu_limit,
         "memory": memory or settings.memory_limit,
-        "ephemeral-storage": settings.storage_limit,
+        "ephemeral-storage": disk or settings.storage_limit,
     }
     requests = {
         "cpu": min(cpu, settings.cpu_request, key=parse_quantity) if cpu else settings.cpu_request,
         "memory": memory or settings.memory_request,
-        "ephemeral-storage": settings.storage_request,
+        "ephemeral-storage": min(disk, settings.storage_request, key=parse_quantity)
+        if disk and settings.storage_request
+        else settings.storage_request,
     }
     return {
         "requests": {name: amount for name, amount in requests.items() if amount},

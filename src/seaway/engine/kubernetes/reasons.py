@@ -17,6 +17,9 @@ _BINARY = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "Ki": 2**1
            "Ti": 2**40, "Pi": 2**50, "m": 1e-3, "u": 1e-6, "n": 1e-9}  # fmt: skip
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (.*), used: (.*), limited: (.*)")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([a-zA-Z]{0,2})")
+_OVER_DISK = re.compile(
+    r"(?:local storage usage exceeds the total limit of containers|local ephemeral storage limit) \"?([0-9.]+[a-zA-Z]*)"
+)
 _FOREVER = (
     "not found", "manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "unauthorized",
     "pull access denied", "access denied", "forbidden", "invalid reference format", "no match for platform",
@@ -173,10 +176,18 @@ def describe_fault(message: str, port: int) -> tuple[str, str]:
 def describe_eviction(reason: str, message: str) -> str:
     """Say why a pod was thrown out by its node."""
     detail = _shorten(message)
+    if (most := _OVER_DISK.search(message)) is not None:
+        limit = say_bytes(parse_quantity(most[1]))
+        detail = f"it wrote more to its disk than the {limit} that it may (`disk` of its process)"
     what = {"Evicted": "evicted by its node", "NodeLost": "its node was lost", "Shutdown": "its node shuts down"}
     return what.get(reason, "ended by its node" + (f" ({reason})" if reason else "")) + (
         f": {detail}" if detail else ""
     )
+
+
+def is_over_disk(message: str) -> bool:
+    """Whether a kubelet says that a pod wrote more than it may."""
+    return _OVER_DISK.search(message) is not None
 
 
 def _shorten(text: str) -> str:

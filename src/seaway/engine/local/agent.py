@@ -111,6 +111,7 @@ class Agent:
         self._presence = open_presence(machine.state.presence)  # now that the pipes of what has ended are held here
         self._spawn(self._collector.run())
         self._spawn(self._keeper.sample())
+        self._spawn(self._keeper.watch_disk())
         self._spawn(self._keeper.collect_garbage())
         self._spawn(self._keeper.catch_up())
         self._spawn(self._follow_disk())

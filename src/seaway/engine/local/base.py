@@ -89,6 +89,7 @@ class Timings:
     first_probe: float = 0.05  # between checks while starting; grows by a fifth each time
     slowest_start_probe: float = 0.5
     sample_interval: float = 2.0  # CPU and memory
+    disk_interval: float = 10.0  # what instances wrote; longer if looking takes too much of a processor
     show_stopped: float = 30.0  # how long a stopped instance stays visible
     port_rest: float = 60.0  # a released port is not given out again for this long
     kept_tasks: int = 500  # ended tasks that are remembered at most

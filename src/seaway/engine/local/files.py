@@ -38,6 +38,11 @@ def renew_files(folder: Path, root: RunRoot, owner: int | None = None) -> RunRoo
     return locate_files(folder, root)
 
 
+def list_own(folder: Path) -> tuple[Path, ...]:
+    """Return the folders of an instance that it may write to."""
+    return tuple(folder / name for name in OWN)
+
+
 def locate_files(folder: Path, root: RunRoot, _owner: int | None = None) -> RunRoot:
     """Return the root as the instance in this folder sees it; nothing is made."""
     own = folder / APP

@@ -7,13 +7,16 @@ import secrets
 import time
 from collections.abc import Set
 from contextlib import suppress
+from functools import partial
 
 import psutil
 import structlog
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.changes import Changes
-from seaway.engine.local.machine import Machine, utc_now
+from seaway.engine.local.machine import Machine, find_disk, utc_now
+from seaway.engine.local.overdisk import DiskWatch, Place
+from seaway.engine.local.reasons import describe_shared_disk
 from seaway.engine.local.room import explain_unlimited, read_left
 from seaway.engine.local.runner import Runner
 from seaway.engine.local.state import Desired, Record, TaskRecord, check_name
@@ -229,6 +232,39 @@ class Keeper:
         for name, sample in (await asyncio.to_thread(self._sampler.sample, leaders)).items():
             if name in self._runners:
                 self._runners[name].take(sample)
+
+    async def watch_disk(self) -> None:
+        """Measure what instances, one-offs and apps wrote, for ever; end what wrote more than it may."""
+        machine = self.machine
+        await DiskWatch(machine.state.root, machine.kin, machine.timings.disk_interval, self._list_places).run()
+
+    def _list_places(self) -> list[Place]:
+        """Return where each that runs may write, and each app's /tmp also while those that wrote there do not run."""
+        tasks = [task for task in self._tasks.values() if not task.done]
+        limits = [(runner.workload.key.app, runner.workload.process.limits) for runner in self._runners.values()]
+        limits += [(task.record.task.app, task.record.task.limits) for task in tasks]
+        most: dict[str, int] = {}
+        for app, limit in limits:
+            most[app] = max(find_disk(limit), most.get(app, 0))
+        shared = [
+            Place(f"{app}/shared", (folder,), amount, partial(self._on_shared_over, app, amount))
+            for app, amount in most.items()
+            if (folder := self.machine.find_shared(app)) is not None
+        ]
+        own = [*(runner.place for runner in self._runners.values()), *(task.place for task in tasks)]
+        return [place for place in own if place is not None] + shared
+
+    def _on_shared_over(self, app: str, most: int) -> None:
+        """End all of an app: its /tmp is that of all of them. They begin again with an empty one."""
+        why = describe_shared_disk(most)
+        for runner in self._runners.values():
+            if runner.workload.key.app == app:
+                runner.exceed(runner.record.launched.run, why)
+        for task in self._tasks.values():
+            if task.record.task.app == app:
+                task.tell(why)
+        self.machine.renew_shared(app)
+        self._gone.set()
 
     async def collect_garbage(self) -> None:
         """Free unpacked images that nothing wants any more, and user ids of apps that are gone, for ever."""

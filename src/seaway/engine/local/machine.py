@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
-from seaway.engine.local.files import OWN
+from seaway.engine.local.files import list_own
 from seaway.engine.local.guard import PortGuard
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
@@ -29,11 +29,18 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 PIDS = 1024  # processes and threads of an instance that says nothing itself
+DISK = 2 << 30  # bytes that such an instance may write
 
 
 def with_defaults(limits: Limits) -> Limits:
     """Return the limits of an instance with the platform's own where it has none."""
-    return limits if limits.pids is not None else limits.model_copy(update={"pids": PIDS})
+    pids = limits.pids if limits.pids is not None else PIDS
+    return limits.model_copy(update={"pids": pids, "disk": find_disk(limits)})
+
+
+def find_disk(limits: Limits) -> int:
+    """Return the bytes that an instance may write to its files."""
+    return limits.disk if limits.disk is not None else DISK
 
 
 def utc_now() -> datetime:
@@ -84,8 +91,7 @@ class Machine:
         if self.sandbox is None:
             return None
         try:
-            own = (folder / name for name in OWN)
-            return self.sandbox.make_view(f"{APPS}{app}", folder, own, root.folders)
+            return self.sandbox.make_view(f"{APPS}{app}", folder, list_own(folder), root.folders)
         except ValueError as error:
             raise EngineError(str(error)) from None
 
@@ -97,6 +103,15 @@ class Machine:
             self.guard.keep(port, view.user)
         else:
             self.guard.release(port)
+
+    def find_shared(self, app: str) -> Path | None:
+        """Return the folder that all commands of an app see as /tmp; None: it is the machine's own."""
+        return self.sandbox.find_shared(f"{APPS}{app}") if self.sandbox is not None else None
+
+    def renew_shared(self, app: str) -> None:
+        """Give the app an empty /tmp; `keep_users` removes the old one. Raises OSError."""
+        if self.sandbox is not None:
+            self.sandbox.renew_shared(f"{APPS}{app}")
 
     async def keep_users(self, apps: Set[str]) -> None:
         """Let go of the user ids of all other apps, of which nothing runs here, and remove what they left."""

@@ -60,6 +60,17 @@ def _name_lack(memory: Memory, limit: int | None) -> str:
     return f"it used more memory than {most}"
 
 
+def describe_disk(most: int, process: str) -> str:
+    """Say that an instance of the process wrote more bytes than it may."""
+    return f"wrote more to its disk than the {say_bytes(most)} that it may (`disk` of [processes.{process}])"
+
+
+def describe_shared_disk(most: int) -> str:
+    """Say that all instances of an app on this machine together wrote more bytes to their /tmp than they may."""
+    words = f"more to /tmp than the {say_bytes(most)} that they may (the largest `disk` of their processes)"
+    return f"was ended with all of its app here: they wrote {words}"
+
+
 def describe_unstarted(port: int | None, fault: str, limit: float, listening: list[str]) -> str:
     """Say why a process never became healthy, and where it listens instead of PORT."""
     on_port = [address for address in listening if address.rsplit(":", 1)[1] == str(port)]

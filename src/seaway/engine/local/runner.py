@@ -19,12 +19,14 @@ import structlog
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.base import RunRoot
-from seaway.engine.local.files import locate_files, renew_files
+from seaway.engine.local.files import discard_files, list_own, locate_files, renew_files
+from seaway.engine.local.footprint import Footprint
 from seaway.engine.local.health import Ask, Checks, await_dead, await_passing, follow_readiness
-from seaway.engine.local.machine import Machine, utc_now, with_defaults
+from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaults
+from seaway.engine.local.overdisk import Place
 from seaway.engine.local.probe import HOST, Target, find_want
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
-from seaway.engine.local.reasons import describe_end, describe_kills, describe_unstarted, quote_output
+from seaway.engine.local.reasons import describe_disk, describe_end, describe_kills, describe_unstarted, quote_output
 from seaway.engine.local.standstill import STANDS, Standstill
 from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
@@ -52,6 +54,7 @@ class Failure:
     exit_code: int | None = None
     hopeless: bool = False
     machine: bool = False
+    over_disk: bool = False
 
 
 class Unhealthy(Exception):
@@ -76,6 +79,8 @@ class Runner:
         self._turn: Turn | None = None
         self._passing = record.instance.ready  # what its readiness check says
         self._standstill = Standstill()
+        self._over = asyncio.Event()  # it wrote too much, see `_over_why`
+        self._over_why = ""
         self._task: asyncio.Task[None] | None = None
         if record.stop_since is not None:
             self._told.set()
@@ -94,6 +99,25 @@ class Runner:
     def leader(self) -> int | None:
         """The pid of its leader while its command runs."""
         return self._group.pid if self._group is not None and not self._group.ended else None
+
+    @property
+    def place(self) -> Place | None:
+        """Where it may write, and how much; None while its command does not run."""
+        if self.leader is None:
+            return None
+        most, run = find_disk(self.workload.process.limits), self.record.launched.run
+        why = describe_disk(most, self.workload.key.process)
+        return Place(
+            f"{self.id} {run}", list_own(self.folder), most + self.record.given, lambda: self.exceed(run, why), self.id
+        )
+
+    def exceed(self, run: int, why: str) -> None:
+        """End it and start it again with new files: its run of that number wrote more than it may."""
+        if run == self.record.launched.run:
+            self._over_why = why
+            self._over.set()
+            if self.instance.state in (S.BACKOFF, S.CRASHING):  # it ended before that was seen
+                self._update(reason=why, over_disk=True)
 
     def start(self) -> None:
         """Write it down and begin (or go on) to run it; the output of what runs already is followed from now on."""
@@ -285,11 +309,13 @@ class Runner:
         self._target, self._passing = None, False
         self._standstill.forget()
         await self._prepare_target(renew_files)
+        given = await asyncio.to_thread(Footprint(list_own(self.folder), math.inf).finish)
         if self._told.is_set() or self._target is None:
             return
         self._follow_output()
         run = self.record.launched.run + 1
-        self._update(later=False, launched=Launched(run=run))
+        self._over.clear()
+        self._update(later=False, launched=Launched(run=run), given=given)
         launched = launch(
             self.folder, run, self.workload.process.command, self._target.workdir, self._target.env,
             presence=str(self.machine.state.presence), admission=self._target.admission, view=self._target.view,
@@ -298,22 +324,25 @@ class Runner:
         again = f"starting again; before that it {self.instance.reason}" if self.record.failures else "starting"
         self._update(
             launched=launched, state=S.STARTING, ready=False, ready_since=None, started_at=utc_now(),
-            memory_kills=0, restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
+            restarts=self.instance.restarts + (1 if self.record.failures else 0), reason=again,
+            memory_kills=0, over_disk=False,
         )  # fmt: skip
 
     async def _attend(self, group: Group) -> Failure | None:
-        """Wait for its end, an order to stop, or a failed check, whichever comes first."""
+        """Wait for its end, an order to stop, a failed check, or too full a disk, whichever comes first."""
         told, ended = asyncio.create_task(self._told.wait()), asyncio.create_task(group.wait())
-        health = asyncio.create_task(self._watch_health(group))
+        health, over = asyncio.create_task(self._watch_health(group)), asyncio.create_task(self._over.wait())
         try:
-            await asyncio.wait([told, ended, health], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([told, ended, health, over], return_when=asyncio.FIRST_COMPLETED)
             if told.done():
                 return None
-            return await self._judge(group.exit_code()) if ended.done() else health.result()
+            if ended.done():
+                return await self._judge(group.exit_code())
+            return Failure(self._over_why + await self._quote(), over_disk=True) if over.done() else health.result()
         finally:
-            for task in (told, ended, health):
+            for task in (told, ended, health, over):
                 task.cancel()
-            await asyncio.gather(told, ended, health, return_exceptions=True)
+            await asyncio.gather(told, ended, health, over, return_exceptions=True)
 
     async def _judge(self, code: int | None) -> Failure:
         lived = (utc_now() - (self.instance.started_at or utc_now())).total_seconds()
@@ -397,10 +426,13 @@ class Runner:
         crashing = failure.hopeless or failures >= timings.crashing_after
         self._update(
             state=S.CRASHING if crashing else S.BACKOFF, failures=failures, ready=False, ready_since=None,
-            reason=failure.reason, exit_code=failure.exit_code, cpu=0.0, memory=0,
+            reason=failure.reason, exit_code=failure.exit_code, cpu=0.0, memory=0, over_disk=failure.over_disk,
         )  # fmt: skip
         log.info("failed", instance=self.id, reason=failure.reason, failures=failures)
         await self._clear_group(min(self.workload.process.stop_grace, UNHEALTHY_GRACE))
+        if failure.over_disk:
+            with suppress(OSError):  # the next start tries it again, and says why it cannot be done
+                await asyncio.to_thread(discard_files, self.folder)
         with suppress(TimeoutError):
             async with asyncio.timeout(min(timings.delay(failures), LONGEST if failure.machine else math.inf)):
                 await self._told.wait()
@@ -439,7 +471,8 @@ class Runner:
             self.machine.ports.release(self.instance.port)
             self.machine.guard_port(self.instance.port, None)
         why = self.record.stop_why + ("" if gentle else f"; killed: it ignored SIGTERM for {grace:g} s")
-        stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0}
+        stopped = {"state": S.STOPPED, "reason": why, "killed": not gentle, "ready": False, "cpu": 0.0, "memory": 0,
+                   "over_disk": False}  # fmt: skip
         await asyncio.to_thread(remove_tree, self.folder)
         self.machine.collector.forget(self.id)
         self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})

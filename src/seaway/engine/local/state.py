@@ -54,6 +54,7 @@ class Record(Frozen):
 
     instance: Instance
     launched: Launched = Launched()
+    given: int = 0  # bytes of disk that the files took which it began with
     failures: int = 0  # in a row
     stop_since: datetime | None = None  # told to stop for good
     stop_why: str = ""
@@ -65,6 +66,7 @@ class TaskRecord(Frozen):
     task: Task
     state: TaskState
     launched: Launched = Launched()
+    given: int = 0  # as in Record
 
 
 class NodeState:

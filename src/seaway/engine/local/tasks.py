@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from base64 import b64decode
 from contextlib import suppress
@@ -11,12 +12,14 @@ from typing import Any
 import structlog
 
 from seaway.engine.base import EngineError
-from seaway.engine.local.files import discard_files, renew_files
-from seaway.engine.local.machine import Machine, utc_now, with_defaults
+from seaway.engine.local.files import discard_files, list_own, renew_files
+from seaway.engine.local.footprint import Footprint
+from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaults
+from seaway.engine.local.overdisk import Place
 from seaway.engine.local.process import Group, launch, read_exit_code
-from seaway.engine.local.reasons import describe_end
+from seaway.engine.local.reasons import describe_disk, describe_end
 from seaway.engine.local.state import RECORD, Launched, TaskRecord
-from seaway.model import Task
+from seaway.model import WEB, Task
 from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
@@ -42,6 +45,15 @@ class TaskRunner:
         """Whether it has ended."""
         return self.record.state.done
 
+    @property
+    def place(self) -> Place | None:
+        """Where it may write, and how much; None while its command does not run."""
+        if self._group is None or self._group.ended or self.done:
+            return None
+        most = find_disk(self.record.task.limits)
+        why = describe_disk(most, WEB)  # whose limits it has
+        return Place(self.id, list_own(self.folder), most + self.record.given, lambda: self.tell(why), self.id)
+
     def start(self) -> None:
         """Write it down and begin (or go on) to run it; a task that is done stays so. Raises OSError."""
         if self.done:
@@ -60,10 +72,14 @@ class TaskRunner:
 
     async def kill(self, why: str) -> None:
         """End it now if it still runs."""
-        self._why = why
-        self._told.set()
+        self.tell(why)
         if self._job is not None:
             await asyncio.wait([self._job])
+
+    def tell(self, why: str) -> None:
+        """Have it ended now if it still runs."""
+        self._why = why
+        self._told.set()
 
     async def remove(self) -> None:
         """Kill it if it runs and forget it."""
@@ -139,6 +155,8 @@ class TaskRunner:
         )
         self._follow_output()
         admission = self.machine.kin.admit(self.id, with_defaults(task.limits))
+        given = await asyncio.to_thread(Footprint(list_own(self.folder), math.inf).finish)
+        self.record = self.record.model_copy(update={"given": given})
         self._update(Launched(run=1), later=False)
         launched = launch(
             self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
