@@ -754,7 +754,7 @@ PLATFORM = (
     ),
 )
 
-LIMITS = {
+LIMITS: dict[str, tuple[Limit, ...]] = {
     "The API": API,
     "Teams and apps": APPS,
     "Config and one-offs": CONFIG,
