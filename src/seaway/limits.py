@@ -515,7 +515,7 @@ ROUTERS = (
 
 _DISK_FREE = f"{_count(100 * TIGHT_SHARE)} % or {say_bytes(TIGHT_MOST)} free, whichever is less"
 
-DISK = (
+PLATFORM_DISK = (
     Limit(
         "a disk that fills up",
         "the file system of SEAWAY_HOME",
@@ -760,7 +760,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "Config and one-offs": CONFIG,
     "Instances": INSTANCES,
     "Routers": ROUTERS,
-    "The disk": DISK,
+    "The disk": PLATFORM_DISK,
     "Logs": LOGS,
     "Builds": BUILDS,
     "What is kept": HISTORY,
