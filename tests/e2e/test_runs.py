@@ -28,10 +28,11 @@ def shop(platform: Platform) -> Platform:
 
 
 def runs(platform: Platform, word: str) -> bool:
-    """Whether a command with this word runs; command lines of `seaway` itself do not count."""
+    """Whether a command with this word runs; command lines of `seaway` itself do not count, nor what becomes one."""
     for process in platform.processes():
         with suppress(psutil.NoSuchProcess):  # it has just ended
-            if "seaway" not in process.name() and word in " ".join(process.cmdline()):
+            words = process.cmdline()
+            if str(SEAWAY) not in words and word in " ".join(words):
                 return True
     return False
 
