@@ -117,7 +117,7 @@ def test_records_are_written_when_there_is_room_again(disk: Path) -> None:
         id="shop-v1-web-1", key=WorkloadKey(app="shop", release=1, process="web"), node="n",
         state=InstanceState.PENDING, created_at=datetime.now(UTC),
     )  # fmt: skip
-    state.instance_folder(instance.id)
+    state.instance_folder(instance.id).mkdir()
     state.write_record(Record(instance=instance))
     fill(disk)
     running = Record(instance=instance.model_copy(update={"state": InstanceState.RUNNING}), failures=2)

@@ -82,8 +82,8 @@ def test_parts_go_on_whatever_they_cannot_write(platform: FaultyPlatform) -> Non
 
 
 def is_told(platform: Platform, words: str) -> bool:
-    return words in platform.run("events", "-a", "shop").stdout
+    return words in platform.run("ps", "list", "-a", "shop").stdout
 
 
 def are_ready(platform: Platform, count: int) -> bool:
-    return sum(instance["ready"] for instance in platform.read("ps", "list", "-a", "shop")) == count
+    return [instance["ready"] for instance in platform.read("ps", "list", "-a", "shop")].count(True) == count

@@ -253,9 +253,9 @@ def test_records_round_trip(tmp_path: Path) -> None:
     record = Record(
         instance=Instance(id="shop-v1-web-1", key=KEY, node="n", state=InstanceState.PENDING, created_at=now)
     )
-    state.instance_folder(record.instance.id)
+    state.instance_folder(record.instance.id).mkdir()
     state.write_record(record)
-    empty = state.instance_folder("shop-v1-web-2")
+    (empty := state.instance_folder("shop-v1-web-2")).mkdir()
     assert list(state.read_records()) == [record]
     assert not empty.exists()
 

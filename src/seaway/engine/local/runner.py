@@ -122,6 +122,8 @@ class Runner:
     def start(self) -> None:
         """Write it down and begin (or go on) to run it; the output of what runs already is followed from now on."""
         key, machine = self.workload.key, self.machine
+        with suppress(OSError):  # no room: the start says so, and makes it then
+            self._make_folder()
         machine.state.write_record(self.record)
         if self.record.launched.run:
             self._follow_output()
@@ -129,6 +131,9 @@ class Runner:
             machine.ports.claim(self.instance.port)
         self._task = asyncio.create_task(self._live(), name=f"instance {self.id}")
         machine.notify(key.app)
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def _follow_output(self) -> None:
         key = self.workload.key
@@ -308,6 +313,7 @@ class Runner:
                 self._update(port=port, address=HOST)
         self._target, self._passing = None, False
         self._standstill.forget()
+        self._make_folder()
         await self._prepare_target(renew_files)
         given = await asyncio.to_thread(Footprint(list_own(self.folder), math.inf).finish)
         if self._told.is_set() or self._target is None:

@@ -87,12 +87,8 @@ class NodeState:
         return [found for path in sorted(self.workloads.glob("*.json")) if (found := _read(path, Desired))]
 
     def write_desired(self, desired: Desired) -> None:
-        """Keep a workload; it survives a power cut. Raises OSError if nothing can be kept of a new one.
-
-        Without room for a change the disk holds what was wanted before, until `catch_up`.
-        """
-        path = self._path(desired.workload.key)
-        self._write(path, desired, durable=True, later=path.exists())
+        """Keep a workload; it survives a power cut. Without room the disk holds what was wanted before (`catch_up`)."""
+        self._write(self._path(desired.workload.key), desired, durable=True, later=True)
 
     def delete_desired(self, key: WorkloadKey) -> None:
         """Forget a workload."""
@@ -110,7 +106,7 @@ class NodeState:
 
     def write_record(self, record: Record, *, later: bool = True) -> None:
         """Keep an instance's record; `later`: where that cannot be now, with `catch_up`, else raise OSError."""
-        self._write(self.instances / check_name(record.instance.id) / RECORD, record, later=later)
+        self._write(self.instance_folder(record.instance.id) / RECORD, record, later=later)
 
     def write_task(self, record: TaskRecord, *, later: bool = True) -> None:
         """Keep a task's record, as `write_record` does."""
@@ -138,8 +134,8 @@ class NodeState:
             self._late.pop(path, None)
 
     def instance_folder(self, instance_id: str) -> Path:
-        """Return the folder of an instance, made if needed."""
-        return _make_folder(self.instances, instance_id)
+        """Return where the folder of an instance is, or is to be."""
+        return self.instances / check_name(instance_id)
 
     def task_folder(self, task_id: str) -> Path:
         """Return the folder of a task, made if needed."""
