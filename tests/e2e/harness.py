@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from seaway.sandbox.cgroups import find_own
 from tests.command_line import COMMANDS
 from tests.load.report import Kill
 from tests.ports import free_port
@@ -128,11 +129,13 @@ class Platform:
 
     def stop(self) -> None:
         """Stop it; nothing may be left."""
+        groups = Path("/sys/fs/cgroup").glob(f"**/seaway/{find_own(self.home)}*")
         self.run("down", check=False)
-        left = self.processes()
+        left: list[Any] = [*self.processes()]
         for process in left:
             process.kill()
             wait_until(partial(is_gone, process), "what was left is gone")
+        left += groups
         assert not left, f"left behind: {left}"
 
     def read(self, *args: str) -> Any:

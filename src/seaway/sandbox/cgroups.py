@@ -43,9 +43,7 @@ class Cgroups:
         parent = _find_parent()
         if parent is None:
             return None
-        stat = home.stat()  # a path alone is another folder in another container
-        own = sha256(f"{home} {stat.st_dev} {stat.st_ino}".encode()).hexdigest()[:12]
-        found = cls(parent, own)
+        found = cls(parent, find_own(home))
         return found if found._works() else None
 
     def _works(self) -> bool:
@@ -122,8 +120,13 @@ class Cgroups:
             (folder / PROCS).write_text("0")
 
     def leave_own(self) -> bool:
-        """Put this process back above; remove that group, and that of builds. Return whether nothing else is in it."""
+        """Put this process back above; remove that group, that of builds, and probes of processes that were killed.
+
+        Return whether nothing else is in it.
+        """
         self.remove(BUILDS)
+        for probe in self.base.glob(f"{PROBE}-*"):
+            self.remove(probe.name)
         for base in self._bases:
             if _own(base).is_dir():
                 with suppress(OSError):
@@ -183,6 +186,12 @@ class Cgroups:
             self.remove(name)
         for base in self._bases:
             _remove_empty([base, base.parent])
+
+
+def find_own(home: Path) -> str:
+    """Return what the groups of a home (an existing folder) are called."""
+    stat = home.stat()  # a path alone is another folder in another container
+    return sha256(f"{home} {stat.st_dev} {stat.st_ino}".encode()).hexdigest()[:12]
 
 
 def _own(base: Path) -> Path:

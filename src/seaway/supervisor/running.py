@@ -152,7 +152,9 @@ def stop(home: Home, endings: Endings, timeout: float) -> bool:
         mark_stopping(home)
     states = list_states(home)
     if not any(state.pid for state in states):
-        return bool(asyncio.run(endings.sweep()))
+        swept = asyncio.run(endings.sweep())
+        step_back(home)
+        return bool(swept)
     deadline = time.monotonic() + timeout
     while any(state.pid for state in list_states(home)):
         left = max(0.1, deadline - time.monotonic())
