@@ -121,22 +121,25 @@ class Platform:
         assert done.returncode == 0, done.stderr
 
     def close(self) -> None:
-        """Stop it and remove its home; nothing may be left."""
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self.home)
+        """Stop it and remove its home, once nothing runs there any more; nothing may be left."""
+        left = self._end()
+        shutil.rmtree(self.home)
+        assert not left, f"left behind: {left}"
 
     def stop(self) -> None:
         """Stop it; nothing may be left."""
+        left = self._end()
+        assert not left, f"left behind: {left}"
+
+    def _end(self) -> list[Any]:
+        """Stop it, and end what `down` left; return that."""
         groups = Path("/sys/fs/cgroup").glob(f"**/seaway/{find_own(self.home)}*")
         self.run("down", check=False)
         left: list[Any] = [*self.processes()]
         for process in left:
             process.kill()
             wait_until(partial(is_gone, process), "what was left is gone")
-        left += groups
-        assert not left, f"left behind: {left}"
+        return [*left, *groups]
 
     def read(self, *args: str) -> Any:
         return json.loads(self.run(*args, "-o", "json").stdout)
