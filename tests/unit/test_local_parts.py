@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -216,6 +218,48 @@ async def test_a_check_that_cannot_be_made_says_nothing(tmp_path: Path, check: C
     if check.command is None:
         assert await prober.ask(check, target) is not None
     await prober.close()
+
+
+def test_what_cannot_be_kept_now_is_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removals, too; one that still cannot be done holds up no other."""
+    state, broken = NodeState(tmp_path), {"a.v1.web.json", ".b.v1.web.json.new"}
+    wanted = {
+        app: Desired(
+            workload=Workload(
+                key=WorkloadKey(app=app, release=1, process="web"), team="t", count=1, image="i",
+                process=Process(command="x"), env={},
+            )
+        )
+        for app in ("a", "b", "c")
+    }  # fmt: skip
+    state.write_desired(wanted["a"])
+    unlink, opened = Path.unlink, os.open
+
+    def refuse(path: object) -> None:
+        if Path(str(path)).name in broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def refuse_unlink(path: Path, missing_ok: bool = False) -> None:
+        refuse(path)
+        unlink(path, missing_ok)
+
+    def refuse_open(path: str, flags: int, mode: int = 0o777) -> int:
+        refuse(path)
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(Path, "unlink", refuse_unlink)
+    monkeypatch.setattr(os, "open", refuse_open)
+    state.delete_desired(wanted["a"].workload.key)
+    state.write_desired(wanted["b"])
+    state.write_desired(wanted["c"])
+    assert state.read_desired() == [wanted["a"], wanted["c"]]
+    broken.remove(".b.v1.web.json.new")
+    with pytest.raises(OSError, match="Input/output"):
+        state.catch_up()
+    assert state.read_desired() == [wanted["a"], wanted["b"], wanted["c"]]
+    broken.clear()
+    state.catch_up()
+    assert state.read_desired() == [wanted["b"], wanted["c"]]
 
 
 async def test_changes_coalesce() -> None:

@@ -45,7 +45,6 @@ class Keeper:
         self._stopped: dict[str, tuple[float, Instance]] = {}
         self._sampler = Sampler(machine.kin)
         self._gone = asyncio.Event()
-        self._unsettled: set[WorkloadKey] = set()  # they lack instances that could not be made
 
     async def load(self) -> None:
         """Read what is on disk, adopt what runs, and start what is missing."""
@@ -66,43 +65,26 @@ class Keeper:
             if name not in self._runners and name not in self._tasks:
                 log.error("processes of an instance that is not known", instance=name)
                 await self.machine.kin.sweep(name)
-        self._unsettled = set(self._desired)
-        self._settle_rest()
+        for desired in list(self._desired.values()):
+            self._settle(desired)
         self._gone.set()
 
     async def catch_up(self) -> None:
-        """Do what could not be done for lack of room or the like, for ever."""
+        """Write what could not be written for lack of room or the like, for ever."""
         while True:
             await asyncio.sleep(CATCH_UP)
-            self._settle_rest()
             with suppress(OSError):
                 self.machine.state.catch_up()
 
-    def _settle_rest(self) -> None:
-        for key in list(self._unsettled):
-            self._try_to_settle(key)
-
-    def _try_to_settle(self, key: WorkloadKey) -> None:
-        """Settle, or note that it is to be tried again."""
-        self._unsettled.discard(key)
-        try:
-            if (desired := self._desired.get(key)) is not None:
-                self._settle(desired)
-        except OSError as error:
-            self._unsettled.add(key)
-            log.error("what is wanted cannot be started now", workload=str(key), error=str(error))
-
     def apply(self, workload: Workload) -> None:
-        """See Engine.apply. Raises OSError if it cannot be done now."""
+        """See Engine.apply."""
         check_name(str(workload.key))
         desired = Desired(workload=workload)
         if self._desired.get(workload.key) != desired:
             self.machine.state.write_desired(desired)
             self._desired[workload.key] = desired
             self.machine.notify(workload.key.app)
-        self._unsettled.add(workload.key)  # unless all of it can be done now
         self._settle(desired)
-        self._unsettled.discard(workload.key)
 
     def remove(self, key: WorkloadKey) -> None:
         """See Engine.remove."""
@@ -151,7 +133,7 @@ class Keeper:
         self._stopped[runner.id] = (time.monotonic() + self.machine.timings.show_stopped, runner.instance)
         desired = self._desired.get(runner.workload.key)
         if desired is not None and desired.removed:
-            self._try_to_settle(desired.workload.key)
+            self._settle(desired)
 
     def _forget(self, key: WorkloadKey) -> None:
         self.machine.state.delete_desired(key)

@@ -74,7 +74,7 @@ class NodeState:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._late: dict[Path, BaseModel] = {}  # what could not be written yet
+        self._late: dict[Path, BaseModel | None] = {}  # what could not be written yet; None: not removed
         self.workloads = root / "workloads"
         self.instances = root / "instances"
         self.tasks = root / "tasks"
@@ -91,10 +91,13 @@ class NodeState:
         self._write(self._path(desired.workload.key), desired, durable=True, later=True)
 
     def delete_desired(self, key: WorkloadKey) -> None:
-        """Forget a workload."""
+        """Forget a workload; where its file cannot be removed now, with `catch_up`."""
         path = self._path(key)
-        path.unlink(missing_ok=True)
         self._late.pop(path, None)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._put_off(path, None, error)
 
     def read_records(self) -> Iterator[Record]:
         """Yield the record of every instance; folders without one (never started) are removed."""
@@ -113,13 +116,19 @@ class NodeState:
         self._write(self.tasks / check_name(record.task.id) / RECORD, record, later=later)
 
     def catch_up(self) -> None:
-        """Write what could not be written before; raises OSError if it still cannot."""
+        """Write what could not be written before; raises OSError if something still cannot, which holds up no other."""
+        if not self._late:
+            return
+        fault: OSError | None = None
         for path, value in list(self._late.items()):
-            with suppress(FileNotFoundError):  # what it was about is gone
-                write_atomically(path, value)
-            del self._late[path]
-            if not self._late:
-                log.info("the node agent's state is on disk again")
+            try:
+                _write_late(path, value)
+                del self._late[path]
+            except OSError as error:
+                fault = error
+        if fault is not None:
+            raise fault
+        log.info("the node agent's state is on disk again")
 
     def _write(self, path: Path, value: BaseModel, *, durable: bool = False, later: bool) -> None:
         try:
@@ -127,11 +136,14 @@ class NodeState:
         except OSError as error:
             if not later:
                 raise
-            if not self._late:
-                log.error("the node agent's state cannot be written now; it goes on without", error=str(error))
-            self._late[path] = value
+            self._put_off(path, value, error)
         else:
             self._late.pop(path, None)
+
+    def _put_off(self, path: Path, value: BaseModel | None, error: OSError) -> None:
+        if not self._late:
+            log.error("the node agent's state cannot be written now; it goes on without", error=str(error))
+        self._late[path] = value
 
     def instance_folder(self, instance_id: str) -> Path:
         """Return where the folder of an instance is, or is to be."""
@@ -162,6 +174,14 @@ def write_atomically(path: Path, value: BaseModel, *, durable: bool = False) -> 
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _write_late(path: Path, value: BaseModel | None) -> None:
+    if value is None:
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):  # what it was about is gone
+        write_atomically(path, value)
 
 
 def _make_folder(parent: Path, name: str) -> Path:
