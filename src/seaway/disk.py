@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,6 +14,7 @@ LOW = 0.90  # of the file system in use: it is told, and what nothing needs is d
 TIGHT_SHARE, TIGHT_MOST = 0.05, 2 << 30  # free, the smaller of this share and these bytes: builds and logs give way
 FULL_PART = 0.5  # of that free: builds that run give way, too
 CALM = 1.2  # what is free has to be more than the limit by this factor until it counts as over
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})  # numbers of errors
 NOTHING = 1 << 20  # bytes free that are none
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from tests.e2e.harness import Platform
+from tests.e2e.harness import PLAIN, Platform
 from tests.told import LOGS
 
-PLAIN = Path(__file__).parent / "apps" / "plain"
 FAILED = pytest.StashKey[bool]()
 
 
@@ -26,10 +25,12 @@ def pytest_runtest_makereport(
     return report
 
 
+P = TypeVar("P", bound=Platform)
+
+
 @contextmanager
-def start(routers: int) -> Iterator[Platform]:
-    """Yield a platform that runs, its logs shown at failures; nothing of it is left afterwards."""
-    platform = Platform(routers)
+def running(platform: P) -> Iterator[P]:
+    """Yield a platform when it runs, its logs shown at failures; nothing of it is left afterwards."""
     try:
         with LOGS.shown(platform.home):
             platform.up()
@@ -49,14 +50,14 @@ def described(platform: Platform, request: pytest.FixtureRequest) -> Iterator[Pl
 @pytest.fixture
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """A platform of the test's own, to be killed and stopped."""
-    with start(routers=2) as platform, described(platform, request):
+    with running(Platform(routers=2)) as platform, described(platform, request):
         yield platform
 
 
 @pytest.fixture(scope="session")
 def shared_by_all() -> Iterator[Platform]:
     """The platform behind `shared`."""
-    with start(routers=1) as platform:
+    with running(Platform(routers=1)) as platform:
         yield platform
 
 

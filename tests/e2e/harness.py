@@ -21,10 +21,14 @@ import psutil
 
 from seaway.sandbox.cgroups import find_own
 from tests.command_line import COMMANDS
+from tests.load.mix import Mix
+from tests.load.process import LoadProcess
 from tests.load.report import Kill
+from tests.load.traffic import Shape
 from tests.ports import free_port
 
 StartedCommand = AbstractContextManager[subprocess.Popen[bytes]]
+PLAIN = Path(__file__).parent / "apps" / "plain"
 SEAWAY = Path(sys.executable).parent / "seaway"
 
 
@@ -90,6 +94,23 @@ def started(
             yield process
         finally:
             process.kill()
+
+
+def serve_shop(platform: Platform, web: int = 2, *, verbose: bool = False) -> Path:
+    """Deploy the plain app as "shop" with so many instances; return its source. `verbose`: it prints each request."""
+    shutil.copytree(PLAIN, source := platform.home / "source")
+    if verbose:
+        (source / "Procfile").write_text("web: python3 app.py --verbose\n")
+    (source / "seaway.toml").write_text(f"[scale]\nweb = {web}\n")
+    platform.run("apps", "create", "shop")
+    platform.run("deploy", str(source), "-a", "shop")
+    return source
+
+
+def load_shop(platform: Platform, *, rate: float = 40.0, patience: float = 30.0) -> LoadProcess:
+    """Return quick requests to "shop", `rate` a second; clients wait `patience` seconds for an answer."""
+    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=8, post=2, new=2, slow=0, stream=0)
+    return LoadProcess(url, host="shop.localhost", rate=rate, mix=mix, shape=Shape(timeout=patience))
 
 
 class Platform:

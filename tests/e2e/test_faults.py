@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import described
-from tests.e2e.harness import Platform, wait_until
-from tests.load.mix import Mix
-from tests.load.process import LoadProcess
-from tests.load.traffic import Shape
-from tests.told import LOGS
+from tests.e2e.conftest import described, running
+from tests.e2e.harness import Platform, load_shop, serve_shop, wait_until
 
-PLAIN = Path(__file__).parent / "apps" / "plain"
 FAULTS = Path(__file__).parents[1] / "faults"
 ERRORS = {
     "EIO": "Input/output error", "ENOMEM": "Cannot allocate memory", "ENOSPC": "No space left on device",
@@ -51,26 +45,16 @@ class FaultyPlatform(Platform):
 
 @pytest.fixture
 def platform(request: pytest.FixtureRequest) -> Iterator[FaultyPlatform]:
-    platform = FaultyPlatform(routers=1)
-    try:
-        with LOGS.shown(platform.home):
-            platform.up()
-            with described(platform, request):
-                yield platform
-    finally:
-        platform.close()
+    with running(FaultyPlatform(routers=1)) as platform, described(platform, request):
+        yield platform
 
 
 @pytest.mark.timeout(300)
 def test_parts_go_on_whatever_they_cannot_write(platform: FaultyPlatform) -> None:
     """One after another: each error is named, no part ends, no request fails, and what was asked for comes after it."""
-    shutil.copytree(PLAIN, source := platform.home / "source")
-    (source / "Procfile").write_text("web: python3 app.py --verbose\n")
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(source), "-a", "shop")
-    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=8, post=2, new=2, slow=0, stream=0)
+    serve_shop(platform, web=1, verbose=True)
     parts = {part: platform.find(part) for part in PARTS}
-    with LoadProcess(url, host="shop.localhost", rate=40, mix=mix, shape=Shape(timeout=30)) as load:
+    with load_shop(platform) as load:
         for count, (error, words) in enumerate(ERRORS.items(), 2):
             with platform.failing(error):
                 platform.run("ps", "scale", f"web={count}", "-a", "shop", "--no-wait")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,18 +14,14 @@ import pytest
 from tests.depth import choose
 from tests.disk import as_root, fill, filled, small_disk
 from tests.e2e.conftest import described
-from tests.e2e.harness import Platform, wait_until
-from tests.load.mix import Mix
+from tests.e2e.harness import Platform, load_shop, serve_shop, wait_until
 from tests.load.process import LoadProcess
-from tests.load.traffic import Shape
 from tests.pace import Stopwatch
 from tests.told import LOGS
 
 pytestmark = as_root
-PLAIN = Path(__file__).parent / "apps" / "plain"
 SIZE = "192m"
 TOLD, LONGEST, BACK = 2.0, 5.0, 30.0  # seconds: until a state is said, for any command, until all is back
-RATE, PATIENCE = 40.0, 30.0  # requests a second; seconds that clients wait for an answer
 ROUNDS = choose(1, 5)
 
 
@@ -48,20 +43,14 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 @pytest.fixture
 def source(platform: Platform) -> Path:
     """An app that prints a line for each request, with two instances, deployed as shop."""
-    shutil.copytree(PLAIN, source := platform.home / "source")
-    (source / "Procfile").write_text("web: python3 app.py --verbose\n")
-    (source / "seaway.toml").write_text("[scale]\nweb = 2\n")
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(source), "-a", "shop")
-    return source
+    return serve_shop(platform, verbose=True)
 
 
 @pytest.fixture
 def load(platform: Platform, source: Path) -> Iterator[LoadProcess]:
     """Requests for as long as the test goes on."""
     del source
-    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=8, post=2, new=2, slow=0, stream=0)
-    with LoadProcess(url, host="shop.localhost", rate=RATE, mix=mix, shape=Shape(timeout=PATIENCE)) as load:
+    with load_shop(platform) as load:
         yield load
 
 

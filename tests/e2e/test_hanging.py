@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
 from seaway.home import Home
 from seaway.supervisor.locks import find_holder
-from tests.e2e.harness import Platform, wait_until
-from tests.load.mix import Mix
+from tests.e2e.harness import Platform, load_shop, serve_shop, wait_until
 from tests.load.process import LoadProcess
-from tests.load.traffic import Shape
 from tests.pace import Stopwatch
 
-PLAIN = Path(__file__).parent / "apps" / "plain"
 COMMANDS = (("status",), ("ps", "list", "-a", "shop"), ("apps", "list"), ("events", "-a", "shop"))
 LONGEST = 5.0  # seconds for a command to say what is wrong, or to do what it was asked for
 RATE, PATIENCE = 40.0, 60.0  # requests a second; seconds that clients wait for an answer
@@ -35,13 +30,8 @@ def find_pid(platform: Platform, part: str) -> int:
 @pytest.fixture
 def load(platform: Platform) -> Iterator[LoadProcess]:
     """Requests to two instances, for as long as the test goes on."""
-    source = platform.home / "source"
-    shutil.copytree(PLAIN, source)
-    (source / "seaway.toml").write_text("[scale]\nweb = 2\n")
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(source), "-a", "shop")
-    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=8, post=2, new=2, slow=0, stream=0)
-    with LoadProcess(url, host="shop.localhost", rate=RATE, mix=mix, shape=Shape(timeout=PATIENCE)) as load:
+    serve_shop(platform)
+    with load_shop(platform, rate=RATE, patience=PATIENCE) as load:
         yield load
 
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import psutil
 import pytest
 
-from tests.e2e.harness import Platform, wait_until
-from tests.load.mix import Mix
-from tests.load.process import LoadProcess
-from tests.load.traffic import Shape
+from tests.e2e.harness import Platform, load_shop, serve_shop, wait_until
 from tests.pace import Stopwatch
 
-PLAIN = Path(__file__).parent / "apps" / "plain"
 PARTS = ("control", "node", "router-0")
 TOLD, BACK = 5.0, 60.0  # seconds: until a state is said; until all is replaced, silence takes 15 of them
-RATE, PATIENCE = 40.0, 30.0  # requests a second; seconds that clients wait for an answer
 
 
 @pytest.mark.timeout(300)
 def test_parts_without_descriptors_are_replaced(platform: Platform) -> None:
     """They go on and hear nobody. Not one request fails, and `seaway status` says so in time."""
-    shutil.copytree(PLAIN, source := platform.home / "source")
-    (source / "seaway.toml").write_text("[scale]\nweb = 2\n")
-    platform.run("apps", "create", "shop")
-    platform.run("deploy", str(source), "-a", "shop")
-    url, mix = f"http://127.0.0.1:{platform.http_port}", Mix(get=8, post=2, new=2, slow=0, stream=0)
-    with LoadProcess(url, host="shop.localhost", rate=RATE, mix=mix, shape=Shape(timeout=PATIENCE)) as load:
+    serve_shop(platform)
+    with load_shop(platform) as load:
         old = {part: platform.find(part) for part in PARTS}
         for pid in old.values():
             assert pid

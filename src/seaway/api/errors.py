@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from seaway.disk import NO_ROOM
 from seaway.engine.base import EngineError, EngineUnavailable
 from seaway.model import Frozen
 from seaway.registry.errors import RegistryError
@@ -106,7 +106,7 @@ def translate(error: Exception) -> ApiError:
             return ApiError(409, "engine-refused", str(error))
         case UnicodeError() | PydanticSerializationError():
             return ApiError(422, "invalid", "the text has no form in UTF-8 (half of a surrogate pair)")
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        case OSError() if error.errno in NO_ROOM:
             return disk_full("the platform's disk is full")
         case _:
             return _internal(error)

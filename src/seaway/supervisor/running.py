@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from seaway.disk import read_disk
+from seaway.disk import NO_ROOM, read_disk
 from seaway.home import Home, Settings
 from seaway.sandbox.standing import step_back
 from seaway.supervisor.guard import mark_stopping, unmark_stopping
@@ -24,7 +24,6 @@ from seaway.supervisor.pulse import explain
 from seaway.supervisor.supervise import SUPERVISOR, Endings, run_supervisor, stop_parts
 
 LONGEST_LINE = 300  # characters shown of a line of a log, from its end: errors are there
-FULL = (errno.ENOSPC, errno.EDQUOT)
 START_LIMIT = 60.0  # seconds for every part to be there
 
 
@@ -110,7 +109,7 @@ def _prepare(home: Home, settings: Settings) -> None:
         home.write_settings(settings)
         unmark_stopping(home)
     except OSError as error:
-        where = f": {read_disk(home.root)}; free some space, then start it again" if error.errno in FULL else ""
+        where = f": {read_disk(home.root)}; free some space, then start it again" if error.errno in NO_ROOM else ""
         raise PlatformError(f"cannot write to {home.root} ({error.strerror}){where}") from error
 
 
