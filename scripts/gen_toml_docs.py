@@ -65,14 +65,27 @@ python = "3.11"
 TAIL = """
 ## How Python is chosen
 
-`build.python`, else `.python-version` (or `runtime.txt`), else the version that runs Seaway if `requires-python` of
-`pyproject.toml` allows it, else the lowest that it allows.
+`build.python`, else `.python-version` or `runtime.txt` (which must not disagree), else the version that runs Seaway if
+`requires-python` of `pyproject.toml` (or Poetry's `python`) allows it, else the lowest that it allows (and that is
+there).
 
 ## Where dependencies come from
 
-The first of: `uv.lock` (must match `pyproject.toml`), `requirements.txt` (with its `-r` and `-c` files), the
-dependencies in `pyproject.toml`. A project with a `[build-system]` is installed itself too, unless
-`tool.uv.package = false`. Index settings of uv and pip (`UV_*`, `PIP_*`) in the platform's environment are honoured.
+The first of:
+
+1. `uv.lock`, which must match `pyproject.toml`;
+2. `requirements.txt`, with its `-r` and `-c` files, in any encoding that pip reads. It is then all that is installed:
+   the project of a `pyproject.toml` beside it only if it says so (a line `.`);
+3. `poetry.lock`: its main group, without what is optional. Locks of Poetry 1 are followed from the dependencies of
+   `pyproject.toml` on, and refused where they hold several versions of one package;
+4. the dependencies in `pyproject.toml`: of `[project]`, or of `[tool.poetry.dependencies]`.
+
+A project with a `[build-system]` is installed itself too (but for 2), unless `tool.uv.package` or
+`tool.poetry.package-mode` is false. Index settings of uv and pip (`UV_*`, `PIP_*`) in the platform's environment are
+honoured. If there is none of these but a file that seems to be meant (`Requirements.txt`, `requirements/prod.txt`,
+`Pipfile`, `setup.py`, ...), the build is refused and says what to do; an empty `requirements.txt` says that nothing is
+needed. Other tools' files (`package.json`, `app.json`, `Aptfile`, `bin/post_compile`, ...) are named in the build's
+output as not read.
 
 ## What is left out of the source
 

@@ -92,6 +92,74 @@ async def test_src_layout(dock: Dock, tmp_path: Path) -> None:
     assert count_layers(dock, first.image)[0] == count_layers(dock, second.image)[0]
 
 
+SETUPTOOLS = """
+[project]
+name = "shop"
+version = "1"
+dependencies = ["no-such-package-of-seaway"]
+
+[build-system]
+requires = ["setuptools"]
+"""
+POETRY = """
+[tool.poetry]
+package-mode = false
+
+[tool.poetry.dependencies]
+python = "^3.8"
+itsdangerous = "^2"
+click = {version = "*", optional = true}
+"""
+POETRY_LOCK = """
+[[package]]
+name = "itsdangerous"
+version = "2.1.2"
+optional = false
+python-versions = ">=3.7"
+files = []
+
+[[package]]
+name = "pytest"
+version = "7.0.0"
+optional = false
+python-versions = ">=3.6"
+files = []
+
+[metadata]
+lock-version = "2.0"
+python-versions = "^3.8"
+"""
+VERSION = "import importlib.metadata as m, importlib.util as u\nprint(m.version('itsdangerous'), u.find_spec('click'))"
+
+
+async def test_requirements_beside_a_project_that_is_no_package(dock: Dock, tmp_path: Path) -> None:
+    """Folders that setuptools would take for packages do no harm, nor does what pyproject.toml asks for."""
+    files = {"Procfile": "web: python app.py\n", "pyproject.toml": SETUPTOOLS, "app.py": APP}
+    app = write_app(tmp_path / "app", files | dict.fromkeys(("static/a.css", "templates/a.html"), ""))
+    (app / "requirements.txt").write_bytes("itsdangerous>=2\r\n".encode("utf-16"))
+    assert await dock.run((await dock.build(app)).image, "python app.py") == (0, "runs with itsdangerous\n")
+    assert "the project itself is not installed: a line `.` in requirements.txt does that" in dock.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"), [("", "2.2.0 None\n"), (POETRY_LOCK, "2.1.2 None\n")], ids=["without a lock", "with a lock"]
+)
+async def test_poetry_without_a_package(dock: Dock, tmp_path: Path, lock: str, said: str) -> None:
+    """No build system, `package-mode = false`: what the table says is installed, or exactly what the lock says."""
+    files = {"Procfile": "web: python app.py", "pyproject.toml": POETRY, "app.py": VERSION}
+    app = write_app(tmp_path / "app", files | ({"poetry.lock": lock} if lock else {}))
+    assert await dock.run((await dock.build(app)).image, "python app.py") == (0, said)
+
+
+async def test_why_a_dependency_cannot_be_built(dock: Dock, tmp_path: Path) -> None:
+    """The reason names the error, and not the way there."""
+    broken = "import no_such_module_of_ours\n"
+    files = {"Procfile": "web: x", "requirements.txt": "./libs/sunk\n", "libs/sunk/setup.py": broken}
+    with pytest.raises(BuildError, match=r"requirements.txt: .*No module named 'no_such_module_of_ours'") as caught:
+        await dock.build(write_app(tmp_path / "app", files))
+    assert "line 1" not in str(caught.value)
+
+
 @pytest.mark.parametrize("requirement", ["seaway-no-such-package-xyz==1.0", "click==99"])
 async def test_dependency_that_does_not_resolve(dock: Dock, tmp_path: Path, requirement: str) -> None:
     """uv's reason in one sentence, the file to correct, and nothing left behind."""

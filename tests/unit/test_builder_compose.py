@@ -91,7 +91,6 @@ def test_user(user: str, chosen: str) -> None:
     [
         ({"has_shell": False}, "has no /bin/sh"),
         ({"pythons": {}}, "has no Python, which the app needs"),
-        ({"pythons": {"3.12": "/x", "3.9": "/y"}}, "has Python 3.9 and 3.12, the app asks for 3.11"),
         ({"libc": "musl", "glibc": ()}, "is built on musl"),
         ({"glibc": (2, 17)}, "has glibc 2.17, dependencies need 2.28"),
     ],

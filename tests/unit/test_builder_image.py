@@ -210,6 +210,21 @@ def test_installed_files_name_no_folder_of_this_machine(tmp_path: Path) -> None:
         ),
         (["error: Failed to fetch: `https://i/x`"], "see that the package index can be reached"),
         (["strange"], "strange; the build's log has it in full"),
+        (
+            [
+                "error: Failed to build `foo==1`",
+                *["many words of a compiler"] * 100,
+                "fatal error: Python.h is missing",
+            ],
+            "fatal: Python.h is missing; the build's log",
+        ),
+        (
+            [
+                *("error: Failed to build `foo==1`", "  [stderr]", "  Traceback (most recent call last):"),
+                *("    File 'x', line 1", "      import p", "  ModuleNotFoundError: No module named 'p'"),
+            ],
+            "Failed to build `foo==1` [stderr] ModuleNotFoundError: No module named 'p'; the build's log",
+        ),
     ],
 )
 def test_failures_of_uv_are_condensed(output: list[str], sentence: str) -> None:

@@ -75,8 +75,8 @@ def requires(text: str) -> SourceFacts:
     [
         (PINNED, None, "3.11"),
         (PINNED, "3.13", "3.13"),
-        (replace(PINNED, python_version_file=(".python-version", "# mine\n3.12.4\n")), None, "3.12"),
-        (replace(PINNED, python_version_file=("runtime.txt", "python-3.10.1")), None, "3.10"),
+        (replace(PINNED, version_files=((".python-version", "# mine\n3.12.4\n"),)), None, "3.12"),
+        (replace(PINNED, version_files=(("runtime.txt", "python-3.10.1"),)), None, "3.10"),
         (requires(">=3.11.5"), None, "3.11"),
         (requires(">=3.12"), None, "3.12"),
         (requires("<3.10"), None, "3.8"),
@@ -90,12 +90,52 @@ def test_python_version(facts: SourceFacts, asked: str | None, python: str) -> N
 @pytest.mark.parametrize(
     ("facts", "build", "sentence"),
     [
-        (replace(PINNED, python_version_file=(".python-version", "pypy3")), {}, ".python-version: 'pypy3' is not"),
+        (replace(PINNED, version_files=((".python-version", "pypy3"),)), {}, ".python-version: 'pypy3' is not"),
         (requires("~~3"), {}, "project.requires-python: '~~3' is not a version range"),
         (requires(">=4"), {}, 'no Python 3 suits ">=4"'),
         (requires(">=3.12"), {"python": "3.11"}, "seaway.toml: build.python: Python 3.11 does not suit"),
         (replace(LOCKED, pyproject=None), {}, "uv.lock: there is no pyproject.toml beside it"),
-        (SourceFacts(foreign=("Pipfile",)), {}, "Pipfile: Seaway does not read it: add a uv.lock"),
+        (
+            replace(PINNED, version_files=(("runtime.txt", "python-3.7."),), offered=("3.10", "3.11")),
+            {},
+            "runtime.txt: 'python-3.7.' is not a Python version that Seaway knows: write one of 3.10, 3.11",
+        ),
+        (
+            replace(PINNED, version_files=((".python-version", "3.99"),), offered=("3.10", "3.11")),
+            {},
+            ".python-version: asks for Python 3.99, this machine has 3.10 and 3.11: ask for one that is there, or",
+        ),
+        (
+            replace(PINNED, offered=("3.11",)),
+            {"python": "3.13"},
+            "seaway.toml: build.python: asks for Python 3.13, this",
+        ),
+        (
+            replace(requires(">=3.12"), offered=("3.9", "3.11"), offered_by="the base image b", remedy="name another"),
+            {},
+            "requires-python: asks for Python 3.12, the base image b has 3.9 and 3.11: ask for",
+        ),
+        (
+            replace(PINNED, version_files=((".python-version", "3.12"), ("runtime.txt", "python-3.11.4"))),
+            {},
+            ".python-version says 3.12 and runtime.txt says 3.11: correct one, or delete it",
+        ),
+        (SourceFacts(others=("app.json", "Pipfile")), {}, "Pipfile: is not read, and nothing else names dependencies"),
+        (
+            SourceFacts(has_python_files=True, near=("Requirements.txt",)),
+            {},
+            "Requirements.txt: is not read, dependencies are looked for in requirements.txt: rename it",
+        ),
+        (
+            SourceFacts(near=("requirements/prod.txt",)),
+            {},
+            "add a requirements.txt with the line `-r requirements/prod.txt`, or an empty one",
+        ),
+        (
+            SourceFacts(pyproject={"tool": {"uv": {"workspace": {}}}}, lock={"manifest": {"members": ["a", "b"]}}),
+            {},
+            "pyproject.toml: is the root of a uv workspace and no project itself (its members: a, b)",
+        ),
         (SourceFacts(pyproject={"project": 3}), {}, "pyproject.toml: project: is not a table"),
     ],
 )
@@ -145,6 +185,18 @@ def test_dependency_key_follows_the_source_when_dependencies_are_in_it() -> None
 
 def test_notes_say_what_is_not_exact() -> None:
     """Without a lock the user is told so."""
-    notes = make_plan(SourceFacts(pyproject=PROJECT, foreign=("poetry.lock",)), BuildTable()).notes
+    notes = make_plan(SourceFacts(pyproject=PROJECT, others=("package.json",)), BuildTable()).notes
     assert "run `uv lock`" in notes[0]
-    assert notes[1] == "poetry.lock is not read"
+    assert notes[1] == "package.json is not read: no npm is run: build its files before, and deploy them with the app"
+
+
+def test_requirements_beside_a_project_are_all_that_is_installed() -> None:
+    """The project is not: what requirements.txt says is meant. A line `.` installs it."""
+    packaged = replace(
+        PINNED, pyproject={**PROJECT, "build-system": {"requires": ["setuptools"]}}, others=("setup.py",)
+    )
+    plan = make_plan(packaged, BuildTable())
+    assert (plan.recipe, plan.install_project) == (Recipe.REQUIREMENTS, False)
+    assert plan.notes[1] == "the project itself is not installed: a line `.` in requirements.txt does that"
+    assert plan.notes[2].startswith("setup.py is not read")
+    assert len(make_plan(replace(packaged, local_requirements=True), BuildTable()).notes) == 1

@@ -53,11 +53,6 @@ def check_base(base: BaseFacts, plan: BuildPlan) -> None:
         return
     if not base.pythons:
         raise BuildError(f"{where} has no Python, which the app needs: {ANOTHER}")
-    if plan.python not in base.pythons:
-        there = " and ".join(sorted(base.pythons, key=_order))
-        raise BuildError(
-            f"{where} has Python {there}, the app asks for {plan.python}: ask for one that is there, or {ANOTHER}"
-        )
     if plan.dependency_key is None and not plan.install_project:
         return
     if base.libc == "musl" and "manylinux" in plan.platform:
@@ -65,7 +60,3 @@ def check_base(base: BaseFacts, plan: BuildPlan) -> None:
     if base.glibc and base.glibc < min(PLATFORMS) and "manylinux" in plan.platform:
         version = ".".join(map(str, base.glibc))
         raise BuildError(f"{where} has glibc {version}, dependencies need 2.28 or newer: {ANOTHER}")
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +21,11 @@ from seaway.builder.commands import CommandFailed
 from seaway.builder.image import TextFile
 from seaway.builder.interpreter import Interpreter, NoInterpreter, find_interpreter
 from seaway.builder.plan import BuildPlan, Recipe, SourceFacts
+from seaway.builder.poetry import find_dependencies, list_locked, write_project
 from seaway.builder.source import SourceFile
 
 DROPPED = frozenset({"REQUESTED", "uv_cache.json", "uv_build.json"})  # of *.dist-info: differ from machine to machine
+HEAD, TAIL = 300, 600  # characters that are left of a long reason
 SHEBANG = b"#!/usr/bin/env python3\n"
 ADD_SITE = (
     b"# Written by Seaway: .pth files count here too.\nimport os, site\n\nsite.addsitedir(os.path.dirname(__file__))\n"
@@ -64,6 +66,11 @@ class DependencyInstaller:
             for name, text in (self._facts.requirements or {}).items():
                 (folder / name).write_text(text)
             self._install(target, ["-r", str(folder / "requirements.txt")])
+        elif self._plan.recipe is Recipe.POETRY:
+            self._install(target, ["--no-deps", "-r", str(self._write("poetry.txt", self._list_locked()))])
+        elif (dependencies := find_dependencies(self._facts.pyproject)) is not None:
+            text = write_project(dependencies, str(self._source))
+            self._install(target, ["-r", str(self._write("poetry/pyproject.toml", text))])
         else:
             self._install(target, ["-r", "pyproject.toml"])
         return target
@@ -73,6 +80,17 @@ class DependencyInstaller:
         target = self._scratch / "project"
         self._install(target, ["--no-deps", "."])
         return target
+
+    def _list_locked(self) -> str:
+        machine = self._plan.platform.partition("-")[0]
+        lock, python = self._facts.poetry_lock or {}, self._interpreter.version
+        return "\n".join(list_locked(lock, self._facts.pyproject, python, machine)) + "\n"
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self._scratch / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
 
     def _export_lock(self) -> Path:
         exported = self._scratch / "exported.txt"
@@ -112,10 +130,10 @@ def is_noise(line: str) -> bool:
 def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
     """Condense uv's output to one reason, and say what to do."""
     lines = [line for line in output if line.strip() and not is_noise(line)]
-    start = next((index for index, line in enumerate(lines) if line.startswith("error:")), max(len(lines) - 5, 0))
-    words = " ".join(line.strip() for line in lines[start : start + 12]).replace(scratch + os.sep, "")
+    start = next((index for index, line in enumerate(lines) if line.startswith("error:")), 0)
+    words = " ".join(line.strip() for line in drop_tracebacks(lines[start:])).replace(scratch + os.sep, "")
     words = words.removeprefix("error:").replace("requirements/requirements.txt", "requirements.txt")
-    reason = re.sub(r"\s+", " ", words).replace(" cause: ", ": ")
+    reason = re.sub(r"\s+", " ", words).replace(" cause: ", ": ").strip()
     file = recipe.value if recipe is not Recipe.NONE else "pyproject.toml"
     if "No solution found" in reason or "not found in the" in reason:
         place = "pyproject.toml, run `uv lock`" if recipe is Recipe.LOCK else file
@@ -126,7 +144,26 @@ def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
         todo = "the index serves other files than were locked: run `uv lock --upgrade` and deploy again"
     else:
         todo = "the build's log has it in full"
-    return f"{file}: the dependencies cannot be installed: {reason[:900].strip().rstrip('.')}; {todo}"
+    return f"{file}: the dependencies cannot be installed: {squeeze(reason).rstrip('.')}; {todo}"
+
+
+def drop_tracebacks(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines without Python's tracebacks, but for what they end with: the error."""
+    depth: int | None = None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("Traceback (most recent call last)"):
+            depth = indent
+        elif depth is None or indent <= depth:
+            depth = None
+            yield line
+
+
+def squeeze(reason: str) -> str:
+    """Return a reason of bounded length: its beginning names the package, its end the error."""
+    if len(reason) <= HEAD + TAIL:
+        return reason
+    return f"{reason[:HEAD].rstrip()} ... {reason[-TAIL:].lstrip()}"
 
 
 def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:

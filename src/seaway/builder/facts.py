@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import platform
 import re
@@ -11,27 +12,37 @@ from pathlib import Path
 from typing import Any
 
 from seaway.builder.base import BuildError
-from seaway.builder.interpreter import this_version
+from seaway.builder.hints import OTHERS, find_near_requirements
+from seaway.builder.interpreter import list_versions, this_version
 from seaway.builder.plan import SourceFacts
 from seaway.builder.source import SourceFile, digest_files
 
-FOREIGN = ("Pipfile", "Pipfile.lock", "poetry.lock", "pdm.lock", "environment.yml", "setup.py")
 VERSION_FILES = (".python-version", "runtime.txt")
 LONGEST_TEXT = 32 * 1024**2
 NEEDED_GLIBC = (2, 28)
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""What files that are not UTF-8 may begin with, as pip reads them; UTF-32's first, of which UTF-16's is a part."""
 
 _INCLUDE = re.compile(r"^\s*(-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-r)|(?<=-c))(\S+)")
 _EDITABLE = re.compile(r"^\s*(?:-e|--editable)(?:\s+|=)(.+)$")
+_CODING = re.compile(rb"#.*coding[:=]\s*([-\w.]+)")  # PEP 263, as pip reads it
 _LOCAL = re.compile(r"^\s*(?:[\w.\[\],-]+\s*@\s*)?(?:\.|/|file:)")
 
 
 def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
     """Look at the files at the top of the source; raise BuildError for one that cannot be parsed."""
-    top = {file.name for file in files if "/" not in file.name}
+    names = [file.name for file in files]
+    top = {name for name in names if "/" not in name}
     pyproject = _read_toml(root, "pyproject.toml") if "pyproject.toml" in top else None
     lock = _read_toml(root, "uv.lock") if "uv.lock" in top else None
     requirements = gather_requirements(root) if "requirements.txt" in top else None
-    version_file = next((name for name in VERSION_FILES if name in top), None)
+    poetry_lock = _read_toml(root, "poetry.lock") if "poetry.lock" in top and requirements is None else None
     return SourceFacts(
         has_python_files=any(name.endswith(".py") for name in top),
         pyproject=pyproject,
@@ -40,11 +51,19 @@ def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
         requirements=requirements,
         local_requirements=requirements is not None and _names_local(requirements),
         source_digest=digest_files(files),
-        python_version_file=(version_file, read_text(root, version_file)) if version_file else None,
+        poetry_lock=poetry_lock,
+        version_files=tuple((name, read_text(root, name)) for name in VERSION_FILES if name in top),
         default_python=this_version(),
+        offered=tuple(list_versions()),
         platform=this_platform(),
-        foreign=tuple(name for name in FOREIGN if name in top),
+        others=tuple(name for name in OTHERS if name in names and _is_meant(root, name)),
+        near=tuple(find_near_requirements(names)),
     )
+
+
+def _is_meant(root: Path, name: str) -> bool:
+    """Tell whether a file of another tool says anything that the app could need; setup.cfg is mostly a linter's."""
+    return name != "setup.cfg" or "install_requires" in read_text(root, name)
 
 
 def this_platform() -> str:
@@ -59,18 +78,37 @@ def this_platform() -> str:
 
 
 def read_text(root: Path, name: str) -> str:
-    """Return a text file of the source; BuildError if it is missing, too big, or not UTF-8."""
+    """Return a text file of the source: UTF-8, or what its first bytes or a coding comment say, as with pip.
+
+    BuildError if it is missing, too big, or not text.
+    """
     path = root / name
     try:
         if path.stat().st_size > LONGEST_TEXT:
             raise BuildError(f"{name}: is bigger than {LONGEST_TEXT // 1024**2} MiB")
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(name, path.read_bytes())
     except FileNotFoundError:
         raise BuildError(f"{name}: there is no such file in the source") from None
     except IsADirectoryError:
         raise BuildError(f"{name}: is a folder, not a file") from None
+
+
+def decode_text(name: str, content: bytes) -> str:
+    """Return the file's content with plain line ends. BuildError if it cannot be told what it says."""
+    mark, encoding = next(((mark, encoding) for mark, encoding in MARKS if content.startswith(mark)), (b"", ""))
+    if not encoding:
+        coding = next((found for line in content.split(b"\n")[:2] if (found := _CODING.search(line))), None)
+        encoding = coding[1].decode("ascii", errors="replace") if coding else "utf-8"
+    try:
+        text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        raise BuildError(f"{name}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise BuildError(f"{name}: is not {encoding.upper()} text (byte {error.start}): save it as UTF-8") from None
+    except LookupError:
+        raise BuildError(f"{name}: says that its encoding is {encoding!r}, which is none: save it as UTF-8") from None
+    if (place := text.find("\0")) >= 0:
+        guess = "; it seems to be UTF-16 without a mark" if content.count(0) > len(content) // 3 else ""
+        raise BuildError(f"{name}: is no text: character {place} is NUL{guess}: save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_toml(root: Path, name: str) -> Mapping[str, Any]:

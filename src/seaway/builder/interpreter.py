@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,12 @@ def list_versions() -> list[str]:
         version = f"3.{minor}"
         if any("/shims/" not in str(candidate) for candidate in _candidates(version)):
             found.add(version)
-    return sorted(found, key=lambda version: int(version[2:]))
+    return order_versions(found)
+
+
+def order_versions(versions: Iterable[str]) -> list[str]:
+    """Return minor versions ("3.9", "3.11") from the oldest on."""
+    return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
 
 
 def _candidates(version: str) -> Iterator[Path]:

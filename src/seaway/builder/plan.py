@@ -15,6 +15,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from seaway.builder.base import BuildError
+from seaway.builder.hints import HOLD_DEPENDENCIES, OTHERS, explain_near
+from seaway.builder.poetry import find_dependencies, list_locked, names_folders, read_python
 from seaway.builder.schema import PYTHON_PATTERN, BuildTable
 
 PLAN_VERSION = 1
@@ -30,6 +32,7 @@ class Recipe(StrEnum):
     NONE = "none"
     LOCK = "uv.lock"
     REQUIREMENTS = "requirements.txt"
+    POETRY = "poetry.lock"
     PROJECT = "pyproject.toml"
 
 
@@ -42,12 +45,17 @@ class SourceFacts:
     lock: Mapping[str, Any] | None = None  # uv.lock
     lock_digest: str = ""
     requirements: Mapping[str, str] | None = None  # file name -> text: requirements.txt and its constraints
+    poetry_lock: Mapping[str, Any] | None = None  # where there is no requirements.txt
     local_requirements: bool = False  # some requirement is a folder or file of the source itself
     source_digest: str = ""  # of all files of the source; only looked at when dependencies are part of it
-    python_version_file: tuple[str, str] | None = None  # (file name, content)
+    version_files: tuple[tuple[str, str], ...] = ()  # (file name, content)
     default_python: str = "3.11"
+    offered: tuple[str, ...] = ()  # the versions of Python that are there; () where that is not known
+    offered_by: str = "this machine"  # or a base image
+    remedy: str = "install it here"  # what else to do about a version that is not there
     platform: str = "x86_64-manylinux_2_28"
-    foreign: tuple[str, ...] = ()  # lock files of other tools at the top (Pipfile, poetry.lock, ...)
+    others: tuple[str, ...] = ()  # files of other tools (Pipfile, package.json, ...)
+    near: tuple[str, ...] = ()  # files that may have been meant to be requirements.txt, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,17 @@ class BuildPlan:
 def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
     """Decide language, Python version, dependency key and steps; raise BuildError if the files disagree."""
     recipe = _choose_recipe(facts)
-    packaged = _is_package(facts.pyproject)
-    version_asked = build.python or facts.python_version_file
+    packaged = recipe is not Recipe.REQUIREMENTS and _is_package(facts.pyproject)
+    version_asked = build.python or facts.version_files
     if recipe is Recipe.NONE and not packaged and not facts.has_python_files and not version_asked:
         return BuildPlan(Recipe.NONE, None, None, False, facts.platform, build.base)
-    python = _choose_python(facts, build)
+    python, asked_by = _choose_python(facts, build)
+    if facts.offered and python not in facts.offered:
+        there = " and ".join(facts.offered)
+        raise BuildError(
+            f"{asked_by or 'the app'}: asks for Python {python}, {facts.offered_by} has {there}: ask for one that is "
+            f"there, or {facts.remedy}"
+        )
     if recipe is Recipe.LOCK:
         _check_lock(facts)
     return BuildPlan(
@@ -85,7 +99,7 @@ def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
         install_project=packaged,
         platform=facts.platform,
         base=build.base,
-        notes=_make_notes(facts, recipe),
+        notes=_make_notes(facts, recipe, packaged),
     )
 
 
@@ -99,79 +113,97 @@ def _choose_recipe(facts: SourceFacts) -> Recipe:
     if facts.requirements is not None:
         return Recipe.REQUIREMENTS
     project = facts.pyproject or {}
-    if "project" in project or "poetry" in project.get("tool", {}):
+    poetry = "poetry" in _table(project, "tool")
+    if facts.poetry_lock is not None and (poetry or "project" in project):
+        return Recipe.POETRY
+    if "project" in project or poetry:
         return Recipe.PROJECT
-    if facts.foreign:
-        raise BuildError(
-            f"{facts.foreign[0]}: Seaway does not read it: add a uv.lock (run `uv lock`) or a requirements.txt"
-        )
+    if facts.near:
+        raise BuildError(explain_near(facts.near[0]))
+    held = [name for name in facts.others if name in HOLD_DEPENDENCIES]
+    if held:
+        raise BuildError(f"{held[0]}: is not read, and nothing else names dependencies: {OTHERS[held[0]]}")
     return Recipe.NONE
 
 
-def _make_notes(facts: SourceFacts, recipe: Recipe) -> tuple[str, ...]:
+def _make_notes(facts: SourceFacts, recipe: Recipe, packaged: bool) -> tuple[str, ...]:
     notes = []
     if recipe is Recipe.PROJECT:
-        notes.append("there is no uv.lock: versions are chosen now; run `uv lock` to have the same ones everywhere")
-    if recipe is Recipe.REQUIREMENTS and facts.pyproject is not None and "project" in facts.pyproject:
-        notes.append("dependencies come from requirements.txt, not from pyproject.toml")
-    notes += [f"{name} is not read" for name in facts.foreign]
+        tool = "poetry lock" if find_dependencies(facts.pyproject) is not None else "uv lock"
+        notes.append(f"there is no lock file: versions are chosen now; run `{tool}` to have the same ones everywhere")
+    if recipe is Recipe.REQUIREMENTS and facts.pyproject is not None:
+        if "project" in facts.pyproject or find_dependencies(facts.pyproject) is not None:
+            notes.append("dependencies come from requirements.txt, not from pyproject.toml")
+        if _is_package(facts.pyproject) and not facts.local_requirements:
+            notes.append("the project itself is not installed: a line `.` in requirements.txt does that")
+    read = {"setup.py", "setup.cfg"} if packaged or facts.local_requirements else set()
+    read |= {"poetry.lock"} if recipe is Recipe.POETRY else set()
+    notes += [f"{name} is not read: {OTHERS[name]}" for name in facts.others if name not in read]
     return tuple(notes)
 
 
 def _is_package(pyproject: Mapping[str, Any] | None) -> bool:
-    """Tell whether the project itself is to be installed: it has a build system, unless [tool.uv] says otherwise."""
+    """Tell whether the project itself is to be installed: it has a build system, unless its tool's table says no."""
     if pyproject is None:
         return False
-    said = _table(_table(pyproject, "tool"), "uv").get("package")
-    return said if isinstance(said, bool) else "build-system" in pyproject
+    tools = _table(pyproject, "tool")
+    said = _table(tools, "uv").get("package")
+    if isinstance(said, bool):
+        return said
+    return "build-system" in pyproject and _table(tools, "poetry").get("package-mode") is not False
 
 
-def _choose_python(facts: SourceFacts, build: BuildTable) -> str:
-    requires = _requires_python(facts.pyproject)
+def _choose_python(facts: SourceFacts, build: BuildTable) -> tuple[str, str]:
+    """Return the version, and what asks for it."""
+    asker, requires = _requires_python(facts.pyproject)
     if build.python:
         return _agree(build.python, "seaway.toml: build.python", requires)
-    if facts.python_version_file:
-        return _agree(_parse_version(*facts.python_version_file), facts.python_version_file[0], requires)
+    if facts.version_files:
+        found = {name: _parse_version(name, content, facts.offered) for name, content in facts.version_files}
+        if len(set(found.values())) > 1:
+            said = " and ".join(f"{name} says {version}" for name, version in found.items())
+            raise BuildError(f"{', '.join(found)}: {said}: correct one, or delete it")
+        name = next(iter(found))
+        return _agree(found[name], name, requires)
     if requires is None or _suits(facts.default_python, requires):
-        return facts.default_python
-    for minor in PYTHON_MINORS:
-        if _suits(f"3.{minor}", requires):
-            return f"3.{minor}"
-    raise BuildError(f'pyproject.toml: project.requires-python: no Python 3 suits "{requires}"')
+        return facts.default_python, ""
+    fitting = [f"3.{minor}" for minor in PYTHON_MINORS if _suits(f"3.{minor}", requires)]
+    if not fitting:
+        raise BuildError(f'{asker}: no Python 3 suits "{requires}"')
+    return next((version for version in fitting if version in facts.offered), fitting[0]), asker
 
 
-def _parse_version(file: str, content: str) -> str:
+def _parse_version(file: str, content: str, offered: tuple[str, ...]) -> str:
     lines = [line.strip() for line in content.splitlines()]
     text = next((line for line in lines if line and not line.startswith("#")), "")
     match = re.fullmatch(r"(?:cpython-|python-)?(3\.\d+)(?:\.\d+)?", text)
     if not match or not re.fullmatch(PYTHON_PATTERN, match[1]):
-        raise BuildError(f"{file}: {text!r} is not a Python version that Seaway knows: write for example 3.12")
+        example = f"one of {', '.join(offered)}" if offered else "for example 3.12"
+        raise BuildError(f"{file}: {text!r} is not a Python version that Seaway knows: write {example}")
     return match[1]
 
 
-def _requires_python(pyproject: Mapping[str, Any] | None) -> SpecifierSet | None:
-    text = _table(pyproject or {}, "project").get("requires-python")
+def _requires_python(pyproject: Mapping[str, Any] | None) -> tuple[str, SpecifierSet | None]:
+    """Return where a range of versions is asked for, and the range."""
+    where, text = "pyproject.toml: project.requires-python", _table(pyproject or {}, "project").get("requires-python")
     if text is None:
-        return None
+        where, text = "pyproject.toml: tool.poetry.dependencies.python", read_python(pyproject)
+    if text is None:
+        return "", None
     try:
-        return SpecifierSet(str(text))
+        return where, SpecifierSet(str(text))
     except InvalidSpecifier:
-        raise BuildError(
-            f'pyproject.toml: project.requires-python: {text!r} is not a version range: write for example ">=3.11"'
-        ) from None
+        raise BuildError(f'{where}: {text!r} is not a version range: write for example ">=3.11"') from None
 
 
 def _suits(python: str, requires: SpecifierSet) -> bool:
     return any(requires.contains(f"{python}.{patch}") for patch in PATCHES)
 
 
-def _agree(python: str, where: str, requires: SpecifierSet | None) -> str:
+def _agree(python: str, where: str, requires: SpecifierSet | None) -> tuple[str, str]:
     if requires is not None and not _suits(python, requires):
-        raise BuildError(
-            f'{where}: Python {python} does not suit project.requires-python "{requires}" of pyproject.toml: '
-            "change one of them"
-        )
-    return python
+        raise BuildError(f'{where}: Python {python} does not suit "{requires}" of pyproject.toml: change one of them')
+    return python, where
 
 
 def _make_key(facts: SourceFacts, recipe: Recipe, python: str) -> str | None:
@@ -190,6 +222,13 @@ def _make_key(facts: SourceFacts, recipe: Recipe, python: str) -> str | None:
         local = local or _has_local_packages(facts.lock or {})
     elif recipe is Recipe.REQUIREMENTS:
         inputs["requirements"] = facts.requirements
+    elif recipe is Recipe.POETRY:
+        locked = list_locked(facts.poetry_lock or {}, facts.pyproject, python, facts.platform.partition("-")[0])
+        inputs["requirements"] = locked
+        local = local or any(" @ ./" in line for line in locked)
+    elif (dependencies := find_dependencies(facts.pyproject)) is not None:
+        inputs["poetry"] = dependencies
+        local = local or names_folders(dependencies)
     else:
         project = _table(facts.pyproject or {}, "project")
         local = local or "dependencies" in project.get("dynamic", ()) or "project" not in (facts.pyproject or {})
@@ -216,6 +255,13 @@ def _check_lock(facts: SourceFacts) -> None:
     made with another index (a mirror) although it pins the same files.
     """
     project = _table(facts.pyproject or {}, "project")
+    if not project:
+        members = sorted((facts.lock or {}).get("manifest", {}).get("members", ()))
+        named = f" (its members: {', '.join(members)})" if members else ""
+        raise BuildError(
+            f"pyproject.toml: is the root of a uv workspace and no project itself{named}, so what to install is not "
+            "known: add a [project] whose dependencies are the members to run, run `uv lock` and deploy again"
+        )
     if "dependencies" in project.get("dynamic", ()):
         return
     name = canonicalize_name(str(project.get("name", "")))

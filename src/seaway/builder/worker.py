@@ -22,7 +22,7 @@ from typing import Any
 
 from seaway.builder.archive import unpack_archive
 from seaway.builder.base import BuildError
-from seaway.builder.base_image import BaseFacts, check_base, choose_platform
+from seaway.builder.base_image import ANOTHER, BaseFacts, check_base, choose_platform
 from seaway.builder.commands import CommandFailed, Commands, redact
 from seaway.builder.confined import Confined, confine
 from seaway.builder.dependencies import DependencyInstaller, find, is_noise, list_installed, move_all
@@ -40,6 +40,7 @@ from seaway.builder.image import (
     write_image,
     write_layer,
 )
+from seaway.builder.interpreter import order_versions
 from seaway.builder.layout import Blob, ImageLayout
 from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, parse_toml, read_app_files, set_port
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
@@ -148,7 +149,10 @@ class SourceBuild:
         base = self._ask_base(app_files.build.base) if self._request.containers else None
         if base is not None:
             python, platform = base.default or facts.default_python, choose_platform(base, facts.platform)
-            facts = replace(facts, default_python=python, platform=platform)
+            facts = replace(
+                facts, default_python=python, platform=platform, offered=tuple(order_versions(base.pythons)),
+                offered_by=f"the base image {base.name}", remedy=ANOTHER,
+            )  # fmt: skip
         plan = make_plan(facts, app_files.build)
         if base is not None:
             check_base(base, plan)
