@@ -198,7 +198,7 @@ async def run_node(home: Home) -> int:
                 found = await self._unpacker.prepare(image)
             except (CannotRun, ImageError) as error:
                 raise EngineError(str(error)) from error
-            return RunRoot(workdir=found.workdir, env=found.env, folders=found.folders)
+            return RunRoot(found.workdir, found.env, found.folders, found.places)
 
         def release(self, images_in_use: Set[str]) -> None:
             asyncio.run(self._unpacker.release(images_in_use))  # called in a thread of its own

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from seaway.builder.base import BuildError
+from seaway.builder.interpreter import this_version
 from seaway.builder.layout import ImageLayout
 from seaway.builder.process import SubprocessBuilder
 from seaway.builder.quarters import LIMITS, Quarters, find_cache
@@ -23,6 +24,7 @@ from tests.builder_kit import PROJECT_APP, Dock, make_dock, write_app
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give builds a user id of their own")
 
 TOKEN = "the-admin-token"
+REPORT = f"opt/seaway/venv/lib/python{this_version()}/site-packages/hello/report.json"
 HOSTILE = """
 import json, os, pathlib
 report = {}
@@ -108,7 +110,7 @@ async def test_builds_see_and_change_nothing(dock: Dock, tmp_path: Path, monkeyp
     deeds = f"look_around({str(dock.home.root)!r}); leave_daemon(); report['names'] = sorted(os.environ)"
     built = await dock.build(write_hostile_app(tmp_path / "app", deeds))
     files = read_files(dock, built.image)
-    report = json.loads(files["opt/seaway/project/hello/report.json"])
+    report = json.loads(files[REPORT])
     assert "SSH_AUTH_SOCK" not in report.pop("names")
     assert report == {}
     assert list_running(dock) == []
@@ -132,7 +134,7 @@ async def test_builds_give_way(dock: Dock, tmp_path: Path) -> None:
     """They are in a group of all builds, with limits, and go before Seaway's own parts where memory is short."""
     deeds = "report.update({n: open('/proc/self/' + n).read().split()[-1] for n in ('cgroup', 'oom_score_adj')})"
     files = read_files(dock, (await dock.build(write_hostile_app(tmp_path / "app", deeds))).image)
-    report = json.loads(files["opt/seaway/project/hello/report.json"])
+    report = json.loads(files[REPORT])
     cgroups = Cgroups.open(dock.home.root)
     assert cgroups is not None
     assert report == {"cgroup": f"0::/seaway/{cgroups.base.name}/.builds", "oom_score_adj": "500"}

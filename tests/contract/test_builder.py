@@ -92,6 +92,48 @@ async def test_src_layout(dock: Dock, tmp_path: Path) -> None:
     assert count_layers(dock, first.image)[0] == count_layers(dock, second.image)[0]
 
 
+LOOK = """
+import os, pathlib, sys, typing
+import idna, own
+assert pathlib.__file__.startswith(sys.base_prefix) and typing.__file__.startswith(sys.base_prefix)
+packages = os.environ["VIRTUAL_ENV"] + "/lib/python%d.%d/site-packages" % sys.version_info[:2]
+assert idna.__file__ == packages + "/idna/__init__.py"
+assert (sys.prefix, sys.executable) == (os.environ["VIRTUAL_ENV"], os.environ["VIRTUAL_ENV"] + "/bin/python")
+assert "_distutils_hack" in sys.modules or sys.version_info >= (3, 12)
+print(own.WORD)
+"""
+
+
+async def test_virtual_environment(dock: Dock, tmp_path: Path) -> None:
+    """As any: the standard library first, site-packages, .pth files; an app's own PYTHONPATH hides none of it."""
+    files = {
+        "Procfile": "web: x", "requirements.txt": "pathlib==1.0.1\ntyping==3.7.4.3\nidna\ngunicorn==20.1.0\n",
+        "look.py": LOOK, "src/own.py": "WORD = 'well'",
+    }  # fmt: skip
+    image = (await dock.build(write_app(tmp_path / "app", files))).image
+    assert await dock.run(image, "PYTHONPATH=src python look.py") == (0, "well\n")
+    assert await dock.run(image, "gunicorn --version") == (0, "gunicorn (version 20.1.0)\n")
+
+
+async def test_pkg_resources_for_who_does_not_say_so(dock: Dock, tmp_path: Path) -> None:
+    """An app that imports it, and whose requirements do not lead to setuptools."""
+    files = {"Procfile": "web: x", "requirements.txt": "idna", "app.py": "import pkg_resources, sys\nprint('there')\n"}
+    image = (await dock.build(write_app(tmp_path / "app", files))).image
+    code, said = await dock.run(image, "python app.py")
+    assert (code, said.endswith("there\n")) == (0, True)
+
+
+async def test_project_and_dependencies_are_in_one_environment(dock: Dock, tmp_path: Path) -> None:
+    """Of two layers: what the project adds to a folder of the dependencies' is found beside them."""
+    files = {
+        "Procfile": "web: shop", "pyproject.toml": SRC_LAYOUT,
+        "src/shop/__init__.py": "import itsdangerous, sys, importlib.metadata as m\n"
+        "def main(): print(m.version('shop'), itsdangerous.__file__.startswith(sys.prefix), sys.argv[0][-9:])",
+    }  # fmt: skip
+    image = (await dock.build(write_app(tmp_path / "app", files))).image
+    assert await dock.run(image, "shop") == (0, "1 True /bin/shop\n")
+
+
 SETUPTOOLS = """
 [project]
 name = "shop"

@@ -133,7 +133,7 @@ BAD_SOURCES: list[tuple[dict[str, str], str]] = [
     ({"Procfile": "web: x", "seaway.toml": "[x\n"}, "seaway.toml: is not valid TOML"),
     (
         {"Procfile": "web: x", "requirements.txt": "a", ".python-version": "3.99"},
-        "this machine has no Python 3.99: install it",
+        ".python-version: asks for Python 3.99, this machine has",
     ),
     ({"Procfile": "web: x", "requirements.txt": "click=1"}, "requirements.txt: the dependencies cannot be installed: "),
 ]

@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
     "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "2" * 64]},
 }
 BELOW = Below("h.example/base:1", "sha256:" + "3" * 64, CONFIG, (BASE_LAYER,))
-RECIPE = Recipe((Part("sha256:" + "4" * 64, 20, "app"),), "3.11", True, False, "x86_64-manylinux_2_28")
+RECIPE = Recipe((Part("sha256:" + "4" * 64, 20, "app"),), "3.11", "x86_64-manylinux_2_28")
 MANIFEST = BuildManifest(processes={"worker": Process(command="work"), "web": Process(command="serve $PORT")})
 FACTS = BaseFacts("h.example/base:1", BELOW.digest, {"3.11": "/usr/bin/python3.11"}, "3.11", "glibc", (2, 36))
 PLAN = BuildPlan(Dependencies.LOCK, "3.11", "key", False, "x86_64-manylinux_2_31", None)
@@ -64,8 +64,9 @@ def test_environment() -> None:
     env = dict(entry.split("=", 1) for entry in make_env(["PATH=/usr/bin", "A=b=c", "HOME=/root"], RECIPE))
     assert env == {
         "A": "b=c",
-        "PATH": "/opt/seaway/deps/bin:/opt/seaway/python/bin:/usr/bin",
-        "PYTHONPATH": "/app:/opt/seaway/deps",
+        "PATH": "/opt/seaway/venv/bin:/opt/seaway/python/bin:/usr/bin",
+        "VIRTUAL_ENV": "/opt/seaway/venv",
+        "PYTHONPATH": "/app",
         "PYTHONUNBUFFERED": "1",
         "HOME": "/tmp",
     }

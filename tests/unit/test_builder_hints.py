@@ -43,6 +43,19 @@ def test_facts_name_what_is_not_read(tmp_path: Path) -> None:
     assert read_facts(tmp_path, list_files(tmp_path)).others == ("setup.cfg", "bin/post_compile")
 
 
+def test_who_needs_setuptools(tmp_path: Path) -> None:
+    """Who imports its module and cannot do without, or names it."""
+    write_app(tmp_path, {"a.py": "try:\n    import pkg_resources\nexcept ImportError:\n    pass\n"})
+    facts = read_facts(tmp_path, list_files(tmp_path))
+    assert (facts.imports_pkg_resources, facts.asks_for_setuptools) == (False, False)
+    write_app(tmp_path, {"b/c.py": "import os\nfrom pkg_resources import parse_version\n"})
+    write_app(tmp_path, {"requirements.txt": "setuptools-scm\n"})
+    facts = read_facts(tmp_path, list_files(tmp_path))
+    assert (facts.imports_pkg_resources, facts.asks_for_setuptools) == (True, False)
+    write_app(tmp_path, {"requirements.txt": "Setuptools>=82\n"})
+    assert read_facts(tmp_path, list_files(tmp_path)).asks_for_setuptools
+
+
 @pytest.mark.parametrize(
     "content",
     [

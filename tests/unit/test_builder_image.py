@@ -24,6 +24,8 @@ from seaway.builder.schema import BuildTable
 from seaway.builder.source import list_files
 from tests.builder_kit import write_app
 
+SITE = "lib/python3.11/site-packages"
+
 
 def make_layout(tmp_path: Path) -> ImageLayout:
     return ImageLayout(tmp_path / "images").create()
@@ -168,31 +170,38 @@ def test_installed_files_name_no_folder_of_this_machine(tmp_path: Path) -> None:
     folder = write_app(
         tmp_path / "deps",
         {
-            "pkg/__init__.py": "x",
-            "pkg/__pycache__/x.pyc": "x",
-            "old.pth": "./more\n",
+            f"{SITE}/pkg/__init__.py": "x",
+            f"{SITE}/pkg/__pycache__/x.pyc": "x",
+            f"{SITE}/old.pth": "./more\n",
+            f"{SITE}/_virtualenv.py": "",
+            "bin/python3.11": "",
+            "bin/activate.fish": "",
+            "pyvenv.cfg": "",
+            "share/man/x.1": "",
             "bin/tool": f"#!{tmp_path}/bin/python\nprint(1)\n",
             "bin/long": f"#!/bin/sh\n'''exec' '{tmp_path}/python' \"$0\" \"$@\"\n' '''\nprint(2)\n",
             "bin/shell": "#!/bin/sh\necho hi\n",
-            "p-1.dist-info/RECORD": "pkg/__init__.py,sha256=a,1\nbin/tool,sha256=b,9\np-1.dist-info/REQUESTED,,\n"
-            "p-1.dist-info/direct_url.json,,\np-1.dist-info/RECORD,,\n",
-            "p-1.dist-info/REQUESTED": "",
-            "p-1.dist-info/uv_cache.json": "{}",
-            "p-1.dist-info/direct_url.json": '{"url": "file:///tmp/x"}',
-            "q-1.dist-info/direct_url.json": '{"url": "https://example.com/q.whl"}',
+            f"{SITE}/p-1.dist-info/RECORD": "pkg/__init__.py,sha256=a,1\n../../../bin/tool,sha256=b,9\n"
+            "p-1.dist-info/REQUESTED,,\np-1.dist-info/direct_url.json,,\np-1.dist-info/RECORD,,\n",
+            f"{SITE}/p-1.dist-info/REQUESTED": "",
+            f"{SITE}/p-1.dist-info/uv_cache.json": "{}",
+            f"{SITE}/p-1.dist-info/direct_url.json": '{"url": "file:///tmp/x"}',
+            f"{SITE}/q-1.dist-info/direct_url.json": '{"url": "https://example.com/q.whl"}',
             ".lock": "",
         },
     )
+    (folder / "lib64").symlink_to("lib")
     files = {file.name: file for file in list_installed(folder, "d")}
     texts = {name: file.content.decode() for name, file in files.items() if isinstance(file, TextFile)}
     assert sorted(files) == [
-        "d/bin/long", "d/bin/shell", "d/bin/tool", "d/old.pth", "d/p-1.dist-info/RECORD", "d/pkg/__init__.py",
-        "d/q-1.dist-info/direct_url.json", "d/sitecustomize.py",
+        "d/bin/long", "d/bin/shell", "d/bin/tool", f"d/{SITE}/old.pth", f"d/{SITE}/p-1.dist-info/RECORD",
+        f"d/{SITE}/pkg/__init__.py", f"d/{SITE}/q-1.dist-info/direct_url.json", "d/share/man/x.1",
     ]  # fmt: skip
     assert texts["d/bin/tool"] == "#!/usr/bin/env python3\nprint(1)\n"
     assert texts["d/bin/long"] == "#!/usr/bin/env python3\nprint(2)\n"
-    record = texts["d/p-1.dist-info/RECORD"].splitlines()
-    assert [line.partition(",")[0] for line in record] == ["bin/tool", "p-1.dist-info/RECORD", "pkg/__init__.py"]
+    record = texts[f"d/{SITE}/p-1.dist-info/RECORD"].splitlines()
+    names = [line.partition(",")[0] for line in record]
+    assert names == ["../../../bin/tool", "p-1.dist-info/RECORD", "pkg/__init__.py"]
     assert record[0].endswith(",32")
     assert not any(str(tmp_path) in text for text in texts.values())
 
@@ -216,7 +225,7 @@ def test_installed_files_name_no_folder_of_this_machine(tmp_path: Path) -> None:
                 *["many words of a compiler"] * 100,
                 "fatal error: Python.h is missing",
             ],
-            "fatal: Python.h is missing; the build's log",
+            "fatal error: Python.h is missing; the build's log",
         ),
         (
             [

@@ -103,7 +103,7 @@ def test_python_version(facts: SourceFacts, asked: str | None, python: str) -> N
         (
             replace(PINNED, version_files=((".python-version", "3.99"),), offered=("3.10", "3.11")),
             {},
-            ".python-version: asks for Python 3.99, this machine has 3.10 and 3.11: ask for one that is there, or",
+            ".python-version: asks for Python 3.99, this machine has 3.10, 3.11: ask for one that is there, or",
         ),
         (
             replace(PINNED, offered=("3.11",)),
@@ -113,7 +113,7 @@ def test_python_version(facts: SourceFacts, asked: str | None, python: str) -> N
         (
             replace(requires(">=3.12"), offered=("3.9", "3.11"), offered_by="the base image b", remedy="name another"),
             {},
-            "requires-python: asks for Python 3.12, the base image b has 3.9 and 3.11: ask for",
+            "requires-python: asks for Python 3.12, the base image b has 3.9, 3.11: ask for",
         ),
         (
             replace(PINNED, version_files=((".python-version", "3.12"), ("runtime.txt", "python-3.11.4"))),

@@ -139,8 +139,6 @@ class RegistryBuilder:
         recipe = Recipe(
             parts=parts,
             python=plan["python"],
-            has_dependencies=plan["dependency_key"] is not None,
-            has_project=bool(plan["install_project"]),
             platform=plan["platform"],
         )
         below = Below(name, str(base.reference.digest), base.config, base.layers)

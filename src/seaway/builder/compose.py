@@ -10,14 +10,14 @@ from typing import Any
 
 from seaway.builder.image import (
     APP_FOLDER,
-    DEPS_FOLDER,
     EPOCH,
     LABEL_BASE,
     LABEL_PLATFORM,
     LABEL_RUNTIME,
-    PROJECT_FOLDER,
+    PYTHON_ENV,
     PYTHON_FOLDER,
     SYSTEM_PATH,
+    VENV,
 )
 from seaway.builder.layout import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE
 from seaway.model import WEB, BuildManifest
@@ -45,8 +45,6 @@ class Recipe:
 
     parts: tuple[Part, ...]
     python: str | None
-    has_dependencies: bool
-    has_project: bool
     platform: str
 
 
@@ -131,15 +129,13 @@ def make_env(base: Sequence[str], recipe: Recipe) -> list[str]:
     env = dict(entry.split("=", 1) for entry in base if "=" in entry)
     path = env.pop("PATH", "") or SYSTEM_PATH
     below = env.pop("PYTHONPATH", "")
-    for name in ("HOME", "PYTHONUNBUFFERED"):
+    for name in ("HOME", *PYTHON_ENV):
         env.pop(name, None)
-    homes = [*([PROJECT_FOLDER] if recipe.has_project else []), *([DEPS_FOLDER] if recipe.has_dependencies else [])]
-    own, bin_folder = [f"{home}/bin" for home in homes], f"{PYTHON_FOLDER}/bin"
-    ordered = [*own, bin_folder, path] if recipe.python else [path, bin_folder]
-    env["PATH"] = ":".join(ordered)
+    bin_folder = f"{PYTHON_FOLDER}/bin"
+    env["PATH"] = ":".join([f"{VENV}/bin", bin_folder, path] if recipe.python else [path, bin_folder])
     if recipe.python:
-        env["PYTHONPATH"] = ":".join([APP_FOLDER, *homes, *([below] if below else [])])
-        env["PYTHONUNBUFFERED"] = "1"
+        env |= PYTHON_ENV
+        env["PYTHONPATH"] += f":{below}" if below else ""
     env["HOME"] = HOME
     return [f"{name}={value}" for name, value in env.items()]
 

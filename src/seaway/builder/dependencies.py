@@ -11,13 +11,14 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from uv import find_uv_bin
 
 from seaway.builder.base import BuildError
 from seaway.builder.commands import CommandFailed
+from seaway.builder.facts import imports_pkg_resources
 from seaway.builder.image import TextFile
 from seaway.builder.interpreter import Interpreter, NoInterpreter, find_interpreter
 from seaway.builder.plan import BuildPlan, Recipe, SourceFacts
@@ -27,12 +28,25 @@ from seaway.builder.source import SourceFile
 DROPPED = frozenset({"REQUESTED", "uv_cache.json", "uv_build.json"})  # of *.dist-info: differ from machine to machine
 HEAD, TAIL = 300, 600  # characters that are left of a long reason
 SHEBANG = b"#!/usr/bin/env python3\n"
-ADD_SITE = (
-    b"# Written by Seaway: .pth files count here too.\nimport os, site\n\nsite.addsitedir(os.path.dirname(__file__))\n"
+SEED, LAST_SEEDED = "setuptools>=78.1.1,<80.9", (3, 11)
+"""What a virtual environment of Python's own holds from the start, up to this version: much that is old needs its
+pkg_resources, and mostly does not say so. The newest versions without known faults that have it, and say nothing when
+it is imported; 82 has it no more. Installed only where it is wanted, for not every index has it."""
+OF_VENV = re.compile(
+    r"pyvenv\.cfg|CACHEDIR\.TAG|\.gitignore|\.lock|lib64(?:/.*)?|bin/(?:(?:de)?activate.*|pydoc\.bat|python[\d.]*)"
+    r"|lib/python[\d.]+/site-packages/_virtualenv\.(?:py|pth)"
 )
+"""What uv writes into an empty one."""
 
 _UV_SHEBANG = re.compile(rb"\A(?:#![^\n]*python[^\n]*\n|#!/bin/sh\n'''exec' [^\n]*\n' '''\n)")
-_NOISE = ("Using CPython", "warning: Failed to hardlink", "         If the cache and target", "Resolved ", "Audited ")
+_NOISE = (
+    "Using CPython",
+    "Using Python",
+    "warning: Failed to hardlink",
+    "         If the cache and target",
+    "Resolved ",
+    "Audited ",
+)
 
 
 class Runner(Protocol):
@@ -56,29 +70,51 @@ class DependencyInstaller:
         self._interpreter = find(plan.python)
 
     def install_dependencies(self) -> Path:
-        """Install what the plan's recipe names; return the folder."""
-        target = self._scratch / "deps"
-        if self._plan.recipe is Recipe.LOCK:
-            self._install(target, ["--no-deps", "-r", str(self._export_lock())])
-        elif self._plan.recipe is Recipe.REQUIREMENTS:
-            folder = self._scratch / "requirements"
-            folder.mkdir()
-            for name, text in (self._facts.requirements or {}).items():
-                (folder / name).write_text(text)
-            self._install(target, ["-r", str(folder / "requirements.txt")])
-        elif self._plan.recipe is Recipe.POETRY:
-            self._install(target, ["--no-deps", "-r", str(self._write("poetry.txt", self._list_locked()))])
-        elif (dependencies := find_dependencies(self._facts.pyproject)) is not None:
-            text = write_project(dependencies, str(self._source))
-            self._install(target, ["-r", str(self._write("poetry/pyproject.toml", text))])
-        else:
-            self._install(target, ["-r", "pyproject.toml"])
+        """Install what the plan's recipe names into a virtual environment; return its folder."""
+        arguments = self._write_arguments()  # all files first: when commands begin, the folder becomes another user's
+        old = tuple(map(int, self._interpreter.version.split("."))) <= LAST_SEEDED
+        if old and self._plan.recipe in {Recipe.REQUIREMENTS, Recipe.PROJECT} and not self._facts.asks_for_setuptools:
+            arguments += ["--constraints", str(self._write("seed.txt", f"{SEED}\n"))]
+        target = self._make_environment("deps")
+        self._install(target, arguments)
+        if old and self._plan.recipe is not Recipe.LOCK:
+            self._seed(target)
         return target
+
+    def _seed(self, target: Path) -> None:
+        """Install setuptools if something imports its pkg_resources and it is not there."""
+        packages = next(target.glob("lib/python*/site-packages"))
+        if (packages / "pkg_resources").exists():
+            return
+        if self._facts.imports_pkg_resources or any(imports_pkg_resources(path) for path in packages.rglob("*.py")):
+            self._install(target, [SEED])
+
+    def _write_arguments(self) -> list[str]:
+        """Write what is to be installed into files; return what names them to `uv pip install`."""
+        if self._plan.recipe is Recipe.LOCK:
+            return ["--no-deps", "-r", str(self._export_lock())]
+        if self._plan.recipe is Recipe.REQUIREMENTS:
+            for name, text in (self._facts.requirements or {}).items():
+                self._write(f"requirements/{name}", text)
+            return ["-r", str(self._scratch / "requirements" / "requirements.txt")]
+        if self._plan.recipe is Recipe.POETRY:
+            return ["--no-deps", "-r", str(self._write("poetry.txt", self._list_locked()))]
+        if (dependencies := find_dependencies(self._facts.pyproject)) is not None:
+            text = write_project(dependencies, str(self._source))
+            return ["-r", str(self._write("poetry/pyproject.toml", text))]
+        return ["-r", "pyproject.toml"]
 
     def install_project(self) -> Path:
         """Install the project itself, without its dependencies; return the folder."""
-        target = self._scratch / "project"
+        target = self._make_environment("project")
         self._install(target, ["--no-deps", "."])
+        return target
+
+    def _make_environment(self, name: str) -> Path:
+        """Make a virtual environment; return its folder."""
+        target = self._scratch / name
+        argv = [find_uv_bin(), "venv", "--quiet", "--no-project", "--python", str(self._interpreter.executable)]
+        self._run([*argv, str(target)])
         return target
 
     def _list_locked(self) -> str:
@@ -100,12 +136,10 @@ class DependencyInstaller:
         return exported
 
     def _install(self, target: Path, arguments: list[str]) -> None:
-        argv = [find_uv_bin(), "pip", "install", "--target", str(target)]
-        argv += ["--python", str(self._interpreter.executable)]
+        argv = [find_uv_bin(), "pip", "install", "--python", str(target / "bin" / "python")]
         if "-manylinux_" in self._plan.platform:
             argv += ["--python-platform", self._plan.platform]
         self._run([*argv, *arguments])
-        target.mkdir(exist_ok=True)
 
     def _run(self, argv: list[str], quiet: bool = False) -> None:
         try:
@@ -167,7 +201,7 @@ def squeeze(reason: str) -> str:
 
 
 def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
-    """Return the files of a `--target` folder for a layer at `prefix`, free of what differs between machines.
+    """Return the files of a virtual environment for a layer at `prefix`, free of what differs between machines.
 
     Shebangs become `env python3`, RECORD is rewritten to match, and installer leftovers are dropped. Links to files
     become what they lead to. BuildError for one that leads out of the folder: foreign code may have left it, and we may
@@ -180,13 +214,11 @@ def list_installed(folder: Path, prefix: str) -> list[SourceFile | TextFile]:
         for name in names:
             path = Path(root) / name
             relative = path.relative_to(folder).as_posix()
-            _check_inside(path, relative, top)
-            if relative != ".lock" and not name.endswith((".pyc", ".pyo")) and not _is_leftover(path):
+            if not OF_VENV.fullmatch(relative) and not name.endswith((".pyc", ".pyo")) and not _is_leftover(path):
+                _check_inside(path, relative, top)
                 files[relative] = _read(path, relative)
     for record in [name for name in files if name.endswith(".dist-info/RECORD")]:
-        files[record] = TextFile(record, _rewrite_record(folder / record, files))
-    if any("/" not in name and name.endswith(".pth") for name in files) and "sitecustomize.py" not in files:
-        files["sitecustomize.py"] = TextFile("sitecustomize.py", ADD_SITE)
+        files[record] = TextFile(record, _rewrite_record(folder, record, files))
     return [_move(file, prefix) for file in files.values()]
 
 
@@ -217,11 +249,12 @@ def _read(path: Path, relative: str) -> SourceFile | TextFile:
     return SourceFile(relative, path, executable=executable, size=status.st_size)
 
 
-def _rewrite_record(record: Path, files: dict[str, SourceFile | TextFile]) -> bytes:
+def _rewrite_record(folder: Path, record: str, files: dict[str, SourceFile | TextFile]) -> bytes:
     """Return RECORD sorted, without dropped files, with hashes of the files that were changed."""
+    packages = PurePosixPath(record).parent.parent  # what the names in it are relative to
     rows: list[list[str]] = []
-    for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):
-        name = os.path.normpath(row[0]) if row else ""
+    for row in csv.reader(io.StringIO((folder / record).read_text(encoding="utf-8"))):
+        name = os.path.normpath(packages / row[0]) if row else ""
         file = files.get(name)
         if isinstance(file, TextFile) and not name.endswith("/RECORD"):
             digest = base64.urlsafe_b64encode(hashlib.sha256(file.content).digest()).rstrip(b"=").decode()

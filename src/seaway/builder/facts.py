@@ -15,6 +15,7 @@ from seaway.builder.base import BuildError
 from seaway.builder.hints import OTHERS, find_near_requirements
 from seaway.builder.interpreter import list_versions, this_version
 from seaway.builder.plan import SourceFacts
+from seaway.builder.poetry import find_dependencies
 from seaway.builder.source import SourceFile, digest_files
 
 VERSION_FILES = (".python-version", "runtime.txt")
@@ -32,6 +33,8 @@ MARKS = (
 _INCLUDE = re.compile(r"^\s*(-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-r)|(?<=-c))(\S+)")
 _EDITABLE = re.compile(r"^\s*(?:-e|--editable)(?:\s+|=)(.+)$")
 _CODING = re.compile(rb"#.*coding[:=]\s*([-\w.]+)")  # PEP 263, as pip reads it
+_PKG_RESOURCES = re.compile(rb"^(?:import|from)\s+pkg_resources\b", re.M)  # not in a `try:`, which does without
+_SETUPTOOLS = re.compile(r"\s*setuptools(?![\w.-])", re.I)
 _LOCAL = re.compile(r"^\s*(?:[\w.\[\],-]+\s*@\s*)?(?:\.|/|file:)")
 
 
@@ -49,6 +52,8 @@ def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
         lock=lock,
         lock_digest=hashlib.sha256((root / "uv.lock").read_bytes()).hexdigest() if lock is not None else "",
         requirements=requirements,
+        asks_for_setuptools=_asks_for_setuptools(requirements, pyproject),
+        imports_pkg_resources=any(file.name.endswith(".py") and imports_pkg_resources(file.path) for file in files),
         local_requirements=requirements is not None and _names_local(requirements),
         source_digest=digest_files(files),
         poetry_lock=poetry_lock,
@@ -59,6 +64,19 @@ def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
         others=tuple(name for name in OTHERS if name in names and _is_meant(root, name)),
         near=tuple(find_near_requirements(names)),
     )
+
+
+def imports_pkg_resources(path: Path) -> bool:
+    """Tell whether a file of Python imports what only setuptools has."""
+    return path.is_file() and bool(_PKG_RESOURCES.search(path.read_bytes()))
+
+
+def _asks_for_setuptools(requirements: Mapping[str, str] | None, pyproject: Mapping[str, Any] | None) -> bool:
+    lines = [line for text in (requirements or {}).values() for line in text.splitlines()]
+    lines += find_dependencies(pyproject) or []
+    project = (pyproject or {}).get("project")
+    lines += project.get("dependencies", []) if isinstance(project, Mapping) else []
+    return any(_SETUPTOOLS.match(str(line)) for line in lines)
 
 
 def _is_meant(root: Path, name: str) -> bool:

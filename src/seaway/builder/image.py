@@ -22,9 +22,10 @@ from seaway.builder.plan import BuildPlan
 from seaway.builder.source import HashingWriter, SourceFile, add_file
 
 APP_FOLDER = "/app"
-DEPS_FOLDER = "/opt/seaway/deps"
-PROJECT_FOLDER = "/opt/seaway/project"
+VENV = "/opt/seaway/venv"  # a virtual environment, of all layers together
 PYTHON_FOLDER = "/opt/seaway/python"  # on a base image: what its interpreters are called here
+PYTHON_ENV = {"VIRTUAL_ENV": VENV, "PYTHONPATH": APP_FOLDER, "PYTHONUNBUFFERED": "1"}
+"""Of Python apps: their own modules are found wherever a command begins, as other platforms have it."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LABEL_RUNTIME = "io.seaway.runtime"  # python3.11, or none
@@ -119,9 +120,7 @@ def write_image(layout: ImageLayout, plan: BuildPlan, layers: list[Layer]) -> st
 def _make_env(plan: BuildPlan) -> list[str]:
     if plan.python is None:
         return [f"PATH={SYSTEM_PATH}"]
-    homes = [*([PROJECT_FOLDER] if plan.install_project else []), *([DEPS_FOLDER] if plan.dependency_key else [])]
-    path = ":".join([*(f"{home}/bin" for home in homes), SYSTEM_PATH])
-    return [f"PATH={path}", f"PYTHONPATH={':'.join([APP_FOLDER, *homes])}", "PYTHONUNBUFFERED=1"]
+    return [f"PATH={VENV}/bin:{SYSTEM_PATH}", *(f"{name}={value}" for name, value in PYTHON_ENV.items())]
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:

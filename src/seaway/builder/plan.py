@@ -19,7 +19,7 @@ from seaway.builder.hints import HOLD_DEPENDENCIES, OTHERS, explain_near
 from seaway.builder.poetry import find_dependencies, list_locked, names_folders, read_python
 from seaway.builder.schema import PYTHON_PATTERN, BuildTable
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Part of every cache key: raise it when the same inputs come to give other layers."""
 
 PYTHON_MINORS = tuple(range(8, 16))
@@ -46,6 +46,8 @@ class SourceFacts:
     lock_digest: str = ""
     requirements: Mapping[str, str] | None = None  # file name -> text: requirements.txt and its constraints
     poetry_lock: Mapping[str, Any] | None = None  # where there is no requirements.txt
+    asks_for_setuptools: bool = False  # by name, so its version is theirs to choose
+    imports_pkg_resources: bool = False  # some file of the source does, and hardly any says that it is setuptools'
     local_requirements: bool = False  # some requirement is a folder or file of the source itself
     source_digest: str = ""  # of all files of the source; only looked at when dependencies are part of it
     version_files: tuple[tuple[str, str], ...] = ()  # (file name, content)
@@ -85,7 +87,7 @@ def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
         return BuildPlan(Recipe.NONE, None, None, False, facts.platform, build.base)
     python, asked_by = _choose_python(facts, build)
     if facts.offered and python not in facts.offered:
-        there = " and ".join(facts.offered)
+        there = ", ".join(facts.offered)
         raise BuildError(
             f"{asked_by or 'the app'}: asks for Python {python}, {facts.offered_by} has {there}: ask for one that is "
             f"there, or {facts.remedy}"
@@ -233,6 +235,8 @@ def _make_key(facts: SourceFacts, recipe: Recipe, python: str) -> str | None:
         project = _table(facts.pyproject or {}, "project")
         local = local or "dependencies" in project.get("dynamic", ()) or "project" not in (facts.pyproject or {})
         inputs["project"] = {key: project.get(key) for key in ("dependencies", "requires-python", "dynamic")}
+    if facts.imports_pkg_resources:
+        inputs["pkg_resources"] = True
     inputs["tool"] = _table(_table(facts.pyproject or {}, "tool"), "uv")
     if local:
         inputs["source"] = facts.source_digest

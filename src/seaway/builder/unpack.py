@@ -2,6 +2,7 @@
 
 home.node/rootfs/layers/HEX    one layer, shared by every image that has it
 home.node/rootfs/python/3.11   an empty virtual environment around this machine's interpreter
+home.node/rootfs/venvs/HEX     that of one image: the empty one and what its layers have for theirs, joined by links
 A layer's folder never changes once it has its name, so sharing it is safe: it is read-only (which does not hold off
 root) but for the __pycache__ folders, which the node itself fills (compiling.py). Every user may read all of it: who
 gets that far is up to the folders above.
@@ -27,12 +28,12 @@ from typing import Any
 from seaway.builder.archive import clean_name, make_folder, write_member
 from seaway.builder.base import TO_CONTAINERS, BuildError
 from seaway.builder.compiling import CacheCompiler
-from seaway.builder.image import APP_FOLDER, LABEL_LOCAL, LABEL_RUNTIME, SYSTEM_PATH, this_architecture
+from seaway.builder.image import APP_FOLDER, LABEL_LOCAL, LABEL_RUNTIME, SYSTEM_PATH, VENV, this_architecture
 from seaway.builder.interpreter import NoInterpreter, find_interpreter, this_version
 from seaway.builder.layout import LAYER_TYPE, ImageError, ImageLayout, lock_file
+from seaway.builder.venv import CACHE, SETTINGS, join_trees, name_pythons, write_settings
 from seaway.home import Home
 
-CACHE = "__pycache__"
 REMOVING_LIMIT = 10.0  # seconds in which a layer must have gone, though another process still compiles it
 
 
@@ -44,12 +45,14 @@ class CannotRun(Exception):
 class Prepared:
     """An unpacked image: the folder its commands start in, and the environment they need (PATH, PYTHONPATH, ...).
 
-    `folders` is all that they need to see but that folder: layers, environment, interpreter.
+    `folders` is all that they need to see but that folder: layers, environment, interpreter. `places` are pairs of a
+    folder of these and where the image has it.
     """
 
     workdir: Path
     env: Mapping[str, str]
     folders: tuple[Path, ...]
+    places: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,11 @@ class ImageUnpacker:
             folders = [self._unpack(layer) for layer in found.layers]
             python = self._make_python(found.labels[LABEL_RUNTIME])
             self._compiler.compile(folders, python.parent.name, python / "python")
-        needed = (*folders, python.parent, _find_prefix(python / "python"))
-        return Prepared(_locate(APP_FOLDER, folders), _map_env(found.config, folders, python, found.labels), needed)
+            venv = self._join_environment(image, folders, python.parent)
+        needed = (*dict.fromkeys((*folders, python.parent, venv, _find_prefix(python / "python"))),)
+        env = _map_env(found.config, folders, python, venv, found.labels)
+        places = ((venv, VENV),) if "VIRTUAL_ENV" in env else ()
+        return Prepared(_locate(APP_FOLDER, folders), env, needed, places)
 
     def _read(self, image: str) -> _Image:
         manifest = self._layout.read_json(image)
@@ -133,6 +139,27 @@ class ImageUnpacker:
         _lock_down(target)  # also one that an older Seaway made, for itself alone
         return target / "bin"
 
+    def _join_environment(self, image: str, folders: list[Path], empty: Path) -> Path:
+        """Return the image's virtual environment: the empty one if its layers have nothing for it."""
+        trees = [tree for folder in folders if (tree := folder / VENV.lstrip("/")).is_dir()]
+        target = self._root / "venvs" / image.removeprefix("sha256:")
+        if not trees or target.is_dir():
+            return target if trees else empty
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+        try:
+            join_trees(scratch / "joined", [empty, *trees])
+            for parent, _, _ in os.walk(scratch / "joined"):
+                Path(parent).chmod(0o555)
+            try:
+                (scratch / "joined").rename(target)
+            except OSError:
+                if not target.is_dir():  # else another one was faster
+                    raise
+        finally:
+            _remove(scratch)
+        return target
+
     def _release(self, images_in_use: Set[str]) -> None:
         if not self._root.is_dir():
             return
@@ -142,7 +169,9 @@ class ImageUnpacker:
                 if self._layout.has(image):
                     kept |= {str(layer["digest"]).removeprefix("sha256:") for layer in self._read(image).layers}
             self._compiler.forget(lambda layer: layer not in kept)
-            for folder in (self._root / "layers").iterdir():
+            kept |= {image.removeprefix("sha256:") for image in images_in_use}
+            held = (self._root / "venvs", self._root / "layers")  # no environment leads to layers that are gone
+            for folder in [entry for place in held if place.is_dir() for entry in place.iterdir()]:
                 if folder.name not in kept:
                     # Under another name first: half a layer must never stand under the name of a whole one.
                     doomed = folder if folder.name.startswith(".") else folder.with_name(f".old-{folder.name}")
@@ -261,12 +290,9 @@ def _write_environment(target: Path, version: str, executable: Path) -> None:
         _remove(target)
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     (scratch / "bin").mkdir()
-    for name in ("python", "python3", f"python{version}"):
+    for name in name_pythons(version):
         (scratch / "bin" / name).symlink_to(executable.resolve())
-    (scratch / "lib" / f"python{version}" / "site-packages").mkdir(parents=True)
-    (scratch / "pyvenv.cfg").write_text(
-        f"home = {executable.resolve().parent}\ninclude-system-site-packages = false\nversion = {version}\n"
-    )
+    (scratch / SETTINGS).write_text(write_settings(version, executable.resolve().parent))
     _lock_down(scratch)
     scratch.rename(target)
 
@@ -280,19 +306,25 @@ def _locate(path: str, folders: list[Path]) -> Path:
     raise ImageError(f"the image has no {path}: deploy the app again")
 
 
-def _map_env(config: Mapping[str, Any], folders: list[Path], python: Path, labels: Mapping[str, str]) -> dict[str, str]:
+def _map_env(
+    config: Mapping[str, Any], folders: list[Path], python: Path, venv: Path, labels: Mapping[str, str]
+) -> dict[str, str]:
     env = dict(entry.split("=", 1) for entry in config["config"].get("Env", ()))
     own = [entry for entry in env.get("PATH", "").split(":") if entry not in SYSTEM_PATH.split(":")]
     machine = [str(entry) for entry in _machine_path()]
     first, last = ([str(python)], []) if labels[LABEL_RUNTIME] != "none" else ([], [str(python)])
-    env["PATH"] = ":".join([*_map_all(own, folders), *first, *machine, *last])
-    if "PYTHONPATH" in env:
-        env["PYTHONPATH"] = ":".join(_map_all(env["PYTHONPATH"].split(":"), folders))
+    env["PATH"] = ":".join(dict.fromkeys([*_map_all(own, folders, venv), *first, *machine, *last]))
+    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+        if name in env:
+            env[name] = ":".join(_map_all(env[name].split(":"), folders, venv))
     return env
 
 
-def _map_all(paths: list[str], folders: list[Path]) -> Iterator[str]:
+def _map_all(paths: list[str], folders: list[Path], venv: Path) -> Iterator[str]:
     for path in paths:
+        if path == VENV or path.startswith(f"{VENV}/"):
+            yield str(venv) + path.removeprefix(VENV)
+            continue
         for folder in reversed(folders):
             if (folder / path.lstrip("/")).exists():
                 yield str(folder / path.lstrip("/"))

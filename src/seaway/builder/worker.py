@@ -32,9 +32,8 @@ from seaway.builder.facts import read_facts, read_text
 from seaway.builder.git import clone
 from seaway.builder.image import (
     APP_FOLDER,
-    DEPS_FOLDER,
-    PROJECT_FOLDER,
     PYTHON_FOLDER,
+    VENV,
     Layer,
     TextFile,
     write_image,
@@ -47,6 +46,7 @@ from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
 from seaway.builder.quarters import find_cache
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import SourceFile, list_files
+from seaway.builder.venv import SETTINGS, name_pythons, write_settings
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 from seaway.model.base import say_bytes
@@ -204,12 +204,23 @@ class SourceBuild:
         return BaseFacts.read(self._report.ask(ask="base", name=name))
 
     def _make_interpreter_layer(self, base: BaseFacts, plan: BuildPlan) -> Layer:
-        """Return the layer that calls the base's interpreters `python`, `python3` and so on, as everywhere else."""
+        """Return the layer that calls the base's interpreters `python`, `python3` and so on, as everywhere else.
+
+        A Python app's has also what makes a virtual environment of the other layers' packages. What the base image
+        itself brings for its Python stays in reach.
+        """
         links = {f"python{version}": path for version, path in base.pythons.items()}
         if version := plan.python or base.default:
             links |= {"python": base.pythons[version], "python3": base.pythons[version]}
         folder = f"{PYTHON_FOLDER.lstrip('/')}/bin"
-        files = [SourceFile(f"{folder}/{name}", Path(path), link=path) for name, path in links.items()]
+        files: list[SourceFile | TextFile] = []
+        files += [SourceFile(f"{folder}/{name}", Path(path), link=path) for name, path in links.items()]
+        if plan.python:
+            python, venv = base.pythons[plan.python], VENV.lstrip("/")
+            for name in name_pythons(plan.python):
+                files.append(SourceFile(f"{venv}/bin/{name}", Path(python), link=python))
+            text = write_settings(plan.python, Path(python).parent, with_system=True)
+            files.append(TextFile(f"{venv}/{SETTINGS}", text.encode()))
         return Layer(write_layer(self._layout, files, self._scratch), "interpreter")
 
     def _fetch(self) -> Path:
@@ -258,7 +269,7 @@ class SourceBuild:
         if plan.install_project:
             self._report.step("Installing the project itself")
             folder = self._make_installer(plan, facts, root).install_project()
-            app += list_installed(folder, PROJECT_FOLDER.lstrip("/"))
+            app += list_installed(folder, VENV.lstrip("/"))
         self._report.step(f"Writing the app layer ({len(app)} files)")
         layers.append(Layer(write_layer(self._layout, app, self._scratch), "app"))
         return layers
@@ -292,7 +303,7 @@ class SourceBuild:
             self._report.step(f"Installing dependencies from {plan.recipe.value}")
             folder = self._make_installer(plan, facts, root).install_dependencies()
             self._report.step("Writing the dependency layer")
-            blob = write_layer(self._layout, list_installed(folder, DEPS_FOLDER.lstrip("/")), self._scratch)
+            blob = write_layer(self._layout, list_installed(folder, VENV.lstrip("/")), self._scratch)
             self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
             return blob
 

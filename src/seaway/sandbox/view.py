@@ -37,6 +37,19 @@ class View:
         return fd
 
 
+def make_place(path: str) -> bool:
+    """Make a folder of this machine on which views can have another; tell whether all users can get there."""
+    way = [*reversed(Path(path).parents), Path(path)]
+    try:
+        for folder in way:
+            if not folder.is_dir():
+                folder.mkdir()
+                folder.chmod(0o755)
+        return all(folder.stat().st_mode & 0o001 for folder in way)
+    except OSError:  # a machine whose system cannot be written to
+        return False
+
+
 def enter(fd: int) -> list[str]:
     """Return the command that becomes what the descriptor holds. It begins as root: with no environment of an app's."""
     return [sys.executable, "-I", "-S", str(ENTER), str(fd)]

@@ -100,7 +100,8 @@ class Agent:
             except OSError as error:  # version 1: they have more already
                 log.warning("all apps together are not limited", reason=str(error))
         machine = Machine(
-            node=self._node, state=NodeState(self._home.node), images=Images(self._unpacker),
+            node=self._node, state=NodeState(self._home.node),
+            images=Images(self._unpacker, has_views=sandbox is not None),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
             kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,
             room=room, sandbox=sandbox, unprotected=unprotected,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from seaway.engine.local.base import RunRoot
@@ -46,7 +48,15 @@ def list_own(folder: Path) -> tuple[Path, ...]:
 def locate_files(folder: Path, root: RunRoot, _owner: int | None = None) -> RunRoot:
     """Return the root as the instance in this folder sees it; nothing is made."""
     own = folder / APP
-    return RunRoot(own, {name: _relocate(value, root.workdir, own) for name, value in root.env.items()}, root.folders)
+    return replace(root, workdir=own, env=_relocate(root.env, root.workdir, own))
+
+
+def put_in_place(root: RunRoot) -> RunRoot:
+    """Return the root as commands see it to whom its folders are shown where the image has them."""
+    env = root.env
+    for folder, place in root.places:
+        env = _relocate(env, folder, Path(place))
+    return replace(root, env=env)
 
 
 def discard_files(folder: Path) -> None:
@@ -92,9 +102,11 @@ def _copy_file(source: str, target: Path) -> None:
         os.utime(made.fileno(), ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def _relocate(value: str, shared: Path, own: Path) -> str:
-    """Replace the shared folder in a value like PATH."""
-    return ":".join(
-        str(own) + entry.removeprefix(str(shared)) if entry == str(shared) or entry.startswith(f"{shared}/") else entry
-        for entry in value.split(":")
-    )
+def _relocate(env: Mapping[str, str], shared: Path, own: Path) -> dict[str, str]:
+    """Replace the shared folder in values like PATH."""
+
+    def move(entry: str) -> str:
+        inside = entry == str(shared) or entry.startswith(f"{shared}/")
+        return str(own) + entry.removeprefix(str(shared)) if inside else entry
+
+    return {name: ":".join(map(move, value.split(":"))) for name, value in env.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from seaway.engine.base import EngineError
 from seaway.engine.local.base import OutputCollector, RunRoot, Timings, Unpacker
-from seaway.engine.local.files import list_own
+from seaway.engine.local.files import list_own, put_in_place
 from seaway.engine.local.guard import PortGuard
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.ports import PortPool
@@ -22,7 +22,7 @@ from seaway.engine.local.state import NodeState
 from seaway.model import Limits
 from seaway.sandbox.removing import remove_tree
 from seaway.sandbox.sandbox import Sandbox
-from seaway.sandbox.view import NAME, View
+from seaway.sandbox.view import NAME, View, make_place
 
 APPS = "app/"  # before the names of those who have user ids
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,16 +49,23 @@ def utc_now() -> datetime:
 
 
 class Images:
-    """The unpacker behind a lock: nothing is released while something is prepared."""
+    """The unpacker behind a lock: nothing is released while something is prepared.
 
-    def __init__(self, unpacker: Unpacker) -> None:
+    `has_views`: commands have a view of their own, so that folders can be seen where their images have them.
+    """
+
+    def __init__(self, unpacker: Unpacker, *, has_views: bool = False) -> None:
         self._unpacker = unpacker
+        self._has_views = has_views
         self._lock = asyncio.Lock()
 
     async def prepare(self, image: str) -> RunRoot:
         """Return the root to run the image in, or raise EngineError."""
         async with self._lock:
-            return await self._unpacker.prepare(image)
+            root = await self._unpacker.prepare(image)
+        if self._has_views and all(make_place(place) for _, place in root.places):
+            return put_in_place(root)
+        return replace(root, places=())
 
     async def release(self, in_use: Callable[[], Set[str]]) -> None:
         """Free the roots of images that `in_use` does not name."""
@@ -91,7 +98,8 @@ class Machine:
         if self.sandbox is None:
             return None
         try:
-            return self.sandbox.make_view(f"{APPS}{app}", folder, list_own(folder), root.folders)
+            view = self.sandbox.make_view(f"{APPS}{app}", folder, list_own(folder), root.folders)
+            return replace(view, files=(*view.files, *((str(path), place) for path, place in root.places)))
         except ValueError as error:
             raise EngineError(str(error)) from None
 
