@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from seaway.model.environment import LONGEST_VALUE
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 from tests.ports import free_port
 
@@ -141,6 +142,18 @@ def test_wrong_command_lines_have_their_exit_code_and_one_sentence(platform: Pla
         wrong = [said for said in pool.map(judge, BAD_LINES) if said]
     assert not wrong, "\n".join(wrong)
     assert platform.get(f"{shop}.localhost")[0] == 200
+
+
+def test_the_longest_config_value_reaches_the_app_and_comes_back(platform: Platform, shop: str, tmp_path: Path) -> None:
+    """Byte for byte; with one byte more nothing is changed, for no process could start with more."""
+    value = "\U0001f600" * (LONGEST_VALUE // 4)
+    (tmp_path / "value").write_text(value)
+    platform.run("config", "set", f"LONG=@{tmp_path / 'value'}", "-a", shop)
+    assert platform.get(f"{shop}.localhost", "/config/LONG") == (200, value)
+    assert platform.run("config", "get", "LONG", "-a", shop).stdout == value
+    (tmp_path / "value").write_text(value + "x")
+    done = platform.run("config", "set", f"LONG=@{tmp_path / 'value'}", "-a", shop, check=False)
+    assert (done.returncode, "LONG has 130,049 bytes" in done.stderr) == (2, True)
 
 
 def test_writers_at_the_same_time_lose_no_change(platform: Platform, shop: str) -> None:

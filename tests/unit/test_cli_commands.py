@@ -341,7 +341,7 @@ def test_logs_read_like_lines_of_a_process(bench: Bench) -> None:
     """Filters go to the API; characters that only look like line ends do not break a line."""
     bench.api.on("GET", "/apps/shop/logs", Lines([log_line("hello\u2028[bold]world")]))
     result = bench.run("logs", "-a", "shop", "-n", "5", "-p", "web", "--release", "v3", "--instance", "i")
-    assert result.stdout == "2026-11-23T10:00:00.000Z shop[web.v3.1a2b] hello\u2028[bold]world\n"
+    assert result.stdout == "2026-11-23T10:00:00.000Z shop[web.v3.1a2b] hello\\u2028[bold]world\n"
     assert bench.api.queries("GET", "/apps/shop/logs") == [
         {"n": "5", "process": "web", "release": "3", "instance": "i"}
     ]
