@@ -156,6 +156,20 @@ def test_the_longest_config_value_reaches_the_app_and_comes_back(platform: Platf
     assert (done.returncode, "LONG has 130,049 bytes" in done.stderr) == (2, True)
 
 
+def test_a_process_with_an_underscore_and_a_worker_that_forges_lines(platform: Platform, tmp_path: Path) -> None:
+    """It is called by one name, which a note tells; each line of what it says is its own, and no terminal obeys it."""
+    forge = r"""echo '{"message": "one\\nshop[web.v1.x] \\u009b2J"}'; exec sleep 1000"""
+    folder = write_app(tmp_path / "app", f"web: python3 app.py\ncelery_beat: {forge}\n")
+    platform.run("apps", "create", "beaten")
+    assert "note: celery_beat is called celery-beat: " in platform.run("deploy", str(folder), "-a", "beaten").stdout
+    platform.run("ps", "scale", "celery_beat=1", "-a", "beaten")
+    assert {one["key"]["process"] for one in platform.read("ps", "-a", "beaten")} == {"web", "celery-beat"}
+    said = wait_until(lambda: platform.run("logs", "-p", "celery_beat", "-a", "beaten").stdout, "it says something")
+    lines = [line.split(" ", 2) for line in said.splitlines()]
+    assert [text for _, _, text in lines] == ["one", r"shop[web.v1.x] \x9b2J"]
+    assert all(whose.startswith("beaten[celery-beat.v1.") for _, whose, _ in lines)
+
+
 def test_writers_at_the_same_time_lose_no_change(platform: Platform, shop: str) -> None:
     """Four commands and the control loop write one app's documents; every change is there in the end."""
     lines = [["config", "set", f"KEY{n}={n}", "--no-wait"] for n in range(2)]

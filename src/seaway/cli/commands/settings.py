@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from seaway.cli.client import Doc
-from seaway.cli.errors import CliError, ExitCode, UsageError
+from seaway.cli.errors import CliError, ExitCode, UsageError, join_errors
 from seaway.cli.group import ListingGroup
 from seaway.cli.releasing import release_and_wait
 from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
@@ -187,14 +187,15 @@ async def remove_route(route: RouteArgument, *, app: AppOption = None, output: O
 
 
 def parse_route(text: str) -> Route:
-    """Parse HOST or HOST/PATH."""
+    """Parse HOST or HOST/PATH; raise UsageError that tells all that is wrong."""
     host, slash, path = text.partition("/")
     try:
         return Route(host=host, path=slash + path or "/")
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(
-            problem["msg"].removeprefix("Value error, "),
-            hint="for example: seaway routes add shop.example.com/api",
-            field=str(problem["loc"][0]),
+        hint = "for example: seaway routes add shop.example.com/api"
+        raise join_errors(
+            [
+                UsageError(problem["msg"].removeprefix("Value error, "), hint=hint, field=str(problem["loc"][0]))
+                for problem in error.errors()
+            ]
         ) from error

@@ -42,7 +42,7 @@ async def logs(
     """Print an app's logs, also of old releases and crashed instances. JSON: one object (ECS) on each line."""
     app = find_app(app)
     query = {
-        "process": process,
+        "process": None if process is None else process.replace("_", "-"),  # celery_beat is called celery-beat
         "release": None if release is None else parse_release(release),
         "instance": instance,
     }
