@@ -17,7 +17,7 @@ from seaway.api.endpoints.running import MOST_LINES
 from seaway.api.endpoints.tokens import MOST_TOKENS
 from seaway.api.endpoints.watching import MOST_EVENTS
 from seaway.api.guard import JSON_LIMIT, SOURCE_LIMIT
-from seaway.api.inputs import LONGEST_STDIN, LONGEST_VALUE, NewRelease, Scale, TaskInput
+from seaway.api.inputs import LONGEST_STDIN, NewRelease, Scale, TaskInput
 from seaway.builder.commands import LONGEST_LINE, MOST_OUTPUT
 from seaway.builder.manifest import LONGEST_COMMAND
 from seaway.builder.quarters import LIMITS as BUILD_LIMITS
@@ -40,6 +40,7 @@ from seaway.logs.segments import Limits as LogLimits
 from seaway.logs.shape import LONGEST as LONGEST_LOG_LINE
 from seaway.model import BuildSpec, Frozen, Health, Process, Quotas, RolloutPolicy, RouterPolicy
 from seaway.model.base import say_bytes
+from seaway.model.environment import LONGEST_VALUE
 from seaway.rollout.history import MOST_BUILDS, MOST_RELEASES, SETTLED
 from seaway.rollout.keeping import KEEP_BUILDS, KEEP_RELEASES, KEEP_SERVED
 from seaway.rollout.progress import PAUSE_LIMIT
@@ -266,7 +267,14 @@ CONFIG = (
         "422 `config-too-large`, as above",
         f"{_API}test_config_of_an_app",
     ),
-    Limit("config value", "characters of one value", _count(LONGEST_VALUE), FIXED, "422 `invalid`, names it", _SIZES),
+    Limit(
+        "config value",
+        "one value in UTF-8; with its key it is below what Linux takes of one variable",
+        say_bytes(LONGEST_VALUE),
+        FIXED,
+        "422 `invalid`, names it",
+        _SIZES,
+    ),
     Limit(
         "command",
         "characters of a process's command, or a one-off's",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from seaway.model.environment import LONGEST_VALUE
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 from tests.ports import free_port
 
@@ -141,6 +142,32 @@ def test_wrong_command_lines_have_their_exit_code_and_one_sentence(platform: Pla
         wrong = [said for said in pool.map(judge, BAD_LINES) if said]
     assert not wrong, "\n".join(wrong)
     assert platform.get(f"{shop}.localhost")[0] == 200
+
+
+def test_the_longest_config_value_reaches_the_app_and_comes_back(platform: Platform, shop: str, tmp_path: Path) -> None:
+    """Byte for byte; with one byte more nothing is changed, for no process could start with more."""
+    value = "\U0001f600" * (LONGEST_VALUE // 4)
+    (tmp_path / "value").write_text(value)
+    platform.run("config", "set", f"LONG=@{tmp_path / 'value'}", "-a", shop)
+    assert platform.get(f"{shop}.localhost", "/config/LONG") == (200, value)
+    assert platform.run("config", "get", "LONG", "-a", shop).stdout == value
+    (tmp_path / "value").write_text(value + "x")
+    done = platform.run("config", "set", f"LONG=@{tmp_path / 'value'}", "-a", shop, check=False)
+    assert (done.returncode, "LONG has 130,049 bytes" in done.stderr) == (2, True)
+
+
+def test_a_process_with_an_underscore_and_a_worker_that_forges_lines(platform: Platform, tmp_path: Path) -> None:
+    """It is called by one name, which a note tells; each line of what it says is its own, and no terminal obeys it."""
+    forge = r"""echo '{"message": "one\\nshop[web.v1.x] \\u009b2J"}'; exec sleep 1000"""
+    folder = write_app(tmp_path / "app", f"web: python3 app.py\ncelery_beat: {forge}\n")
+    platform.run("apps", "create", "beaten")
+    assert "note: celery_beat is called celery-beat: " in platform.run("deploy", str(folder), "-a", "beaten").stdout
+    platform.run("ps", "scale", "celery_beat=1", "-a", "beaten")
+    assert {one["key"]["process"] for one in platform.read("ps", "-a", "beaten")} == {"web", "celery-beat"}
+    said = wait_until(lambda: platform.run("logs", "-p", "celery_beat", "-a", "beaten").stdout, "it says something")
+    lines = [line.split(" ", 2) for line in said.splitlines()]
+    assert [text for _, _, text in lines] == ["one", r"shop[web.v1.x] \x9b2J"]
+    assert all(whose.startswith("beaten[celery-beat.v1.") for _, whose, _ in lines)
 
 
 def test_writers_at_the_same_time_lose_no_change(platform: Platform, shop: str) -> None:

@@ -189,7 +189,7 @@ class Bench:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
 
-    def run(self, *args: str, stdin: str | None = None, env: dict[str, str | None] | None = None) -> Result:
+    def run(self, *args: str, stdin: str | bytes | None = None, env: dict[str, str | None] | None = None) -> Result:
         """Run `seaway ARGS`; no exception but SystemExit may leave it."""
         environment: dict[str, str | None] = {
             "SEAWAY_URL": f"http://127.0.0.1:{self.api.port}",

@@ -401,7 +401,7 @@ async def test_unset_removes_and_unknown_keys_are_refused(bench: Bench) -> None:
         {"set": {"": "x"}},
         {"set": {"A=B": "x"}},
         {"set": {"A": "nul\x00"}},
-        {"set": {"A": "x" * 65537}},
+        {"set": {"A": "x" * 130_049}},
         {"set": {"A": 1}},
         {"set": {"A": {"deep": {}}}},
         {"set": {"A": "1"}, "unset": ["A"]},

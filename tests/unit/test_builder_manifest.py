@@ -7,7 +7,7 @@ import json
 import pytest
 
 from seaway.builder.base import BuildError
-from seaway.builder.manifest import parse_procfile, read_app_files
+from seaway.builder.manifest import read_app_files, read_build_table, read_procfile
 from seaway.builder.schema import DESCRIPTIONS, _find, make_schema
 from seaway.model import Route, Strategy
 
@@ -75,12 +75,17 @@ def test_worker_only() -> None:
 
 def test_procfile_keeps_colons_of_the_command() -> None:
     """Only the first colon splits; a byte order mark and Windows line ends do no harm."""
-    assert parse_procfile("\ufeffweb: run --bind :80\r\n") == {"web": "run --bind :80"}
+    assert read_procfile("\ufeffweb: run --bind :80\r\n").commands == {"web": "run --bind :80"}
 
 
 BAD_PROCFILES = [
     ("web ./serve", "Procfile: line 1: 'web ./serve' has no colon: write `name: command`"),
     ("\nWeb: x", "Procfile: line 2: 'Web' is not a process name"),
+    ("Web: x", "(did you mean 'web'?)"),
+    ("Celery Beat: x", "(did you mean 'celery-beat'?)"),
+    ("_a: x", "Procfile: line 1: '_a' is not a process name"),
+    ("a__b: x", "'a__b' is not a process name"),
+    ("a_b: x\na-b: y", "Procfile: line 2: a-b is the same as a_b: give"),
     ("web:", "Procfile: line 1: web has no command"),
     ("web: a\nweb: b", "Procfile: line 2: web is there twice"),
     ("web: " + "x" * 9000, "Procfile: line 1: the command of web is longer than 8192"),
@@ -110,13 +115,15 @@ BAD_TOMLS = [
     ("[processes.web]\nstop_grac = 3", "processes.web.stop_grac: unknown key (did you mean 'stop_grace'?)", ""),
     ('[processes.web]\ncommand = " "', "processes.web.command: the command is empty", ""),
     ("[processes.wbe]\nstop_grace = 3", "processes.wbe: has no command", "did you mean 'web'?"),
-    ('[processes."A B"]\ncommand = "x"', "'A B' is not a name", ""),
+    ('[processes."A B"]\ncommand = "x"', "'A B' is not a process name", "did you mean 'a-b'?"),
     ("[processes.web.health.startup]\nhtpp = '/x'", "health.startup.htpp: unknown key (did you mean 'http'?)", ""),
     ("[processes.web.health.startup]\ninterval = 1", "a check has exactly one of http", ""),
     ("[processes.web.health.startup]\nhttp = 'x'", "health.startup.http: 'x' is not a path prefix", ""),
     ("[processes.release]\ncommand='m'\n[processes.release.health]\nstart_timeout=1", "release.health: a release", ""),
     ('[scale]\nweb = "3"', 'scale.web: "3" is not a whole number: write it without quotes', ""),
     ("[scale]\nweb = 1.5", "scale.web: 1.5 is not a whole number", ""),
+    ("[processes.web]\n[processes.Web]\ncommand='x'", "processes.Web: 'Web' is not", "(did you mean 'web'?)"),
+    ("[scale]\na_b = 2\na-b = 3", "scale.a_b: is the same as a-b: keep one of them", ""),
     ("[scale]\nwbe = 2", "scale.wbe: the app has no process 'wbe' (did you mean 'web'?)", ""),
     ("processes = 3", "processes: 3 is not a table", ""),
     ('routes = ["http://a.b"]', "routes[0]: 'http://a.b' is not a route: leave out the scheme", ""),
@@ -145,6 +152,49 @@ def test_every_wrong_key_is_named_at_once() -> None:
     with pytest.raises(BuildError) as caught:
         read_app_files("web: x", '[scale]\nweb = "3"\n[rollout]\nkeeep = 1\n[router]\nkeepalive = []')
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_all_that_is_wrong_in_both_files_is_named_at_once() -> None:
+    """Line by line and key by key; also where only [build] is looked for. Of endless errors the first are."""
+    texts = ("web ./serve\nWeb: x\nworker:\nok: run", "[rollout]\nkeeep = 1\ndrain = -1")
+    for read in (read_app_files, read_build_table):
+        with pytest.raises(BuildError) as caught:
+            read(*texts)
+        lines = str(caught.value).splitlines()
+        assert [line.split(":")[:2] for line in lines] == [
+            ["Procfile", " line 1"], ["Procfile", " line 2"], ["Procfile", " line 3"],
+            ["seaway.toml", " rollout.drain"], ["seaway.toml", " rollout.keeep"],
+        ]  # fmt: skip
+    with pytest.raises(BuildError) as caught:
+        read_app_files("\n".join("x" * n for n in range(1, 101)), None)
+    *_, twentieth, rest = str(caught.value).splitlines()
+    assert (twentieth[:20], rest) == ("Procfile: line 20: '", "and 80 more errors")
+
+
+def test_all_that_contradicts_another_file_is_named_at_once() -> None:
+    """Tables without a command, settings that a release command has not, counts of what is not there."""
+    toml = "[processes.a]\nport = 1\n[processes.b]\nport = 2\n[processes.release]\nmemory = '1G'\ncpu = 1"
+    with pytest.raises(BuildError) as caught:
+        read_app_files("web: x\nrelease: y", toml)
+    keys = [line.split(":")[1].strip() for line in str(caught.value).splitlines()]
+    assert sorted(keys) == ["processes.a", "processes.b", "processes.release.cpu", "processes.release.memory"]
+    with pytest.raises(BuildError) as caught:
+        read_app_files("worker: x", 'routes = ["a.b"]\n[scale]\nx = 1\ny = 2')
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "table", ["", "[processes.celery_beat]\nstop_grace = 5", "[processes.celery-beat]\nstop_grace = 5"]
+)
+def test_a_process_with_an_underscore_is_called_with_a_hyphen_everywhere(table: str) -> None:
+    """As its settings and its count are, however they are written; a note says so once."""
+    read = read_app_files("web: x\ncelery_beat: celery beat", f"[scale]\ncelery_beat = 2\n{table}")
+    assert list(read.manifest.processes) == ["web", "celery-beat"]
+    assert read.manifest.processes["celery-beat"].stop_grace == (5 if table else 30)
+    assert read.manifest.scale == {"celery-beat": 2}
+    (note,) = read.notes
+    assert note.startswith("celery_beat is called celery-beat: ")
+    assert read_app_files("web: x", None).notes == ()
 
 
 def test_routes_need_web() -> None:

@@ -165,6 +165,11 @@ def test_an_api_that_does_not_run_says_how_to_start_it(bench: Bench, unused_tcp_
         (["ps", "scale", "web=many", "-a", "shop"], "seaway ps scale web=3"),
         (["ps", "scale", "web=1", "web=2", "-a", "shop"], "web is given twice"),
         (["ps", "scale", "-a", "shop"], "PROCESS=COUNT"),
+        (["ps", "scale", "web=" + "9" * 5000, "-a", "shop"], "is not PROCESS=COUNT"),
+        (["ps", "scale", "Web=1", "-a", "shop"], "did you mean 'web'?"),
+        (["ps", "scale", "celery_beat=1", "celery-beat=2", "-a", "shop"], "celery-beat is given twice"),
+        (["ps", "scale", "a=1", "b=x", "c", "-a", "shop"], "2 things are wrong, so nothing was done:\n    - 'b=x' is"),
+        (["routes", "add", "http://x.example/a b", "-a", "shop"], "2 things are wrong"),
         (["config", "set", "hunter2", "-a", "shop"], "argument 1 is not KEY=VALUE"),
         (["config", "set", "1A=hunter2", "-a", "shop"], "'1A' is not a config key"),
         (["config", "set", "A=@nowhere", "-a", "shop"], "A: the file 'nowhere' cannot be read"),
@@ -341,7 +346,7 @@ def test_logs_read_like_lines_of_a_process(bench: Bench) -> None:
     """Filters go to the API; characters that only look like line ends do not break a line."""
     bench.api.on("GET", "/apps/shop/logs", Lines([log_line("hello\u2028[bold]world")]))
     result = bench.run("logs", "-a", "shop", "-n", "5", "-p", "web", "--release", "v3", "--instance", "i")
-    assert result.stdout == "2026-11-23T10:00:00.000Z shop[web.v3.1a2b] hello\u2028[bold]world\n"
+    assert result.stdout == "2026-11-23T10:00:00.000Z shop[web.v3.1a2b] hello\\u2028[bold]world\n"
     assert bench.api.queries("GET", "/apps/shop/logs") == [
         {"n": "5", "process": "web", "release": "3", "instance": "i"}
     ]

@@ -237,7 +237,8 @@ def test_config_set_rolls_out_and_never_prints_values(shop: Bench) -> None:
     (shop.folder / "key.pem").write_text("secret\n")
     result = shop.run("config:set", "A=1", "B=@key.pem", "-", "-a", "shop", stdin="# note\n\nC=x=y\n")
     assert result.exit_code == 0, result.output
-    assert shop.api.sent("PATCH", "/apps/shop/config") == [{"set": {"A": "1", "B": "secret", "C": "x=y"}, "unset": []}]
+    values = {"A": "1", "B": "secret\n", "C": "x=y"}
+    assert shop.api.sent("PATCH", "/apps/shop/config") == [{"set": values, "unset": []}]
     assert "secret" not in result.output
     assert "v5 serves all traffic" in result.stdout
 

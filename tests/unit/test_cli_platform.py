@@ -23,7 +23,7 @@ __all__ = ["bench", "recorder"]
 
 VERBS = {
     "apps": "create destroy info list", "builds": "cancel list log", "cluster": "check render",
-    "config": "list set unset", "ps": "list restart scale stop", "releases": "diff info list",
+    "config": "get list set unset", "ps": "list restart scale stop", "releases": "diff info list",
     "rollouts": "cancel list pause promote resume show", "routes": "add list remove", "tokens": "create list revoke",
 }  # fmt: skip
 

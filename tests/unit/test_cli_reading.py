@@ -79,7 +79,7 @@ def test_live_progress_turns_each_phase_into_a_line() -> None:
     assert "\x1b[2J" not in written.getvalue(), "only colours of the output are passed on"
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
     lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip() and "⠋" not in line]
-    assert lines == ["  │ compiled red", "  starting    2 of 2 [ready]", "  keeping     all traffic is on v5"]
+    assert lines == ["  │ compiled red\\x1b[2J", "  starting    2 of 2 [ready]", "  keeping     all traffic is on v5"]
 
 
 def test_limits_of_a_process_are_shown_beside_its_command() -> None:

@@ -49,6 +49,7 @@ def test_own_time_is_kept() -> None:
     found = shape('{"@timestamp": "2025-12-31T23:59:59Z", "message": "x"}')
     assert (found["@timestamp"], found["event.ingested"]) == ("2025-12-31T23:59:59Z", NOW)
     assert shape('{"@timestamp": 5}')["@timestamp"] == NOW
+    assert shape('{"@timestamp": "2025-12-31T23:59:59Z\\n"}')["@timestamp"] == NOW
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from seaway.model import Frozen, Name, Role, Route, Seconds, Source, Strategy
+from seaway.model.environment import LONGEST_VALUE, check_key, check_text, check_value
 from seaway.registry.errors import BadReference
 from seaway.registry.reference import parse_reference
 
@@ -17,28 +18,7 @@ DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
 GIT_URL = re.compile(r"(?:(?:https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:)[^\s\x00-\x1f]+")
 TOKEN_NAME = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
-KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-RESERVED = "PORT and names that begin with SEAWAY_ are set by the platform; choose another"
 LONGEST_STDIN = 512 * 1024  # bytes; with base64 and the rest below the limit of a body
-LONGEST_VALUE = 64 * 1024  # characters; Linux takes 128 KiB for one variable of an environment
-
-
-def _check_key(key: str) -> str:
-    if not KEY.fullmatch(key) or len(key) > 256:
-        raise ValueError(f"{key[:80]!r} is not a config key: use letters, digits and _, not beginning with a digit")
-    if key == "PORT" or key.upper().startswith("SEAWAY_"):
-        raise ValueError(f"{key!r} is reserved: {RESERVED}")
-    return key
-
-
-def _check_text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which has no form in UTF-8") from None
-    if "\x00" in value:
-        raise ValueError("holds a NUL character, which no environment or command line can carry")
-    return value
 
 
 def _check_base64(value: str) -> str:
@@ -75,11 +55,15 @@ def _check_token_name(value: str) -> str:
 
 
 TokenName = Annotated[str, AfterValidator(_check_token_name), Field(json_schema_extra={"pattern": TOKEN_NAME.pattern})]
-ConfigKey = Annotated[str, AfterValidator(_check_key)]
-ConfigValue = Annotated[str, AfterValidator(_check_text), Field(max_length=LONGEST_VALUE)]
-Command = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=8192)]
+ConfigKey = Annotated[str, AfterValidator(check_key)]
+ConfigValue = Annotated[
+    str,
+    AfterValidator(check_value),
+    Field(json_schema_extra={"maxLength": LONGEST_VALUE}),  # bytes in truth; schemas count characters
+]
+Command = Annotated[str, AfterValidator(check_text), Field(min_length=1, max_length=8192)]
 Image = Annotated[str, AfterValidator(_check_image)]
-AppFile = Annotated[str, AfterValidator(_check_text), Field(max_length=256 * 1024)]
+AppFile = Annotated[str, AfterValidator(check_text), Field(max_length=256 * 1024)]
 Scale = dict[str, Annotated[int, Field(ge=0, le=1000)]]
 
 

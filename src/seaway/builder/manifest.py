@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,12 +15,15 @@ from pydantic_core import ErrorDetails
 from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
 from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process
-from seaway.model.base import NAME_PATTERN
+from seaway.model.base import name_process
 from seaway.model.problems import say_range
 
 PROCFILE = "Procfile"
 SEAWAY_TOML = "seaway.toml"
 LONGEST_COMMAND = 8192
+SHOWN = 20  # errors; of a file that is something else altogether, each line is one
+NAMED = ("processes", "scale")  # tables whose keys are names of processes
+UNDERSCORES = "names of processes are parts of DNS names, which hold no _"
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,46 @@ class AppFiles:
 
     manifest: BuildManifest
     build: BuildTable
+    notes: tuple[str, ...] = ()  # sentences for the user
+
+
+@dataclass(frozen=True)
+class Procfile:
+    """What a Procfile says: process type -> command; which names were written otherwise; what is wrong, by line."""
+
+    commands: Mapping[str, str] = field(default_factory=dict)
+    written: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a seaway.toml says, likewise."""
+
+    toml: SeawayToml = field(default_factory=SeawayToml)
+    written: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
 
 def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image_command: str = "") -> AppFiles:
-    """Parse the texts of Procfile and seaway.toml (None: no such file); raise BuildError.
+    """Parse the texts of Procfile and seaway.toml (None: no such file); raise BuildError with all that is wrong.
 
     `hint` says what else was recognised in the source, for the error when no process is named at all. Without a
     Procfile `image_command`, what an image starts by itself, is the web process.
     """
-    own = {WEB: image_command} if image_command else {}
-    commands = parse_procfile(procfile) if procfile is not None else own
-    table = parse_toml(toml) if toml is not None else SeawayToml()
-    processes, release_command = _merge(commands, table.processes, procfile is not None)
+    own = Procfile({WEB: image_command} if image_command else {})
+    lines = read_procfile(procfile) if procfile is not None else own
+    said = read_toml(toml) if toml is not None else Table()
+    _refuse((*lines.errors, *said.errors))  # what contradicts each other shows only in files that can be read
+    table = said.toml
+    processes, release_command, errors = _merge(lines.commands, table.processes, procfile is not None)
+    _refuse(errors)
     if not processes:
         raise BuildError(_explain_nothing(hint, release_command))
-    _check_names(table.scale, processes)
+    errors = _check_names(table.scale, processes)
     if table.routes and WEB not in processes:
-        raise BuildError(f"{SEAWAY_TOML}: routes: only a web process gets traffic and the app has none: add one")
+        errors.append(f"{SEAWAY_TOML}: routes: only a web process gets traffic and the app has none: add one")
+    _refuse(errors)
     manifest = BuildManifest(
         processes=processes,
         release_command=release_command,
@@ -55,7 +80,23 @@ def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image
         rollout=table.rollout,
         router=table.router,
     )
-    return AppFiles(manifest=manifest, build=table.build)
+    written = dict.fromkeys((*lines.written, *said.written))
+    notes = tuple(f"{name} is called {name_process(name)}: {UNDERSCORES}" for name in written)
+    return AppFiles(manifest=manifest, build=table.build, notes=notes)
+
+
+def read_build_table(procfile: str | None, toml: str | None) -> BuildTable:
+    """Return [build] of seaway.toml; raise BuildError with all that is wrong in one of the files."""
+    said = read_toml(toml) if toml is not None else Table()
+    if said.errors:
+        _refuse((*(read_procfile(procfile) if procfile is not None else Procfile()).errors, *said.errors))
+    return said.toml.build
+
+
+def _refuse(errors: Sequence[str]) -> None:
+    if errors:
+        more = [f"and {len(errors) - SHOWN} more errors"] if len(errors) > SHOWN else []
+        raise BuildError("\n".join([*errors[:SHOWN], *more]))
 
 
 def set_port(manifest: BuildManifest, port: int | None) -> BuildManifest:
@@ -66,84 +107,106 @@ def set_port(manifest: BuildManifest, port: int | None) -> BuildManifest:
     return manifest.model_copy(update={"processes": {**manifest.processes, WEB: web.model_copy(update={"port": port})}})
 
 
-def parse_procfile(text: str) -> dict[str, str]:
-    """Return process type -> command; raise BuildError naming the line."""
+def read_procfile(text: str) -> Procfile:
+    """Return what each line says, and what is wrong with the others."""
     commands: dict[str, str] = {}
+    written: dict[str, str] = {}
+    errors = []
     for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        where = f"{PROCFILE}: line {number}"
-        name, colon, command = (part.strip() for part in line.partition(":"))
-        if not colon:
-            raise BuildError(f"{where}: {_shorten(line)} has no colon: write `name: command`, for example web: ./serve")
-        if not re.fullmatch(NAME_PATTERN, name) or "--" in name:
-            raise BuildError(
-                f"{where}: {_shorten(name)} is not a process name: use 1 to 30 lower-case letters, digits and "
-                "single hyphens, starting with a letter"
-            )
-        if not command:
-            raise BuildError(f"{where}: {name} has no command: write `{name}: command`")
-        if len(command) > LONGEST_COMMAND:
-            raise BuildError(
-                f"{where}: the command of {name} is longer than {LONGEST_COMMAND} characters: use a script"
-            )
-        if name in commands:
-            raise BuildError(f"{where}: {name} is there twice: give each process type one line")
-        commands[name] = command
-    return commands
+        try:
+            name, command = _read_line(line)
+            as_written = line.partition(":")[0].strip()
+            if name in commands:
+                same = "is there twice" if written[name] == as_written else f"is the same as {written[name]}"
+                raise ValueError(f"{as_written} {same}: give each process type one line")
+        except ValueError as error:
+            errors.append(f"{PROCFILE}: line {number}: {error}")
+            continue
+        commands[name], written[name] = command, as_written
+    other = tuple(name for name in written.values() if name not in commands)
+    return Procfile(commands, other, tuple(errors))
 
 
-def parse_toml(text: str) -> SeawayToml:
-    """Return the validated seaway.toml; raise BuildError with every wrong key, one a line."""
+def _read_line(line: str) -> tuple[str, str]:
+    """Return name and command; raise ValueError with what is wrong."""
+    name, colon, command = (part.strip() for part in line.partition(":"))
+    if not colon:
+        raise ValueError(f"{_shorten(line)} has no colon: write `name: command`, for example web: ./serve")
+    called = name_process(name)
+    if not command:
+        raise ValueError(f"{name} has no command: write `{name}: command`")
+    if len(command) > LONGEST_COMMAND:
+        raise ValueError(f"the command of {name} is longer than {LONGEST_COMMAND} characters: use a script")
+    return called, command
+
+
+def read_toml(text: str) -> Table:
+    """Return the validated seaway.toml, or every key that is wrong."""
     try:
         data = tomllib.loads(text.lstrip("\ufeff"))
     except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"{SEAWAY_TOML}: is not valid TOML: {error}: correct it there") from None
+        return Table(errors=(f"{SEAWAY_TOML}: is not valid TOML: {error}: correct it there",))
+    names = {key: list(found) for key in NAMED if isinstance(found := data.get(key), dict)}
+    errors = [line for key, found in names.items() for line in _find_twins(key, found)]
     try:
         # By way of JSON: there strict mode still takes text for an enum and a list for a tuple.
-        return SeawayToml.model_validate_json(json.dumps(data, default=str), strict=True)
+        toml = SeawayToml.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        lines = [_explain(details) for details in error.errors(include_url=False)]
-        raise BuildError("\n".join(f"{SEAWAY_TOML}: {line}" for line in dict.fromkeys(lines))) from None
+        errors += [f"{SEAWAY_TOML}: {_explain(details)}" for details in error.errors(include_url=False)]
+        toml = SeawayToml()
+    written = tuple(name for found in names.values() for name in found if "_" in name)
+    return Table(toml, written, tuple(dict.fromkeys(errors)))
+
+
+def _find_twins(table: str, names: Sequence[str]) -> list[str]:
+    """Return an error for each name that is another's with `_` for `-`."""
+    plain = {name.replace("_", "-"): name for name in names}
+    return [
+        f"{SEAWAY_TOML}: {table}.{name}: is the same as {other}: keep one of them"
+        for name in names
+        if (other := plain[name.replace("_", "-")]) != name
+    ]
 
 
 def _merge(
     commands: Mapping[str, str], tables: Mapping[str, ProcessTable], has_procfile: bool
-) -> tuple[dict[str, Process], str | None]:
+) -> tuple[dict[str, Process], str | None, list[str]]:
+    """Return the processes, the release command, and what is wrong with tables."""
     processes: dict[str, Process] = {}
+    errors = []
     for name in [*commands, *(name for name in tables if name not in commands)]:
         table = tables.get(name, ProcessTable())
         command = table.command or commands.get(name)
         if command is None:
             others = f"{PROCFILE} has no {name!r}{_suggest(name, commands)}" if has_procfile else "there is no Procfile"
-            raise BuildError(f'{SEAWAY_TOML}: processes.{name}: has no command and {others}: add command = "..."')
-        if name == RELEASE_COMMAND:
-            _check_release_command(table)
-            continue
-        given = {key: getattr(table, key) for key in table.model_fields_set - {"command"}}
-        processes[name] = Process(command=command, **given)
+            errors.append(f'{SEAWAY_TOML}: processes.{name}: has no command and {others}: add command = "..."')
+        elif name == RELEASE_COMMAND:
+            errors += _check_release_command(table)
+        else:
+            given = {key: getattr(table, key) for key in table.model_fields_set - {"command"}}
+            processes[name] = Process(command=command, **given)
     release = tables.get(RELEASE_COMMAND, ProcessTable()).command or commands.get(RELEASE_COMMAND)
-    return processes, release
+    return processes, release, errors
 
 
-def _check_release_command(table: ProcessTable) -> None:
-    if table.health != Health():
-        raise BuildError(f"{SEAWAY_TOML}: processes.release.health: a release command ends by itself; remove it")
-    for key in Limits.model_fields:
-        if getattr(table, key) is not None:
-            where = f"{SEAWAY_TOML}: processes.release.{key}"
-            raise BuildError(f"{where}: a release command has the limits of the web process; remove it")
+def _check_release_command(table: ProcessTable) -> list[str]:
+    where = f"{SEAWAY_TOML}: processes.release"
+    health = [f"{where}.health: a release command ends by itself; remove it"] if table.health != Health() else []
+    given = [key for key in Limits.model_fields if getattr(table, key) is not None]
+    return health + [f"{where}.{key}: a release command has the limits of the web process; remove it" for key in given]
 
 
-def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> None:
-    for name in scale:
-        if name not in processes:
-            known = ", ".join(processes)
-            raise BuildError(
-                f"{SEAWAY_TOML}: scale.{name}: the app has no process {name!r}{_suggest(name, processes)}: "
-                f"its processes are {known}"
-            )
+def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> list[str]:
+    known = ", ".join(processes)
+    return [
+        f"{SEAWAY_TOML}: scale.{name}: the app has no process {name!r}{_suggest(name, processes)}: "
+        f"its processes are {known}"
+        for name in scale
+        if name not in processes
+    ]
 
 
 def _explain_nothing(hint: str, release_command: str | None) -> str:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from seaway.model import Frozen, Health, Limits, Name, RolloutPolicy, Route, RouterPolicy, Seconds
+from seaway.model import Frozen, Health, Limits, RolloutPolicy, Route, RouterPolicy, Seconds
+from seaway.model.base import ProcessName
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 LONGEST = 7 * 24 * 3600  # upper bound that marks a duration in the schema, see model.base.Seconds
@@ -87,8 +88,8 @@ class SeawayToml(Frozen):
     """A whole seaway.toml."""
 
     routes: tuple[RouteEntry, ...] = Field(default=(), max_length=200)
-    processes: dict[Name, ProcessTable] = {}
-    scale: dict[Name, Annotated[int, Field(ge=0, le=1000)]] = {}
+    processes: dict[ProcessName, ProcessTable] = {}
+    scale: dict[ProcessName, Annotated[int, Field(ge=0, le=1000)]] = {}
     rollout: RolloutPolicy = RolloutPolicy()
     router: RouterPolicy = RouterPolicy()
     build: BuildTable = BuildTable()
@@ -115,7 +116,8 @@ DESCRIPTIONS: dict[str, str] = {
     "Stands at the top of the file, before the first [table].",
     "routes[].host": "Host name, without scheme or port.",
     "routes[].path": "Path prefix; the longest prefix that matches wins.",
-    "processes": "One table per process type. `web` gets traffic; `release` runs once before traffic moves.",
+    "processes": "One table per process type. `web` gets traffic; `release` runs once before traffic moves. "
+    "A name with `_` (`celery_beat`), here and in the Procfile, is called with `-` everywhere: `celery-beat`.",
     "processes.NAME.command": "Shell command; replaces the Procfile's line of the same name.",
     "processes.NAME.port": "Port that an image listens on whatever $PORT says; only where containers run (Kubernetes).",
     "processes.NAME.stop_grace": "Time between SIGTERM and SIGKILL.",

@@ -41,10 +41,9 @@ from seaway.builder.image import (
 )
 from seaway.builder.interpreter import order_versions
 from seaway.builder.layout import Blob, ImageLayout
-from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, parse_toml, read_app_files, set_port
+from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, read_app_files, read_build_table, set_port
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
 from seaway.builder.quarters import find_cache
-from seaway.builder.schema import SeawayToml
 from seaway.builder.source import SourceFile, list_files
 from seaway.builder.venv import SETTINGS, name_pythons, write_settings
 from seaway.home import Home
@@ -139,10 +138,10 @@ class SourceBuild:
         root = self._fetch()
         files = list_files(root, git_ignores=False)
         names = {file.name for file in files}
-        table = parse_toml(read_text(root, SEAWAY_TOML)) if SEAWAY_TOML in names else SeawayToml()
-        if (dockerfile := choose_dockerfile(names, table.build)) is not None:
-            self._commands.deadline = self._started + table.build.timeout
-            return self._run_dockerfile(root, dockerfile, names, table.build.timeout)
+        build = read_build_table(*_read_texts(root, names))
+        if (dockerfile := choose_dockerfile(names, build)) is not None:
+            self._commands.deadline = self._started + build.timeout
+            return self._run_dockerfile(root, dockerfile, names, build.timeout)
         app_files = self._read_app_files(root, files)
         self._commands.deadline = self._started + app_files.build.timeout
         facts = read_facts(root, files)
@@ -157,7 +156,7 @@ class SourceBuild:
         if base is not None:
             check_base(base, plan)
         self._report.step(self._describe(plan, app_files))
-        for note in plan.notes:
+        for note in (*app_files.notes, *plan.notes):
             self._report.line(f"note: {note}")
         with self._layout.adding():
             layers = self._make_layers(plan, facts, root, files)
@@ -180,11 +179,9 @@ class SourceBuild:
         command = shlex.join(image["command"])
         if not command and PROCFILE not in names and SEAWAY_TOML not in names:
             raise BuildError(f"{dockerfile}: has no CMD, so what to run is not known: add one, or a {PROCFILE}")
-        files = read_app_files(
-            read_text(root, PROCFILE) if PROCFILE in names else None,
-            read_text(root, SEAWAY_TOML) if SEAWAY_TOML in names else None,
-            image_command=command,
-        )
+        files = read_app_files(*_read_texts(root, names), image_command=command)
+        for note in files.notes:
+            self._report.line(f"note: {note}")
         return Result(set_port(files.manifest, image["port"]), digest)
 
     def _run_steps(self, steps: Steps, root: Path) -> str:
@@ -247,11 +244,7 @@ class SourceBuild:
         names = {file.name for file in files}
         hints: list[str] = [name for name in ("uv.lock", "pyproject.toml", "requirements.txt") if name in names]
         hints += [name for name in sorted(names) if name.endswith(".py") and "/" not in name][:1]
-        return read_app_files(
-            read_text(root, PROCFILE) if PROCFILE in names else None,
-            read_text(root, SEAWAY_TOML) if SEAWAY_TOML in names else None,
-            hint=hints[0] if hints else "",
-        )
+        return read_app_files(*_read_texts(root, names), hint=hints[0] if hints else "")
 
     @staticmethod
     def _describe(plan: BuildPlan, app_files: AppFiles) -> str:
@@ -306,6 +299,12 @@ class SourceBuild:
             blob = write_layer(self._layout, list_installed(folder, VENV.lstrip("/")), self._scratch)
             self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
             return blob
+
+
+def _read_texts(root: Path, names: Set[str]) -> tuple[str | None, str | None]:
+    """Return the texts of Procfile and seaway.toml; None: there is no such file. Raises BuildError."""
+    procfile, toml = (read_text(root, name) if name in names else None for name in (PROCFILE, SEAWAY_TOML))
+    return procfile, toml
 
 
 def open_to_all(root: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
+
+SHOWN = 20  # things that are wrong with one command; of a file that is something else altogether, all are
 
 
 class ExitCode(IntEnum):
@@ -47,6 +50,18 @@ class UsageError(CliError):
 
     def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:
         super().__init__(message, hint=hint, exit_code=ExitCode.USAGE, code="usage", field=field)
+
+
+def join_errors(errors: Sequence[UsageError]) -> UsageError:
+    """Return one error that tells all of them, each on a line of its own beyond the first."""
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    shown = "".join(f"\n- {error.message}" for error in errors[:SHOWN])
+    more = f"\n- and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
+    hint = next((error.hint for error in errors if error.hint), "")
+    field = first.field if len({error.field for error in errors}) == 1 else ""
+    return UsageError(f"{len(errors)} things are wrong, so nothing was done:{shown}{more}", hint=hint, field=field)
 
 
 class ApiError(CliError):

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from seaway.cli.errors import CliError, ExitCode, UsageError
+from seaway.cli.errors import CliError, ExitCode, UsageError, join_errors
 from seaway.cli.show import print_error
 from seaway.model.problems import say_problem
 
@@ -58,6 +58,7 @@ class RootGroup(TyperGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show must not end a command
         try:
+            check_arguments(given)
             result = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
             code = result if isinstance(result, int) else ExitCode.DONE
         except CliError as error:
@@ -69,6 +70,22 @@ class RootGroup(TyperGroup):
         except Exception as error:  # the last resort: whatever it is, people get a sentence
             code = report_unexpected(error, given)
         sys.exit(int(code))
+
+
+def check_arguments(args: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is no text: its bytes would fail wherever they are written first."""
+    errors = []
+    for number, argument in enumerate(args, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            byte = os.fsencode(argument[error.start])[0]
+            key = argument.partition("=")[0]
+            named = f" ({key}=...)" if key.isidentifier() and key.isascii() and key != argument else ""
+            errors.append(UsageError(f"argument {number}{named} is not text in UTF-8: it holds the byte {byte:#04x}"))
+    if errors:
+        hint = "write names and values in UTF-8 (`iconv` converts them); bytes can be given as base64"
+        raise UsageError(join_errors(errors).message, hint=hint)
 
 
 def report(error: CliError, args: Sequence[str]) -> int:

@@ -10,9 +10,12 @@ from typing import Any
 from rich.text import Text
 
 from seaway.cli.client import Doc
+from seaway.cli.words import show_lines
 
 COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
 
+CUT = " [cut: goes on in the next line]"
+"""Stands behind a line that was too long for one."""
 
 PLATFORM_FIELDS = frozenset(
     {"@timestamp", "message", "ecs.version", "event.ingested", "log.level", "service.name", "service.version",
@@ -56,15 +59,17 @@ def source(line: Doc) -> tuple[str, str, str, str]:
     return app, process, release, instance.rpartition("-")[2]
 
 
-def format_line(line: Doc) -> Text:
-    """Return a line in the colour of its process."""
+def format_line(line: Doc) -> list[Text]:
+    """Return a line in the colour of its process; every line of its message says whose it is."""
     app, process, release, instance = source(line)
     where = ".".join(part for part in (process, release, instance) if part)
     stamp = first(line, "@timestamp")
     label = f"{app}[{where}]" if where else app
     colour = COLOURS[zlib.crc32(process.encode()) % len(COLOURS)]
-    message = Text.from_ansi(first(line, "message"))
-    return Text.assemble((f"{stamp} ", "dim"), (label, colour), " ", message)
+    lines = show_lines(first(line, "message"))
+    if is_partial(line):
+        lines[-1].append(CUT, "dim")
+    return [Text.assemble((f"{stamp} ", "dim"), (label, colour), " ", shown) for shown in lines]
 
 
 class Resume:

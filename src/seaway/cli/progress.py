@@ -14,6 +14,7 @@ from rich.status import Status
 from rich.text import Text
 
 from seaway.cli.show import console, size, state
+from seaway.cli.words import escape, show_line
 
 CHUNK = 64 * 1024  # bytes read from a file at once
 
@@ -89,13 +90,13 @@ class PlainProgress:
 
     def output(self, line: str) -> None:
         """Print the line, indented."""
-        self._print(f"  | {line}")
+        self._print(Text.assemble("  | ", show_line(line)))
 
     def phase(self, name: str, reason: str) -> None:
         """Print phase and reason unless they are the last printed."""
         if (name, reason) != self._last:
             self._last = (name, reason)
-            self._print(f"  {name:<11} {reason}")
+            self._print(f"  {name:<11} {escape(reason)}")
 
     def settle(self) -> None:
         """Nothing is live."""
@@ -106,7 +107,7 @@ class PlainProgress:
         self._print(f"uploading {what}, {size(file.stat().st_size)}")
         yield lambda: read_chunks(file, lambda _: None)
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str | Text) -> None:
         self._out.print(text, soft_wrap=True)
         self._out.file.flush()
 
@@ -124,11 +125,12 @@ class LiveProgress:
         self._out.print(text, soft_wrap=True)
 
     def output(self, line: str) -> None:
-        """Print the line, dimmed; colours of its own are kept, other control sequences are not."""
-        self._out.print(Text.assemble(("  │ ", "dim"), Text.from_ansi(line)), soft_wrap=True)
+        """Print the line behind a dim bar, in its own colours."""
+        self._out.print(Text.assemble(("  │ ", "dim"), show_line(line)), soft_wrap=True)
 
     def phase(self, name: str, reason: str) -> None:
         """Show the phase live; the one before it becomes a line."""
+        reason = escape(reason)
         if self._now[0] not in {"", name}:
             self._keep_line()
         self._now = (name, reason)

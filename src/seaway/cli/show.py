@@ -15,6 +15,7 @@ from rich.text import Text
 
 from seaway.cli.client import Doc
 from seaway.cli.errors import CliError
+from seaway.cli.words import HARMFUL, escape, escape_styled
 
 
 class Output(StrEnum):
@@ -33,26 +34,64 @@ BAD = frozenset({"failed", "crashing", "lost", "down", "rolled-back", "returning
 
 WIDE = 100_000  # columns of anything that is not a terminal: nothing is wrapped or cut there
 GAP = 2  # spaces between columns
+INDENT = "    "  # before the further lines of a text; deeper than any line of Seaway's own
 
 Cell = str | Text
 
 
-def console(*, err: bool = False) -> Console:
+class Screen(Console):
+    """A console on which nothing that is printed can do harm, whoever wrote it (`words.py`).
+
+    What stands at the margin is Seaway's own: the further lines of a text are indented.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; text is made harmless first."""
+        super().print(*(_indent(_harmless(each)) if isinstance(each, (str, Text)) else each for each in objects),
+                      **options)  # fmt: skip
+
+
+def _harmless(text: Cell) -> Text:
+    if isinstance(text, Text):
+        return escape_styled(text, keep="\n\t")
+    return Text(escape(text, keep="\n\t"))  # escaped first: rich drops some of them without a word
+
+
+def _indent(text: Text) -> Text:
+    return Text(f"\n{INDENT}").join(text.split("\n")) if "\n" in text.plain else text
+
+
+def console(*, err: bool = False) -> Screen:
     """Return a console for stdout (or stderr) as it is now; nothing in texts is taken as markup."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else WIDE
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    return Screen(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON value, indented."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_dump(value, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Print one JSON value on one line and flush, for streams."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_dump(value) + "\n")
     sys.stdout.flush()
+
+
+def _dump(value: Any, indent: int | None = None) -> str:
+    """Return JSON in which every character that a terminal would obey is written as \\uXXXX; it means the same."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return HARMFUL.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+
+
+def print_exactly(text: str) -> None:
+    """Print text to stdout as it is; a terminal gets a newline behind it, and control characters as their escapes."""
+    if sys.stdout.isatty():
+        sys.stdout.write(escape(text, keep="\n\t") + "\n")
+        return
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
 
 
 def print_text(text: Cell = "") -> None:
@@ -68,7 +107,7 @@ def print_note(text: Cell) -> None:
 def print_error(error: CliError, *, as_json: bool) -> None:
     """Print an error to stderr: the sentence, then what to do next."""
     if as_json:
-        sys.stderr.write(json.dumps(error.document(), ensure_ascii=False) + "\n")
+        sys.stderr.write(_dump(error.document()) + "\n")
         return
     err = console(err=True)
     err.print(Text.assemble(("seaway: ", "bold red"), error.message), soft_wrap=True)
@@ -106,7 +145,10 @@ def _print_aligned(rows: Sequence[Sequence[Text]]) -> None:
 
 
 def _text(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text(cell.replace("\n", " "))
+    """Return a cell on one line, as wide as it will be printed."""
+    if isinstance(cell, str):
+        return Text(escape(cell.replace("\n", " ").replace("\t", " ")))
+    return escape_styled(cell)
 
 
 def state(word: str) -> Text:

@@ -146,7 +146,7 @@ def linked_app(folder: Path) -> str | None:
         file = place / LINK_FILE
         try:
             if file.is_file() and file.stat().st_uid == os.getuid():
-                return file.read_text().strip() or None
+                return file.read_text(errors="backslashreplace").strip() or None
         except OSError:
             continue  # unreadable folders above are none of our business
     return None

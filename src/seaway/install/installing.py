@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from seaway import __version__
 from seaway.builder.own import OWN_NAME
@@ -270,9 +271,15 @@ def _validate(values: Mapping[str, Any]) -> InstallSettings:
     try:
         return InstallSettings.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        option, typed = "--" + name.replace("_", "-"), values.get(name)
-        message = say_problem(problem, typed)
-        told = message if str(typed) in message else f"{typed!r}: {message}"
-        raise InstallError(f"{option}: {told}", exit_code=USAGE, field=option) from error
+        problems = [_explain_option(problem, values) for problem in error.errors()]
+        field = problems[0][0] if len(problems) == 1 else ""
+        message = "\n".join(f"{option}: {told}" for option, told in problems)
+        raise InstallError(message, exit_code=USAGE, field=field) from error
+
+
+def _explain_option(problem: ErrorDetails, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the option that is wrong, and what is wrong with it."""
+    name = str(problem["loc"][0])
+    typed = values.get(name)
+    message = say_problem(problem, typed)
+    return "--" + name.replace("_", "-"), message if str(typed) in message else f"{typed!r}: {message}"

@@ -14,8 +14,8 @@ ECS_VERSION = "8.11.0"
 LONGEST = 64 * 1024  # bytes of one line; longer ones are split
 LEVEL_KEYS = ("log.level", "level", "severity", "levelname")
 MESSAGE_KEYS = ("message", "msg", "event", "text")
-LEVELS = re.compile(r"^(trace|debug|info|notice|warn|warning|error|err|critical|crit|fatal|alert|emerg)$", re.I)
-ISO_TIME = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)$")
+LEVELS = re.compile(r"(trace|debug|info|notice|warn|warning|error|err|critical|crit|fatal|alert|emerg)", re.I)
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)")
 
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
@@ -134,10 +134,10 @@ def _parse_object(text: str) -> dict[str, Any] | None:
 def _merge(own: Mapping[str, Any], labels: Labels, now: str) -> dict[str, Any]:
     """Return the app's fields around the platform's: time, message and level where expected, no clash with labels."""
     time, message = own.get("@timestamp"), _find_text(own, MESSAGE_KEYS)
-    kept = isinstance(time, str) and ISO_TIME.match(time) is not None
+    kept = isinstance(time, str) and ISO_TIME.fullmatch(time) is not None
     merged: dict[str, Any] = {"@timestamp": time if kept else now}
     level = _find_text(own, LEVEL_KEYS) or _nested_level(own)
-    if level is not None and LEVELS.match(level):
+    if level is not None and LEVELS.fullmatch(level):
         merged["log.level"] = level.lower()
     merged |= {"message": message if message is not None else "", "ecs.version": ECS_VERSION}
     if kept:

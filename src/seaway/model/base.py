@@ -14,13 +14,28 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"
 HOST_PATTERN = r"^(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 
 
-def _check_name(value: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, value) or "--" in value:
+def _is_name(value: str) -> bool:
+    return re.fullmatch(NAME_PATTERN, value) is not None and "--" not in value
+
+
+def _check_name(value: str, noun: str = "name") -> str:
+    if not _is_name(value):
+        near = re.sub(r"[^a-z0-9]+", "-", value.lower()).lstrip("0123456789-")[:30].rstrip("-")
         raise ValueError(
-            f"{value!r} is not a name: use 1 to 30 lower-case letters, digits and single hyphens, "
-            "starting with a letter and not ending with a hyphen"
+            f"{value[:80]!r} is not a {noun}: use 1 to 30 lower-case letters, digits and single hyphens, "
+            f"starting with a letter and not ending with a hyphen" + (f" (did you mean {near!r}?)" if near else "")
         )
     return value
+
+
+def name_process(written: str) -> str:
+    """Return the name of a process type that a file or a user writes so: `_`, which others allow, stands for `-`.
+
+    Instances, Kubernetes objects and labels are called by it, and DNS names hold no `_`. One name everywhere is found
+    again; were `_` mapped only where it must be, logs, metrics and kubectl would each have another.
+    """
+    name = written.replace("_", "-")
+    return name if _is_name(name) else _check_name(written, "process name")
 
 
 def _check_host(value: str) -> str:
@@ -57,6 +72,11 @@ def _as_bytes(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 """A DNS-label-like name (app, process, team)."""
+
+ProcessName = Annotated[
+    str, AfterValidator(name_process), Field(json_schema_extra={"pattern": NAME_PATTERN.replace("0-9-]", "0-9_-]")})
+]
+"""A process type as it may be written: a name, or one with `_` for `-`."""
 
 Host = Annotated[str, AfterValidator(_check_host)]
 """A lower-case DNS host name without port."""

@@ -11,7 +11,7 @@ from seaway.api.changing import change
 from seaway.api.claims import check_team, find_route_owner
 from seaway.api.context import ChangeableApp, Deps, Developer, Viewer, VisibleApp, note
 from seaway.api.deps import ApiDeps
-from seaway.api.errors import ApiError
+from seaway.api.errors import SHOWN_ERRORS, ApiError
 from seaway.api.inputs import NewApp, Scale
 from seaway.api.views import AppView, InstanceView, view_app, view_instance
 from seaway.model import App, AppSpec, Meta, Release, Rollout
@@ -120,12 +120,10 @@ async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Develop
     base = find_base(app, releases, (await deps.store.list(Rollout, labels)).documents)
     running = [release for release in releases if release.spec.number == app.status.current]
     known = {name for release in (*running, *([base] if base else [])) for name in release.spec.processes}
-    for name in body:
-        if name not in known:
-            hint = f"its processes are: {', '.join(sorted(known))}" if known else "deploy it first"
-            raise ApiError(
-                422, "no-such-process", f"{app.name} has no process {name[:80]!r}", field=name[:80], hint=hint
-            )
+    if unknown := [name[:80] for name in body if name not in known][:SHOWN_ERRORS]:
+        hint = f"its processes are: {', '.join(sorted(known))}" if known else "deploy it first"
+        message = f"{app.name} has no process {' or '.join(map(repr, unknown))}"
+        raise ApiError(422, "no-such-process", message, field=unknown[0], hint=hint)
     before = dict(app.spec.scale)
     async with deps.claiming:
         app = await deps.store.get(App, app.name)

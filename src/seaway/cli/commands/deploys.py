@@ -41,6 +41,7 @@ from seaway.cli.show import (
 from seaway.cli.show import state as coloured
 from seaway.cli.target import LINK_FILE, find_app, link_folder
 from seaway.cli.waiting import Waiter, limit, read_build_log
+from seaway.cli.words import show_line
 from seaway.model import Strategy
 
 APP_FILES = {"procfile": "Procfile", "seaway_toml": "seaway.toml"}
@@ -279,7 +280,7 @@ def _print_line(line: str, output: Output) -> None:
     if output is Output.JSON:
         print_json_line({"line": line})
     else:
-        print_text(line)
+        print_text(show_line(line))
 
 
 @command

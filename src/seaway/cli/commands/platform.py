@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.text import Text
 
 from seaway.cli.client import Api, Doc
-from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
+from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError, join_errors
 from seaway.cli.quotas import (
     AppInstancesOption,
     AppMemoryOption,
@@ -149,10 +150,13 @@ def merge_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(last.model_dump() | {k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        option = "--" + name.replace("_", "-")
-        raise UsageError(f"{option}: {say_problem(problem, given.get(name))}", field=option) from error
+        raise join_errors([_explain_option(problem, given) for problem in error.errors()]) from error
+
+
+def _explain_option(problem: ErrorDetails, given: Mapping[str, Any]) -> UsageError:
+    name = str(problem["loc"][0])
+    option = "--" + name.replace("_", "-")
+    return UsageError(f"{option}: {say_problem(problem, given.get(name))}", field=option)
 
 
 def _make_down(platform: PlatformCommands) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from seaway.cli.client import Doc
-from seaway.cli.errors import UsageError
+from seaway.cli.errors import UsageError, join_errors
 from seaway.cli.group import ListingGroup
 from seaway.cli.outcome import bring_release
 from seaway.cli.progress import Progress, show_progress
@@ -19,6 +19,7 @@ from seaway.cli.show import Cell, Output, age, dig, print_json, print_note, prin
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
 from seaway.cli.waiting import Waiter, limit
+from seaway.model.base import name_process
 
 MOST = 1000  # instances of a process; the API's own limit
 LACKING = frozenset({"deploying", "degraded", "down"})  # states of an app whose reason says what is missing
@@ -137,20 +138,34 @@ async def _follow(waiter: Waiter, answer: Doc, wanted: dict[str, int], progress:
 
 
 def parse_scale(counts: list[str]) -> dict[str, int]:
-    """Parse ["web=3", "worker=2"]."""
+    """Parse ["web=3", "worker=2"]; raise UsageError that tells all that are wrong."""
     wanted: dict[str, int] = {}
+    errors = []
     for text in counts:
-        name, equals, count = text.partition("=")
-        if not (name and equals and count.isascii() and count.isdigit() and int(count) <= MOST):
-            raise UsageError(
-                f"{text!r} is not PROCESS=COUNT (a whole number from 0 to {MOST})",
-                hint="for example: seaway ps scale web=3 worker=2",
-                field="scale",
-            )
-        if name in wanted:
-            raise UsageError(f"{name} is given twice", field="scale")
-        wanted[name] = int(count)
+        try:
+            name, count = _parse_count(text)
+            if name in wanted:
+                raise UsageError(f"{name} is given twice", field="scale")
+            wanted[name] = count
+        except UsageError as error:
+            errors.append(error)
+    if errors:
+        raise join_errors(errors)
     return wanted
+
+
+def _parse_count(text: str) -> tuple[str, int]:
+    name, equals, count = text.partition("=")
+    if not (name and equals and count.isascii() and count.isdigit() and len(count) <= 9 and int(count) <= MOST):
+        raise UsageError(
+            f"{text!r} is not PROCESS=COUNT (a whole number from 0 to {MOST})",
+            hint="for example: seaway ps scale web=3 worker=2",
+            field="scale",
+        )
+    try:
+        return name_process(name), int(count)
+    except ValueError as error:
+        raise UsageError(str(error), field="scale") from error
 
 
 @command

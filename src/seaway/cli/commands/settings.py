@@ -1,25 +1,24 @@
-"""seaway config: list, set, unset; seaway routes: list, add, remove."""
+"""seaway config: list, get, set, unset; seaway routes: list, add, remove."""
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
+import difflib
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from seaway.cli.client import Doc
-from seaway.cli.errors import UsageError
+from seaway.cli.errors import CliError, ExitCode, UsageError, join_errors
 from seaway.cli.group import ListingGroup
 from seaway.cli.releasing import release_and_wait
 from seaway.cli.session import AppOption, NoWaitOption, OutputOption, TimeoutOption, command, connect
-from seaway.cli.show import Output, dig, print_fields, print_json, print_table, print_text
+from seaway.cli.show import Output, dig, print_exactly, print_fields, print_json, print_note, print_table, print_text
 from seaway.cli.target import find_app
+from seaway.cli.values import check_keys, parse_config
+from seaway.cli.words import quote
 from seaway.model import Route
-
-KEY_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
+from seaway.model.environment import find_change
 
 RouteArgument = Annotated[str, typer.Argument(metavar="HOST[/PATH]", help="For example shop.example.com/api.")]
 
@@ -28,6 +27,7 @@ def add(root: typer.Typer) -> None:
     """Add `config` and `routes` to the root command."""
     group = typer.Typer(cls=ListingGroup, help="Config: the environment of an app's processes.")
     group.command("list")(list_config)
+    group.command("get")(get_config)
     group.command("set")(set_config)
     group.command("unset")(unset_config)
     root.add_typer(group, name="config")
@@ -45,7 +45,11 @@ async def list_config(
     reveal: Annotated[bool, typer.Option("--reveal", help="Show the values; viewers may not.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List an app's config; values are masked unless --reveal."""
+    """List an app's config; values are masked unless --reveal.
+
+    A value that would not be plain on one line (newlines, control characters, blanks at its ends, nothing at all) is
+    shown in quotes with escapes.
+    """
     app = find_app(app)
     async with connect() as api:
         answer: Doc = await api.get(f"/apps/{app}/config", reveal=1 if reveal else None)
@@ -56,7 +60,37 @@ async def list_config(
     if not values:
         print_text(f"{app} has no config: `seaway config set KEY=VALUE -a {app}` sets some")
     else:
-        print_fields((key, str(value) or "(empty)") for key, value in sorted(values.items()))
+        print_fields((key, quote(str(value))) for key, value in sorted(values.items()))
+
+
+@command
+async def get_config(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Which value.")],
+    *,
+    app: AppOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print one value, and nothing else; viewers may not.
+
+    To a pipe or a file exactly, so that `KEY=@FILE` sets it again. On a terminal a newline follows, and control
+    characters, which a terminal would obey, are shown as their escapes.
+    """
+    app = find_app(app)
+    async with connect() as api:
+        answer: Doc = await api.get(f"/apps/{app}/config", reveal=1)
+    values: dict[str, str] = dig(answer, "config", {})
+    if key not in values:
+        near = {name.upper(): name for name in values}
+        close = [near[name] for name in difflib.get_close_matches(key.upper(), near, n=3)]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"`seaway config list -a {app}` shows what is set"
+        raise CliError(
+            f"{app} has no config value {key!r}", hint=hint, exit_code=ExitCode.NOT_FOUND, code="no-such-config",
+            field=key,
+        )  # fmt: skip
+    if output is Output.JSON:
+        print_json({"app": app, "key": key, "value": values[key]})
+    else:
+        print_exactly(values[key])
 
 
 @command
@@ -75,12 +109,15 @@ async def set_config(
 ) -> None:
     """Set config values, all in one new release, and roll it out.
 
-    Secrets need not be on the command line: `KEY=@FILE` reads a file (without one newline at its end; `KEY=@@x` sets
-    the value `@x`), and `-` reads `KEY=VALUE` lines from standard input (blank lines and lines that begin with `#`
-    are skipped).
+    Secrets need not be on the command line: `KEY=@FILE` takes a file exactly (`KEY=@@x` sets the value `@x`), and `-`
+    reads the lines of a `.env` file from standard input: blank lines, comments (a line that begins with `#`, or what
+    is behind a blank and `#`), `export KEY=...`, `KEY='as it is'`, `KEY="with \\n, \\t, \\", \\\\ and \\$"`; quotes may
+    span lines. Without quotes the value goes to the end of its line. Nothing is put in for `${NAME}`: outside single
+    quotes it is refused. All that is wrong is told at once, with the number of its line, and then nothing is set.
     """
     values = parse_config(pairs)
     app = find_app(app)
+    _warn(values)
     body = {"set": values, "unset": []}
     await release_and_wait(app, "PATCH", "/config", body, wait=not no_wait, timeout=timeout, output=output)
 
@@ -95,65 +132,17 @@ async def unset_config(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Remove config values, all in one new release, and roll it out."""
-    for key in keys:
-        _check_key(key, key)
+    check_keys(keys)
     app = find_app(app)
     body = {"set": {}, "unset": keys}
     await release_and_wait(app, "PATCH", "/config", body, wait=not no_wait, timeout=timeout, output=output)
 
 
-def parse_config(pairs: list[str]) -> dict[str, str]:
-    """Parse what `config set` was given; errors name the key, never the value."""
-    values: dict[str, str] = {}
-    for number, pair in enumerate(pairs, 1):
-        if pair == "-":
-            values |= _parse_lines(sys.stdin.read())
-            continue
-        key, value = _split(pair, f"argument {number}")
-        values[key] = _read_value(key, value) if value.startswith("@") else value
-    if not values:
-        raise UsageError("nothing to set: standard input had no KEY=VALUE lines", field="config")
-    return values
-
-
-def _parse_lines(text: str) -> dict[str, str]:
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
-    return dict(_split(line, f"line {number} of standard input") for number, line in lines)
-
-
-def _split(pair: str, where: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
-    if not equals:
-        raise UsageError(
-            f"{where} is not KEY=VALUE: it has no =",
-            hint="for example: seaway config set COLOUR=blue, or seaway config set - < secrets.env",
-            field="config",
-        )
-    return _check_key(key, where), value
-
-
-def _check_key(key: str, where: str) -> str:
-    if not re.fullmatch(KEY_PATTERN, key):
-        raise UsageError(
-            f"{where}: {key!r} is not a config key: use letters, digits and _, not starting with a digit",
-            field="config",
-        )
-    return key
-
-
-def _read_value(key: str, value: str) -> str:
-    if value.startswith("@@"):
-        return value[1:]
-    file = Path(value[1:])
-    try:
-        return file.read_text().removesuffix("\n")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise UsageError(
-            f"{key}: the file {str(file)!r} cannot be read: {why}",
-            hint=f"for a value that begins with @ write {key}=@@...",
-            field=key,
-        ) from error
+def _warn(values: dict[str, str]) -> None:
+    """Tell of values that change more than the app's own settings; they are set all the same."""
+    for key in values:
+        if change := find_change(key):
+            print_note(f"note: {change}; `seaway config unset {key}` takes that back")
 
 
 @command
@@ -198,14 +187,15 @@ async def remove_route(route: RouteArgument, *, app: AppOption = None, output: O
 
 
 def parse_route(text: str) -> Route:
-    """Parse HOST or HOST/PATH."""
+    """Parse HOST or HOST/PATH; raise UsageError that tells all that is wrong."""
     host, slash, path = text.partition("/")
     try:
         return Route(host=host, path=slash + path or "/")
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(
-            problem["msg"].removeprefix("Value error, "),
-            hint="for example: seaway routes add shop.example.com/api",
-            field=str(problem["loc"][0]),
+        hint = "for example: seaway routes add shop.example.com/api"
+        raise join_errors(
+            [
+                UsageError(problem["msg"].removeprefix("Value error, "), hint=hint, field=str(problem["loc"][0]))
+                for problem in error.errors()
+            ]
         ) from error

@@ -42,7 +42,7 @@ async def logs(
     """Print an app's logs, also of old releases and crashed instances. JSON: one object (ECS) on each line."""
     app = find_app(app)
     query = {
-        "process": process,
+        "process": None if process is None else process.replace("_", "-"),  # celery_beat is called celery-beat
         "release": None if release is None else parse_release(release),
         "instance": instance,
     }
@@ -56,7 +56,8 @@ async def logs(
             if output is Output.JSON:
                 print_json_line(line)
             else:
-                out.print(format_line(line), soft_wrap=True)
+                for shown in format_line(line):
+                    out.print(shown, soft_wrap=True)
                 out.file.flush()
     if not printed and lines and output is Output.TEXT:
         chosen = ", ".join(f"{name} {value}" for name, value in query.items() if value is not None)
