@@ -99,6 +99,17 @@ async def test_listens_elsewhere(kit: LocalKit) -> None:
     assert f"did not listen on PORT {seen.port} within 1 s (it listens on 127.0.0.1:{port})" in seen.reason
 
 
+async def test_checks_name_the_apps_own_host(kit: LocalKit) -> None:
+    """An app that answers only to its own name passes; one that goes by another is quoted."""
+    check, env = Check(http="/", interval=0.1), {"ONLY_HOST": "shop.localhost"}
+    health = Health(readiness=check, start_timeout=3.0)
+    await kit.engine.apply(kit.workload("serve", health=health, env=env, host="shop.localhost"))
+    await kit.await_serving()
+    await kit.engine.apply(kit.workload("serve", release=2, health=health, env=env, host="other.localhost"))
+    seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert f"GET / on port {seen.port} answered 400: <h1>Bad Request</h1> not a host of mine" in seen.reason
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
 async def test_port_is_taken_by_another_user(kit: LocalKit) -> None:
     """Whoever answers there instead of the app gets no traffic."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
-from seaway.model import InstanceState, Meta, Release, ReleaseSpec, Route, RouterPolicy
+from seaway.model import Check, Health, InstanceState, Meta, Process, Release, ReleaseSpec, Route, RouterPolicy
 from tests.contract.router_lab import Lab, make_app, make_instance
 from tests.ports import free_port
 
@@ -55,6 +55,26 @@ async def test_routes_by_host_and_longest_path_prefix(lab: Lab) -> None:
 async def test_host_is_found_in_any_case_and_with_any_port(lab: Lab, host: str) -> None:
     """Letter case, port and a final dot of the Host header do not matter."""
     assert await lab.get(host) == (200, "blue")
+
+
+async def test_checks_are_as_requests_of_the_apps_users(lab: Lab) -> None:
+    """The app's own host, over HTTPS as far as it can tell."""
+    heads: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    health = Health(readiness=Check(http="/up"))
+    spec = ReleaseSpec(app="picky", number=1, processes={"web": Process(command="x", health=health)})
+    lab.releases["picky"] = {1: Release(meta=Meta(name="picky.v1"), spec=spec)}
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        lab.set_app(make_app("picky", {1: 100}), make_instance("picky", 1, server.sockets[0].getsockname()[1]))
+        head = (await heads.get()).decode().lower().split("\r\n")
+        lab.plane.remove_app("picky")
+    assert head[0] == "get /up http/1.1"
+    assert {"host: picky.localhost", "x-forwarded-proto: https"} <= set(head)
 
 
 async def test_app_gets_the_host_it_was_asked_by(lab: Lab) -> None:

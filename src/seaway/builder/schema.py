@@ -100,7 +100,8 @@ _CHECKS = {
     "liveness": "An instance that fails it is restarted.",
 }
 _CHECK_KEYS = {
-    "http": "GET this path on the instance's port; 200 to 399 is good. One of http, tcp, command.",
+    "http": "GET this path on the instance's port, as of APP.DOMAIN over HTTPS (`Host`, `X-Forwarded-Proto`); 200 to "
+    "399 is good. One of http, tcp, command.",
     "tcp": "Connect to the instance's port. One of http, tcp, command.",
     "command": "Run this shell command with the instance's environment; exit code 0 is good. "
     "One of http, tcp, command.",

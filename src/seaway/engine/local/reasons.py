@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seaway.model.base import say_bytes
+from seaway.model.quoting import quote_text
 from seaway.sandbox.controllers import Memory
 
 LINES = 5
-LINE_LENGTH = 200
 TAIL = 8192  # bytes read from the end of a raw file
 
 MEANINGS = {
@@ -108,4 +108,4 @@ def _tail(path: Path, mark: int, count: int) -> list[str]:
     if start > mark:
         data = data.partition(b"\n")[2]
     lines = data.replace(b"\0", b"").decode(errors="replace").splitlines()
-    return [line.strip()[:LINE_LENGTH] for line in lines if line.strip()][-count:]
+    return [quote_text(line) for line in lines if line.strip()][-count:]

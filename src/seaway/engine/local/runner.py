@@ -297,7 +297,7 @@ class Runner:
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env, self._admit(), view)
+            self._target = Target(port, root.workdir, env, self._admit(), view, self.workload.host)
 
     def _admit(self) -> str:
         return self.machine.kin.admit(self.id, with_defaults(self.workload.process.limits))
