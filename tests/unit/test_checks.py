@@ -16,7 +16,6 @@ from seaway.model import Check
 from seaway.model.quoting import quote_text
 
 
-
 async def test_http_checks_are_as_requests_of_the_apps_users() -> None:
     """The app's own host, over HTTPS as far as it can tell; where no host is known the address is named."""
     heads: list[bytes] = []

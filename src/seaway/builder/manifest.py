@@ -15,13 +15,14 @@ from pydantic_core import ErrorDetails
 
 from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
-from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process
-from seaway.model.base import NAME_PATTERN
+from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process, RolloutPolicy
+from seaway.model.base import LONGEST_TIME, NAME_PATTERN
 from seaway.model.problems import say_range
 
 PROCFILE = "Procfile"
 SEAWAY_TOML = "seaway.toml"
 LONGEST_COMMAND = 8192
+START_ROOM = RolloutPolicy().start_timeout - Health().start_timeout  # seconds until the last instance begins to start
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image
         release_command=release_command,
         scale=dict(table.scale),
         routes=tuple({(route.host, route.path): route for route in table.routes}.values()),
-        rollout=table.rollout,
+        rollout=_fit_rollout(table, processes),
         router=table.router,
     )
     return AppFiles(manifest=manifest, build=table.build)
@@ -144,6 +145,31 @@ def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> 
                 f"{SEAWAY_TOML}: scale.{name}: the app has no process {name!r}{_suggest(name, processes)}: "
                 f"its processes are {known}"
             )
+
+
+def _fit_rollout(table: SeawayToml, processes: Mapping[str, Process]) -> RolloutPolicy:
+    """Return how rollouts go: instances have the time to start that their processes are given.
+
+    Unless the file says how long a rollout waits for them; then it must not be shorter than what it says of a process.
+    """
+    given = {name: one.health.start_timeout for name, one in processes.items() if _says_start_timeout(table, name)}
+    slowest = max(given, key=lambda name: given[name], default=None)
+    if slowest is None:
+        return table.rollout
+    longest, most = given[slowest], table.rollout.start_timeout
+    if "start_timeout" in table.rollout.model_fields_set and most < longest:
+        raise BuildError(
+            f"{SEAWAY_TOML}: rollout.start_timeout: {most:g} s end before the {longest:g} s of processes.{slowest}."
+            f"health.start_timeout are over: let it be longer, or leave it out"
+        )
+    if "start_timeout" in table.rollout.model_fields_set:
+        return table.rollout
+    longest = min(longest + START_ROOM, LONGEST_TIME)
+    return table.rollout.model_copy(update={"start_timeout": max(most, longest)})
+
+
+def _says_start_timeout(table: SeawayToml, process: str) -> bool:
+    return process in table.processes and "start_timeout" in table.processes[process].health.model_fields_set
 
 
 def _explain_nothing(hint: str, release_command: str | None) -> str:

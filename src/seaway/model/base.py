@@ -61,7 +61,9 @@ Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pat
 Host = Annotated[str, AfterValidator(_check_host)]
 """A lower-case DNS host name without port."""
 
-Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+LONGEST_TIME = 7 * 24 * 3600  # seconds that any setting may have
+
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=LONGEST_TIME, allow_inf_nan=False)]
 """A duration in seconds; text such as "30s" is accepted on the way in."""
 
 

@@ -20,7 +20,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(503 if fault and os.path.exists(fault) else 200 if good else 400)
         self.end_headers()
         if not good:
-            self.wfile.write(b"<h1>Bad Request</h1>\nnot a host of mine")
+            self.wfile.write(b"<h1>Bad Request</h1>\nno such host")
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
