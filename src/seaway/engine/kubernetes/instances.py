@@ -226,7 +226,7 @@ def _describe_failure(pod: Pod, ended: Terminated, workload: Workload | None, cl
 
 def _describe_starting(workload: Workload | None, fault: str) -> str:
     if "refused" in fault:
-        return f"starting: it does not listen on PORT {_find_port(workload)} yet"
+        return f"starting: it does not listen on PORT {_name_port(workload)} yet"
     return f"starting: {fault}" if fault else "starting"
 
 
@@ -234,12 +234,12 @@ def _describe_unstarted(workload: Workload | None, fault: str, lived: float | No
     limit = workload.process.health.start_timeout if workload else lived or 0.0
     more = f"; {advise_time(workload.key.process)}" if workload else ""
     if "refused" in fault:
-        what = f"did not listen on PORT {_find_port(workload)} within {limit:g} s"
+        what = f"did not listen on PORT {_name_port(workload)} within {limit:g} s"
         return f"{what}; {USE_PORT}, and on every address{more}"
     return f"did not become healthy within {limit:g} s: {fault}{more}"
 
 
-def _find_port(workload: Workload | None) -> int:
+def _name_port(workload: Workload | None) -> int:
     return workload.process.port or PORT if workload else PORT
 
 
