@@ -227,3 +227,45 @@ async def test_bad_requests_are_refused(lab: Lab) -> None:
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
     writer.close()
     await writer.wait_closed()
+
+
+async def ask_raw(lab: Lab, request: str) -> str:
+    """Send a request as it is, which has its connection closed, and return the whole answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.settings.http_port)
+    async with asyncio.timeout(10):
+        writer.write(request.replace("\n", "\r\n").encode())
+        answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+UPGRADES = ["foo", "h2c", "TLS/1.0", "websockets", "web", "foo, bar"]
+
+
+@pytest.mark.parametrize("protocol", UPGRADES)
+@pytest.mark.parametrize("body", ["", "hello"])
+async def test_an_upgrade_to_another_protocol_is_an_ordinary_request(lab: Lab, protocol: str, body: str) -> None:
+    """The app answers it, and is not told of an upgrade that it could not make."""
+    head = f"Host: shop.localhost\nUpgrade: {protocol}\nConnection: upgrade, close\nContent-Length: {len(body)}\n"
+    answer = await ask_raw(lab, f"POST /some HTTP/1.1\n{head}\n{body}")
+    assert answer.startswith("HTTP/1.1 200 OK\r\n")
+    seen = json.loads(answer.partition("\r\n\r\n")[2])
+    assert (seen["label"], seen["path"]) == ("blue", "/some")
+    assert "upgrade" not in seen["headers"]
+    assert "upgrade" not in seen["headers"].get("connection", "").lower()
+
+
+HOSTS = [
+    ("shop.localhost", "other.localhost"), ("shop.localhost", "shop.localhost"), ("shop.localhost:80", "a.localhost"),
+    ("Shop.localhost:80", "docs.localhost:80"), ("nowhere", "shop.localhost"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second"), HOSTS)
+async def test_two_hosts_are_refused(lab: Lab, first: str, second: str) -> None:
+    """Whatever they are: what one part reads and another does not is how requests are smuggled."""
+    answer = await ask_raw(lab, f"GET / HTTP/1.1\nHost: {first}\nHost: {second}\nConnection: close\n\n")
+    assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert "\r\nx-seaway-reason: bad-request\r\n" in answer
+    assert answer.endswith("\r\n\r\nSeaway: this is no valid HTTP request.\n")

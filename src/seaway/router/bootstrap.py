@@ -22,6 +22,9 @@ from seaway.router.limits import (
 ACCESS_LOG = "access.log"
 HTTP_STATS = "http.ingress."
 RELAY_CLUSTER = "seaway_relay"
+UPGRADE = "websocket"
+"""The only protocol that connections are upgraded to. A request for another is an ordinary one (RFC 9110, 7.8, lets a
+server ignore Upgrade; nginx passes such requests on without it, too). Envoy by itself answers 403."""
 
 _TYPE = "type.googleapis.com/envoy."
 
@@ -142,13 +145,20 @@ ACCESS_FIELDS = {
 }
 """Fields of a line of the access log; docs/router.md explains them."""
 
-LOWER_HOST = """
+CHECK_HOST = """
 function envoy_on_request(handle)
   local headers = handle:headers()
-  headers:replace(":authority", string.lower(headers:get(":authority")))
+  local host = headers:get(":authority")
+  if string.find(host, ",", 1, true) then
+    handle:respond({[":status"] = "400"})
+    return
+  end
+  headers:replace(":authority", string.lower(host))
   handle:clearRouteCache()
 end
 """
+"""Of two Host headers Envoy makes one with a comma; RFC 9112, 3.2, has such requests answered 400."""
+PLAIN_HOST = "[^A-Z,]*"  # what the above need not look at
 
 
 def build_bootstrap(config: RouterConfig) -> dict[str, Any]:
@@ -242,8 +252,11 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
         "scoped_routes": _build_scopes(),
-        "http_filters": [_build_lower_host(), _build_router_filter()],
-        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "http_filters": [_build_host_check(), _build_router_filter()],
+        "upgrade_configs": [{"upgrade_type": UPGRADE}],
+        "http_protocol_options": {
+            "ignore_http_11_upgrade": [{"safe_regex": {"google_re2": {}, "regex": build_other_than(UPGRADE)}}]
+        },
         "use_remote_address": True,
         "internal_address_config": {"cidr_ranges": [_NOBODY]},  # nobody's x-envoy- headers are trusted
         "skip_xff_append": True,  # Envoy would put its own address in place of 127.0.0.1
@@ -272,6 +285,12 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
     }
 
 
+def build_other_than(word: str) -> str:
+    """Return a regular expression for all texts but the word, in whatever case."""
+    others = [f"{word[:n]}(?:[^{word[n]}].*)?" for n in range(len(word))]
+    return f"(?i:{'|'.join(others)}|{word}.+)"
+
+
 _NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 
 
@@ -298,17 +317,17 @@ def _build_scopes() -> dict[str, Any]:
     }
 
 
-def _build_lower_host() -> dict[str, Any]:
-    """Return a filter that lower-cases the Host header, skipped (for the price of one match) where it is already."""
+def _build_host_check() -> dict[str, Any]:
+    """Return a filter that lower-cases the Host header and refuses two, skipped (for the price of one match) mostly."""
     return {
-        "name": "lower-host",
+        "name": "check-host",
         "typed_config": {
             "@type": _TYPE + "extensions.common.matching.v3.ExtensionWithMatcher",
             "extension_config": {
                 "name": "envoy.filters.http.lua",
                 "typed_config": {
                     "@type": _TYPE + "extensions.filters.http.lua.v3.Lua",
-                    "default_source_code": {"inline_string": LOWER_HOST},
+                    "default_source_code": {"inline_string": CHECK_HOST},
                 },
             },
             "xds_matcher": {
@@ -324,7 +343,7 @@ def _build_lower_host() -> dict[str, Any]:
                                             "header_name": ":authority",
                                         },
                                     },
-                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": "[^A-Z]*"}},
+                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": PLAIN_HOST}},
                                 }
                             },
                             "on_match": {
