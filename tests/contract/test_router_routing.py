@@ -88,7 +88,7 @@ async def test_forwarded_headers_and_request_id(lab: Lab) -> None:
     sent = {"x-request-id": "mine-1", "x-forwarded-for": "192.0.2.7", "x-envoy-retry-on": "5xx"}
     async with lab.ask("shop.localhost", headers=sent) as response:
         headers = (await response.json())["headers"]
-        assert headers["x-forwarded-for"].replace(" ", "") == "192.0.2.7,127.0.0.1"
+        assert headers["x-forwarded-for"] == "127.0.0.1"
         assert headers["x-forwarded-proto"] == "http"
         assert headers["x-request-id"] == response.headers["x-request-id"] == "mine-1"
         assert not {"x-envoy-retry-on", "x-envoy-internal"} & headers.keys()

@@ -272,7 +272,8 @@ def _validate(values: Mapping[str, Any]) -> InstallSettings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
-        option, typed = "--" + name.replace("_", "-"), values.get(name)
+        option = "--" + name.replace("_", "-")
+        typed = values.get(name) if len(problem["loc"]) == 1 else problem["input"]  # one of several
         message = say_problem(problem, typed)
         told = message if str(typed) in message else f"{typed!r}: {message}"
         raise InstallError(f"{option}: {told}", exit_code=USAGE, field=option) from error

@@ -21,6 +21,7 @@ from seaway.cli.quotas import (
     TeamInstancesOption,
     TeamMemoryOption,
     TokenRateOption,
+    TrustedProxiesOption,
 )
 from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
@@ -87,6 +88,7 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         api_port: Annotated[int | None, typer.Option("--api-port", help="Where the API is. [8700]")] = None,
         domain: Annotated[str | None, typer.Option("--domain", help="Apps are at APP.DOMAIN. [localhost]")] = None,
         routers: Annotated[int | None, typer.Option("--routers", metavar="N", help="How many routers. [1]")] = None,
+        trusted_proxies: TrustedProxiesOption = None,
         app_instances: AppInstancesOption = None,
         team_instances: TeamInstancesOption = None,
         app_memory: AppMemoryOption = None,
@@ -101,6 +103,7 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         """
         given = {
             "http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers,
+            "trusted_proxies": trusted_proxies,
             "app_instances": app_instances, "team_instances": team_instances,
             "app_memory": app_memory, "team_memory": team_memory, "team_apps": team_apps, "token_rate": token_rate,
         }  # fmt: skip
@@ -152,7 +155,8 @@ def merge_settings(given: dict[str, Any]) -> Settings:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
         option = "--" + name.replace("_", "-")
-        raise UsageError(f"{option}: {say_problem(problem, given.get(name))}", field=option) from error
+        typed = given.get(name) if len(problem["loc"]) == 1 else None  # else it is one of several
+        raise UsageError(f"{option}: {say_problem(problem, typed)}", field=option) from error
 
 
 def _make_down(platform: PlatformCommands) -> Callable[..., None]:
