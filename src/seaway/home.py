@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from seaway.model import Host, Quotas
+from seaway.model.base import Networks
 
 SETTINGS_FILE = "settings.json"
 UNIX_PATH_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
@@ -25,6 +26,8 @@ class Settings(Quotas):
     domain: Host = "localhost"
     routers: int = Field(default=1, ge=1, le=16)
     bind: str = "127.0.0.1"
+    trusted_proxies: Networks = ()
+    """Who is believed what it says of a request's client: balancers in front of the routers."""
 
 
 @dataclass(frozen=True)

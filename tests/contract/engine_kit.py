@@ -38,7 +38,13 @@ IMAGES = Path(__file__).parent
 PROCESS = ("health", "stop_grace", "memory", "cpu", "pids", "disk")  # fields of a process that tests set
 patience = 1.0  # how much longer everything may take: a cluster is slower than a process
 FAST = Timings(
-    first_delay=0.1, longest_delay=0.3, settle=0.1, sample_interval=0.3, disk_interval=0.2, show_stopped=30.0
+    first_delay=0.1,
+    longest_delay=0.3,
+    settle=0.1,
+    first_word=0.2,
+    sample_interval=0.3,
+    disk_interval=0.2,
+    show_stopped=30.0,
 )
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -105,9 +106,9 @@ class Backend:
 class Lab:
     """One home with a control plane's end, its routers and backends; `close` leaves nothing behind."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         self.home = Home(root).create()
-        self.settings = Settings(http_port=free_port())
+        self.settings = Settings(http_port=free_port(), **settings)
         self.home.write_settings(self.settings)
         self.plane = XdsPlane()
         self.releases: dict[str, dict[int, Release]] = {}

@@ -99,6 +99,34 @@ async def test_listens_elsewhere(kit: LocalKit) -> None:
     assert f"did not listen on PORT {seen.port} within 1 s (it listens on 127.0.0.1:{port})" in seen.reason
 
 
+async def test_a_start_says_what_it_lacks_while_there_is_time(kit: LocalKit) -> None:
+    """Where it listens instead, and after a while what it wrote last; a restart keeps the reason of the failure."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    workload = kit.workload("elsewhere", env={"ELSEWHERE": str(port)}, health=Health(start_timeout=4.0))
+    command = f"echo hello; exec {workload.process.command}"
+    process = workload.process.model_copy(update={"command": command})
+    await kit.engine.apply(workload.model_copy(update={"process": process}))
+    seen = await kit.await_instance(lambda i: "listens on" in i.reason)
+    said = f"starting: it listens on 127.0.0.1:{port} and not on PORT {seen.port} so far; let it listen on $PORT"
+    assert (seen.state, seen.reason) == (S.STARTING, said)
+    seen = await kit.await_instance(lambda i: "last output" in i.reason)
+    assert (seen.state, seen.reason) == (S.STARTING, f"{said}; last output: hello")
+    seen = await kit.await_instance(lambda i: i.state is S.STARTING and i.restarts == 1)
+    assert seen.reason.startswith("starting again; before that it did not listen on PORT")
+
+
+async def test_checks_name_the_apps_own_host(kit: LocalKit) -> None:
+    """An app that answers only to its own name passes; one that goes by another is quoted."""
+    check, env = Check(http="/", interval=0.1), {"ONLY_HOST": "shop.localhost"}
+    health = Health(readiness=check, start_timeout=3.0)
+    await kit.engine.apply(kit.workload("serve", health=health, env=env, host="shop.localhost"))
+    await kit.await_serving()
+    await kit.engine.apply(kit.workload("serve", release=2, health=health, env=env, host="other.localhost"))
+    seen = await kit.await_instance(lambda i: i.state is S.CRASHING)
+    assert f"GET / on port {seen.port} answered 400: <h1>Bad Request</h1> no such host" in seen.reason
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root all apps are one user")
 async def test_port_is_taken_by_another_user(kit: LocalKit) -> None:
     """Whoever answers there instead of the app gets no traffic."""

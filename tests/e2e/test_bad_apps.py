@@ -55,6 +55,30 @@ def test_bad_apps_fail_with_their_cause_and_the_old_release_serves_on(shared: Pl
     assert shared.run("deploy", str(source), "-a", "nobody", check=False).returncode == 3
 
 
+PICKY = """
+import http.server, os
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        host, scheme = self.headers["Host"].partition(":")[0], self.headers["X-Forwarded-Proto"]
+        health = self.path == "/health"
+        self.send_response(400 if host != "picky.localhost" else 503 if health and scheme != "https" else 200)
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_an_app_that_answers_only_to_its_own_name_is_deployed(shared: Platform, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: python3 app.py\n")
+    (tmp_path / "app.py").write_text(PICKY)
+    (tmp_path / "seaway.toml").write_text('[processes.web.health.readiness]\nhttp = "/health"\n')
+    shared.run("apps", "create", "picky")
+    shared.run("deploy", str(tmp_path), "-a", "picky")
+    assert shared.get("picky.localhost")[0] == 200
+
+
 @pytest.mark.timeout(300)
 def test_an_app_that_ignores_sigterm_is_killed_after_its_grace(shared: Platform) -> None:
     """The update succeeds, the old instance is gone when its grace is over, and the reason says so."""

@@ -69,7 +69,7 @@ def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:
         lambda: platform.read("rollouts", "show", "v2", "-a", shop.name)["status"]["phase"] == "failed", "over", 90
     )
     outcome = platform.read("rollouts", "show", "v2", "-a", shop.name)["status"]
-    assert outcome["reason"] == f"gave up after 45 s of starting: {why}; v1 serves on"
+    assert outcome["reason"] == f"gave up after 45 s of starting (`start_timeout` of [rollout]): {why}; v1 serves on"
     assert platform.get(f"{shop.name}.localhost")[0] == 200
     found = platform.read("apps", "info", shop.name)["status"]
     assert (found["state"], found["current"], found["traffic"]) == ("serving", 1, {"1": 100})

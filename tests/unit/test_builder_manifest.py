@@ -68,6 +68,32 @@ def test_toml_alone_suffices_and_wins() -> None:
     assert read.manifest.release_command == "migrate"
 
 
+def start(process: float | None, rollout: float | None) -> float:
+    """Return how long rollouts wait for instances to start, where seaway.toml says so much of process and rollout."""
+    tables = f"[processes.web.health]\nstart_timeout = {process}\n" if process is not None else ""
+    tables += f"[rollout]\nstart_timeout = {rollout}\n" if rollout is not None else ""
+    return read_app_files("web: x\nworker: y\n", tables).manifest.rollout.start_timeout
+
+
+@pytest.mark.parametrize(
+    ("process", "rollout", "waits"),
+    [
+        (None, None, 120), (5, None, 120), (60, None, 120), (300, None, 360), (604_800, None, 604_800),
+        (None, 45, 45), (300, 300, 300), (300, 900, 900), (2, 8, 8),
+    ],
+)  # fmt: skip
+def test_rollouts_wait_as_long_as_processes_may_take(process: float | None, rollout: float | None, waits: int) -> None:
+    """The time that is given to a process counts, unless the file says how long rollouts wait."""
+    assert start(process, rollout) == waits
+
+
+def test_a_rollout_that_ends_before_its_processes_may_have_started_is_refused() -> None:
+    with pytest.raises(
+        BuildError, match=r"rollout.start_timeout: 120 s .* 300 s of processes.web.health.start_timeout"
+    ):
+        start(300, 120)
+
+
 def test_worker_only() -> None:
     """An app without web is fine."""
     assert list(read_app_files("worker: ./work", None).manifest.processes) == ["worker"]

@@ -55,6 +55,18 @@ def test_up_takes_limits(bench: Bench) -> None:
     ]
 
 
+def test_up_takes_trusted_proxies_until_it_is_told_otherwise(bench: Bench) -> None:
+    """Addresses and networks of both families, in one spelling; none of them by default."""
+    assert Settings().trusted_proxies == ()
+    assert bench.run("up", "--trusted-proxies", "10.0.0.7, 192.168.0.0/16,2001:DB8::/32,::1").exit_code == 0
+    trusted = ("10.0.0.7/32", "192.168.0.0/16", "2001:db8::/32", "::1/128")
+    assert bench.calls == [("up", Settings(trusted_proxies=trusted), False)]
+    Home(bench.home).create().write_settings(Settings(trusted_proxies=trusted))
+    assert bench.run("up").exit_code == 0
+    assert bench.run("up", "--trusted-proxies", "none").exit_code == 0
+    assert bench.calls[1:] == [("up", Settings(trusted_proxies=trusted), False), ("up", Settings(), False)]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -70,6 +82,10 @@ def test_up_takes_limits(bench: Bench) -> None:
         (["--api-port", "eighty"], "Invalid value for '--api-port': 'eighty' is not a whole number"),
         (["--routers", "99"], "--routers: 99 is out of range: it must be at most 16"),
         (["--domain", "http://x"], "--domain: 'http://x' is not a host name"),
+        (["--trusted-proxies", "10.0.0.7,lb.example"], "--trusted-proxies: 'lb.example' is no address and no network"),
+        (["--trusted-proxies", "10.0.0.7,"], "--trusted-proxies: '' is no address and no network"),
+        (["--trusted-proxies", "10.1.0.0/8"], "--trusted-proxies: '10.1.0.0/8' is an address in 10.0.0.0/8"),
+        (["--trusted-proxies", "10.0.0.0/33"], "--trusted-proxies: '10.0.0.0/33' is no address and no network"),
     ],
 )
 def test_up_names_the_option_that_is_wrong(bench: Bench, args: list[str], said: str) -> None:

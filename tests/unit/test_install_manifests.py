@@ -9,7 +9,7 @@ import pytest
 from seaway.engine.kubernetes.access import RULES
 from seaway.install import installing
 from seaway.install.errors import USAGE, InstallError
-from seaway.install.manifests import make_manifests
+from seaway.install.manifests import ROUTER, make_manifests
 from seaway.install.rights import NODE_LEASES
 from seaway.install.settings import DRAIN_LIMIT, PULL_SECRET, ClusterSettings, InstallSettings
 from seaway.kube.names import API_SCHEME
@@ -47,6 +47,7 @@ def test_the_namespace_admits_what_runs_there(image: str, standard: str) -> None
         ({"app_instances": -3}, "--app-instances: -3 is out of range: it must be at least 0"),
         ({"team_memory": "9999T"}, "--team-memory: 9999T is out of range: it must be at most 1125899906842624"),
         ({"domain": "http://x"}, "--domain: 'http://x' is not a host name"),
+        ({"trusted_proxies": "::1,lb"}, "--trusted-proxies: 'lb' is no address and no network"),
         ({"registry": "HTTP://x"}, "--registry: 'HTTP://x': "),
     ],
 )
@@ -56,6 +57,20 @@ def test_a_wrong_setting_is_named_by_its_option(given: dict[str, Any], said: str
         installing._validate({"image": "registry:5000/seaway:1", **given})
     assert str(caught.value).startswith(said)
     assert caught.value.exit_code == USAGE
+
+
+def test_routers_are_told_whom_to_trust() -> None:
+    """Their pods' environment has it, and is read back as it was given; nobody by default."""
+    given = SETTINGS.model_copy(update={"trusted_proxies": ("10.0.0.0/8", "2001:db8::/32")})
+    for settings in (SETTINGS, given):
+        (router,) = [
+            o for o in make_manifests(settings) if (o["kind"], o["metadata"]["name"]) == ("Deployment", ROUTER)
+        ]
+        env = {
+            e["name"]: e["value"] for e in router["spec"]["template"]["spec"]["containers"][0]["env"] if "value" in e
+        }
+        read = ClusterSettings.read({**env, "SEAWAY_POD": "r-1", "SEAWAY_ADDRESS": "10.0.0.1"})
+        assert read.trusted_proxies == settings.trusted_proxies
 
 
 def test_no_part_is_taken_out_for_being_slow() -> None:

@@ -86,9 +86,18 @@ def test_never_listening_is_crashing_at_once() -> None:
     found = judge(read("killed-loop"), clue=clue)
     assert found.state is S.CRASHING
     assert found.reason.startswith("did not listen on PORT 8080 within 20 s; let it listen on $PORT")
+    assert "if it needs longer, raise `start_timeout` of [processes.web.health]" in found.reason
     again = judge(read("killed"), clue=clue)
     assert again.state is S.STARTING
     assert again.reason.startswith("starting again; before that it did not listen on PORT 8080")
+
+
+def test_a_start_says_what_it_lacks() -> None:
+    """As soon as its kubelet does, and not only when it is given up."""
+    refused = NO_CLUE.with_fault("Startup probe failed: dial tcp 10.0.0.1:8080: connect: connection refused", LATER)
+    assert judge(read("starting"), clue=refused).reason == "starting: it does not listen on PORT 8080 yet"
+    answered = NO_CLUE.with_fault("Startup probe failed: HTTP probe failed with statuscode: 400", LATER)
+    assert judge(read("starting"), clue=answered).reason == "starting: it answered 400"
 
 
 def test_a_failed_liveness_check_is_told() -> None:

@@ -29,6 +29,7 @@ WEB = Workload(
 )  # fmt: skip
 CHECKED = Workload(
     key=WorkloadKey(app="shop", release=3, process="api"), team="red", count=1, image="elsewhere/api@" + DIGEST,
+    host="shop.apps.example.com",
     process=Process(
         command="cd /srv && exec ./api", stop_grace=90,
         health=Health(

@@ -21,13 +21,17 @@ from seaway.engine.local.health import Checks, await_dead, await_passing, follow
 from seaway.engine.local.ports import PortPool, is_free
 from seaway.engine.local.probe import Prober, Target, Unknown
 from seaway.engine.local.process import exec_plain
-from seaway.engine.local.reasons import describe_exit, describe_unstarted, read_last_lines
+from seaway.engine.local.reasons import describe_exit, describe_starting, describe_unstarted, read_last_lines
 from seaway.engine.local.state import Desired, NodeState, Record
 from seaway.model import Check, Health, Instance, InstanceState, Process, Workload, WorkloadKey
 from seaway.sandbox.removing import remove_tree
 from tests.wants import without_descriptors
 
 KEY = WorkloadKey(app="shop", release=1, process="web")
+
+
+async def tell_nobody(_: str, __: float) -> None:
+    """A start of which nobody wants to know."""
 
 
 def test_ports_rest() -> None:
@@ -76,14 +80,28 @@ def test_exit_in_words(code: int | None, said: str) -> None:
 def test_unstarted_in_words() -> None:
     """What is said of a process that never became healthy depends on where it listens and how the check failed."""
     refused = "port 20011 refused the connection"
-    assert describe_unstarted(20011, refused, 60, ["0.0.0.0:5000"]) == (
+    longer = "if it needs longer, raise `start_timeout` of [processes.web.health]"
+    assert describe_unstarted("web", 20011, refused, 60, ["0.0.0.0:5000"]) == (
         "did not listen on PORT 20011 within 60 s (it listens on 0.0.0.0:5000); let it listen on $PORT"
     )
-    assert describe_unstarted(20011, refused, 60, []).endswith("(it listens on no port); let it listen on $PORT")
-    assert describe_unstarted(20011, refused, 60, ["[::1]:20011"]).endswith("(it listens on [::1]:20011)")
-    assert describe_unstarted(20011, "GET / answered 500", 5, ["127.0.0.1:20011"]) == (
-        "did not become healthy within 5 s: GET / answered 500"
+    silent = describe_unstarted("web", 20011, refused, 60, [])
+    assert silent.endswith(f"(it listens on no port); let it listen on $PORT, or {longer}")
+    assert describe_unstarted("web", 20011, refused, 60, ["[::1]:20011"]).endswith(
+        f"(it listens on [::1]:20011); {longer}"
     )
+    assert describe_unstarted("web", 20011, "GET / answered 500", 5, ["127.0.0.1:20011"]) == (
+        f"did not become healthy within 5 s: GET / answered 500; {longer}"
+    )
+
+
+def test_what_a_start_still_lacks_names_other_ports() -> None:
+    refused = "port 20011 refused the connection"
+    assert describe_starting(20011, refused, ["0.0.0.0:5000"]) == (
+        "starting: it listens on 0.0.0.0:5000 and not on PORT 20011 so far; let it listen on $PORT"
+    )
+    assert describe_starting(20011, refused, []) == "starting: it does not listen on PORT 20011 yet"
+    assert describe_starting(20011, refused, ["[::1]:20011"]) == f"starting: {refused} (it listens on [::1]:20011)"
+    assert describe_starting(20011, "GET / answered 500", ["[::1]:20011"]) == "starting: GET / answered 500"
 
 
 def test_last_lines_of_this_run(tmp_path: Path) -> None:
@@ -140,9 +158,22 @@ async def test_passing_needs_answers_in_a_row() -> None:
     """Start-up passes after `healthy_after` good answers in a row; else the last fault comes back at the limit."""
     timings = Timings(first_probe=0.001)
     script = Script(None, "no", None, None)
-    assert await await_passing(QUICK, script, 5.0, timings) is None
+    assert await await_passing(QUICK, script, 5.0, timings, tell_nobody) is None
     assert len(script.answers) == 1
-    assert await await_passing(QUICK, Script("refused"), 0.05, timings) == "refused"
+    assert await await_passing(QUICK, Script("refused"), 0.05, timings, tell_nobody) == "refused"
+
+
+async def test_a_start_that_takes_long_is_told_of_more_and_more_rarely() -> None:
+    """From the first word on each has twice the time of the one before."""
+    told: list[tuple[str, float]] = []
+
+    async def tell(fault: str, waited: float) -> None:
+        told.append((fault, waited))
+
+    timings = Timings(first_probe=0.001, slowest_start_probe=0.001, first_word=0.01)
+    await await_passing(QUICK, Script("refused"), 0.3, timings, tell)
+    assert 1 <= len(told) <= 5
+    assert all(fault == "refused" and waited >= 0.01 * 2**n for n, (fault, waited) in enumerate(told))
 
 
 async def test_readiness_thresholds() -> None:
@@ -167,8 +198,8 @@ async def test_liveness_threshold() -> None:
 async def test_what_is_unknown_is_neither_good_nor_bad() -> None:
     """Whatever is counted, answers that say nothing are left out of the row."""
     unknown = Unknown("the node agent was too busy to ask")
-    assert await await_passing(QUICK, Script(None, unknown, None), 5.0, Timings(first_probe=0.001)) is None
-    assert await await_passing(QUICK, Script(unknown), 0.05, Timings(first_probe=0.001)) == str(unknown)
+    assert await await_passing(QUICK, Script(None, unknown, None), 5.0, Timings(first_probe=0.001), tell_nobody) is None
+    assert await await_passing(QUICK, Script(unknown), 0.05, Timings(first_probe=0.001), tell_nobody) == str(unknown)
     said = await await_dead(QUICK, Script("a", unknown, "b", unknown, unknown, None, "c", "d", unknown, "e"))
     assert said == "liveness check failed 3 times in a row: e"
     told: list[bool] = []

@@ -65,5 +65,8 @@ def test_a_rollout_waits_then_gives_up_with_the_reason() -> None:
     plan = decide(know(instance("a"), releases=facts.releases, rollouts=(late,), refused=refused(2)))
     given_up = plan.rollout_status["shop.v2"]
     assert given_up.phase is Phase.FAILED
-    assert given_up.reason == f"gave up after 60 s of starting: v2: 0 of 1 web ready ({WHY}); v1 serves on"
+    assert (
+        given_up.reason
+        == f"gave up after 60 s of starting (`start_timeout` of [rollout]): v2: 0 of 1 web ready ({WHY}); v1 serves on"
+    )
     assert plan.app_status is None or plan.app_status.traffic == {1: 100}

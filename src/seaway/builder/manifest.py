@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 
 from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
-from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process
-from seaway.model.base import name_process
+from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process, RolloutPolicy
+from seaway.model.base import LONGEST_TIME, name_process
 from seaway.model.problems import say_range
 
 PROCFILE = "Procfile"
@@ -24,6 +24,7 @@ LONGEST_COMMAND = 8192
 SHOWN = 20  # errors; of a file that is something else altogether, each line is one
 NAMED = ("processes", "scale")  # tables whose keys are names of processes
 UNDERSCORES = "names of processes are parts of DNS names, which hold no _"
+START_ROOM = RolloutPolicy().start_timeout - Health().start_timeout  # seconds until the last instance begins to start
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image
         release_command=release_command,
         scale=dict(table.scale),
         routes=tuple({(route.host, route.path): route for route in table.routes}.values()),
-        rollout=table.rollout,
+        rollout=_fit_rollout(table, processes),
         router=table.router,
     )
     written = dict.fromkeys((*lines.written, *said.written))
@@ -207,6 +208,31 @@ def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> 
         for name in scale
         if name not in processes
     ]
+
+
+def _fit_rollout(table: SeawayToml, processes: Mapping[str, Process]) -> RolloutPolicy:
+    """Return how rollouts go: instances have the time to start that their processes are given.
+
+    Unless the file says how long a rollout waits for them; then it must not be shorter than what it says of a process.
+    """
+    given = {name: one.health.start_timeout for name, one in processes.items() if _says_start_timeout(table, name)}
+    slowest = max(given, key=lambda name: given[name], default=None)
+    if slowest is None:
+        return table.rollout
+    longest, most = given[slowest], table.rollout.start_timeout
+    if "start_timeout" in table.rollout.model_fields_set and most < longest:
+        raise BuildError(
+            f"{SEAWAY_TOML}: rollout.start_timeout: {most:g} s end before the {longest:g} s of processes.{slowest}."
+            f"health.start_timeout are over: let it be longer, or leave it out"
+        )
+    if "start_timeout" in table.rollout.model_fields_set:
+        return table.rollout
+    longest = min(longest + START_ROOM, LONGEST_TIME)
+    return table.rollout.model_copy(update={"start_timeout": max(most, longest)})
+
+
+def _says_start_timeout(table: SeawayToml, process: str) -> bool:
+    return process in table.processes and "start_timeout" in table.processes[process].health.model_fields_set
 
 
 def _explain_nothing(hint: str, release_command: str | None) -> str:

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from seaway.model import Frozen, Health, Limits, RolloutPolicy, Route, RouterPolicy, Seconds
-from seaway.model.base import ProcessName
+from seaway.model.base import LONGEST_TIME, ProcessName
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
-LONGEST = 7 * 24 * 3600  # upper bound that marks a duration in the schema, see model.base.Seconds
 DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h)\s*$"
 MOST = 1 << 50  # likewise for an amount of memory, see model.base.Bytes
 AMOUNT_PATTERN = r"^\s*\d+(\.\d+)?\s*([KMGT](i|iB)?)?\s*$"
-TEXTS: dict[tuple[Any, Any], str] = {("number", LONGEST): DURATION_PATTERN, ("integer", MOST): AMOUNT_PATTERN}
+TEXTS: dict[tuple[Any, Any], str] = {("number", LONGEST_TIME): DURATION_PATTERN, ("integer", MOST): AMOUNT_PATTERN}
 BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 PYTHON_PATTERN = r"^3\.(?:[89]|[1-9]\d)$"
 
@@ -101,7 +100,8 @@ _CHECKS = {
     "liveness": "An instance that fails it is restarted.",
 }
 _CHECK_KEYS = {
-    "http": "GET this path on the instance's port; 200 to 399 is good. One of http, tcp, command.",
+    "http": "GET this path on the instance's port, as of APP.DOMAIN over HTTPS (`Host`, `X-Forwarded-Proto`); 200 to "
+    "399 is good. One of http, tcp, command.",
     "tcp": "Connect to the instance's port. One of http, tcp, command.",
     "command": "Run this shell command with the instance's environment; exit code 0 is good. "
     "One of http, tcp, command.",
@@ -128,7 +128,8 @@ DESCRIPTIONS: dict[str, str] = {
     "processes.NAME.disk": "Disk that an instance's files may take, without those it was deployed with, such as `512M` "
     "or `2G`; one that writes more is killed and started again with new files. Not given: 2 GiB.",
     "processes.NAME.health": "How the platform asks instances how they are.",
-    "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is restarted.",
+    "processes.NAME.health.start_timeout": "An instance that has not passed its startup check by then is "
+    "restarted; in a rollout, that fails it.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
     **{f"processes.NAME.health.{check}.{key}": text for check in _CHECKS for key, text in _CHECK_KEYS.items()},
     "scale": "Instances per process type, where `seaway ps scale` has not said otherwise. "
@@ -137,7 +138,8 @@ DESCRIPTIONS: dict[str, str] = {
     "rollout.strategy": "`blue-green`: the new release runs at full size before traffic moves. "
     "`recreate`: the old one stops first, for processes that must not run twice.",
     "rollout.release_timeout": "Limit of the release command.",
-    "rollout.start_timeout": "Limit from the start of the new instances until all are ready.",
+    "rollout.start_timeout": "Limit from the start of the new instances until all are ready. Not given: 60 s more "
+    "than the longest `start_timeout` that a process is given here, and at least 120 s.",
     "rollout.router_timeout": "Limit for the routers to acknowledge a change.",
     "rollout.min_ready": "How long new instances must have been ready before traffic moves.",
     "rollout.keep": "How long the old release stays at full size after traffic moved, for an instant return.",

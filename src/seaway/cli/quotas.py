@@ -1,4 +1,4 @@
-"""Options of `seaway up` and `seaway install` that set how much apps, teams and tokens may have."""
+"""Options that `seaway up` and `seaway install` share: how much apps, teams and tokens may have; who is trusted."""
 
 from __future__ import annotations
 
@@ -29,4 +29,14 @@ TeamAppsOption = Annotated[
 TokenRateOption = Annotated[
     int | None,
     typer.Option("--token-rate", metavar="N", help="Requests a second that a token may send; 0: no limit. [50]"),
+]
+
+TrustedProxiesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trusted-proxies",
+        metavar="ADDRESS,...",
+        help="Balancers before the routers, as addresses or networks (10.0.0.0/8), whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; `none`: nobody's are. [none]",
+    ),
 ]

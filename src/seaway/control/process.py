@@ -35,7 +35,7 @@ from seaway.home import Home, Settings
 from seaway.model import App, EventSpec, Release, Rollout
 from seaway.rollout.releases import ReleaseRefused, select_live
 from seaway.router.plane import XdsPlane
-from seaway.router.table import find_collisions
+from seaway.router.table import default_route, find_collisions
 from seaway.store.base import NotFound, Store, StoreError
 from seaway.store.events import record_once, trim_events
 
@@ -126,6 +126,7 @@ class ControlPlane:
             observe=self._observer.observe,
             may_act=self._may_act,
             forget=self._forget_builds,  # of the runner that is made below
+            find_host=lambda app: default_route(app, parts.settings.domain).host,
         )
         self._pruner = Pruner(
             store,

@@ -40,10 +40,12 @@ class Reconciler:
         observe: Observe | None = None,
         may_act: Callable[[], bool] = lambda: True,
         forget: Callable[[str], Awaitable[None]] | None = None,
+        find_host: Callable[[str], str] = lambda _: "",
     ) -> None:
         """`may_act` False: a pass only publishes routes (another replica of the control plane acts).
 
-        `forget` ends the builds of an app that is deleted, and removes what they left.
+        `forget` ends the builds of an app that is deleted, and removes what they left. `find_host` returns an app's own
+        host.
         """
         self._store = store
         self._engine = engine
@@ -53,6 +55,7 @@ class Reconciler:
         self._observe = observe or engine.observe
         self._may_act = may_act
         self._forget = forget
+        self._find_host = find_host
         self._incidents = Incidents(store, tell)
         self._told: set[str] = set()  # apps of which no event can be missing: the last pass told all of its own
 
@@ -110,6 +113,7 @@ class Reconciler:
             tasks=mine.tasks,
             outage=observation.outage,
             refused=mine.refused,
+            host=self._find_host(app.name),
         )
         if observed:
             traffic = choose_traffic(facts)

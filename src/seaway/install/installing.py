@@ -280,6 +280,6 @@ def _validate(values: Mapping[str, Any]) -> InstallSettings:
 def _explain_option(problem: ErrorDetails, values: Mapping[str, Any]) -> tuple[str, str]:
     """Return the option that is wrong, and what is wrong with it."""
     name = str(problem["loc"][0])
-    typed = values.get(name)
+    typed = values.get(name) if len(problem["loc"]) == 1 else problem["input"]  # one of several
     message = say_problem(problem, typed)
     return "--" + name.replace("_", "-"), message if str(typed) in message else f"{typed!r}: {message}"

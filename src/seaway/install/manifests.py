@@ -282,6 +282,7 @@ def _container(settings: InstallSettings, name: str, command: list[str], tls: st
         "SEAWAY_BUILD_IMAGE": settings.build_image,
         "SEAWAY_INSECURE_REGISTRY": str(settings.insecure_registry).lower(),
         "SEAWAY_PULL_SECRET": PULL_SECRET if settings.pull_secret else "",
+        "SEAWAY_TRUSTED_PROXIES": ",".join(settings.trusted_proxies),
         "SEAWAY_PUBLIC_PORT": str(settings.node_port or 80),
         "PYTHONPYCACHEPREFIX": "/tmp/pycache",  # noqa: S108  # a container that starts again starts sooner
         "GRPC_VERBOSITY": "NONE",  # its lines are not JSON, and what they tell is told

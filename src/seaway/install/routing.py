@@ -40,7 +40,12 @@ async def run_cluster_router(name: str, home: Home, settings: ClusterSettings) -
         return await run_router(
             name,
             home,
-            Settings(bind=settings.bind, http_port=settings.http_port, domain=settings.domain),
+            Settings(
+                bind=settings.bind,
+                http_port=settings.http_port,
+                domain=settings.domain,
+                trusted_proxies=settings.trusted_proxies,
+            ),
             DRAIN_LIMIT,
             connector,
             balanced=Balanced(settings.bind, settings.ready_port, settings.balancer_wait, IDLE_LIMIT),

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from seaway.kube.names import NAMESPACE
 from seaway.model import Host, Quotas, Seconds
+from seaway.model.base import Networks
 
 ENVIRONMENT_PREFIX = "SEAWAY_"
 DATA_FOLDER = "/var/lib/seaway"
@@ -41,6 +42,7 @@ class InstallSettings(Quotas):
     base_image: Image | Literal[""] = ""  # what images of apps are built upon; in the registry
     build_image: Image | Literal[""] = ""  # what builds Dockerfiles: has buildah and a shell; "": none are built
     insecure_registry: bool = False  # plain HTTP
+    trusted_proxies: Networks = ()  # balancers before the routers that are believed what they say of clients
     pull_secret: bool = False  # images are pulled with the Secret PULL_SECRET
 
 
@@ -58,6 +60,7 @@ class ClusterSettings(Quotas):
     insecure_registry: bool = False
     pull_secret: str = ""  # name of the Secret in its namespace, "" if there is none
     balancer_wait: Seconds = 10.0
+    trusted_proxies: Networks = ()
     public_port: int = Field(default=80, ge=1, le=65535)  # where the world reaches apps
     control: str = ""  # HOST:PORT,... of the control plane, for routers that cannot ask the cluster
     tls_folder: str = TLS_FOLDER

@@ -54,6 +54,15 @@ class Check(Frozen):
         return self
 
 
+def make_check_headers(host: str) -> dict[str, str]:
+    """Return the headers of HTTP checks, which are as requests of the app's users: its own host, and over HTTPS.
+
+    Apps answer 400 to a host that is not theirs, and those that insist on HTTPS would only send the check there, with a
+    3xx that says nothing of their health; to others it makes no difference. `host` "": the address is named.
+    """
+    return ({"Host": host} if host else {}) | {"X-Forwarded-Proto": "https"}
+
+
 class Health(Frozen):
     """Checks of one process. `startup` gates the others; `readiness` gates traffic; `liveness` restarts."""
 

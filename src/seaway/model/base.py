@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
@@ -48,6 +49,25 @@ def _check_host(value: str) -> str:
     return lowered
 
 
+def _check_network(value: str) -> str:
+    text = value.strip()
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        if "host bits" in str(error):
+            whole = ipaddress.ip_network(text, strict=False)
+            raise ValueError(f"{value!r} is an address in {whole}: write the network, or the address alone") from None
+        raise ValueError(
+            f"{value!r} is no address and no network: write for example 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32"
+        ) from None
+
+
+def _split_list(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")] if value.strip() not in ("", "none") else []
+    return value
+
+
 def _as_seconds(value: object) -> object:
     """Accept 30, 2.5, "30", "30s", "500ms", "5m", "1h" for a duration."""
     if isinstance(value, str):
@@ -78,10 +98,18 @@ ProcessName = Annotated[
 ]
 """A process type as it may be written: a name, or one with `_` for `-`."""
 
+Network = Annotated[str, AfterValidator(_check_network)]
+"""An IPv4 or IPv6 network as ADDRESS/BITS; an address alone is accepted on the way in."""
+
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_list), Field(max_length=1000)]
+"""Several of them; as text on the way in they are separated by commas, "none" is none."""
+
 Host = Annotated[str, AfterValidator(_check_host)]
 """A lower-case DNS host name without port."""
 
-Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+LONGEST_TIME = 7 * 24 * 3600  # seconds that any setting may have
+
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, le=LONGEST_TIME, allow_inf_nan=False)]
 """A duration in seconds; text such as "30s" is accepted on the way in."""
 
 

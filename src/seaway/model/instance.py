@@ -48,6 +48,7 @@ class Workload(Frozen):
     process: Process
     env: dict[str, str] = {}  # config; the engine adds PORT and SEAWAY_*
     routed: bool = False  # gets a PORT and takes traffic (the web process)
+    host: str = ""  # the app's own, named by HTTP checks; "": they name the instance's address
 
 
 class InstanceState(StrEnum):

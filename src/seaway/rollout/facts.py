@@ -53,7 +53,7 @@ class Facts:
     """Everything known about one app at `now`; `observed` False: the engine did not answer, instances are unknown.
 
     `outage`: why instances on lost nodes are not replaced now; "" if they are. `refused`: of which workloads the
-    cluster takes no more instances, and why.
+    cluster takes no more instances, and why. `host`: the app's own.
     """
 
     now: datetime
@@ -67,6 +67,7 @@ class Facts:
     routers: tuple[RouterFacts, ...] = ()
     outage: str = ""
     refused: Mapping[WorkloadKey, str] = field(default_factory=dict)
+    host: str = ""
 
     @property
     def active(self) -> Rollout | None:

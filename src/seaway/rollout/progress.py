@@ -54,11 +54,21 @@ def progress_rollout(
         deadline = max(deadline, status.entered_at + PAUSE_LIMIT)
     blind = not facts.observed and status.phase not in BEFORE_SHIFT
     if deadline is not None and now >= deadline and not blind:
-        why = f"gave up after {_seconds(status, now)} s of {status.phase}: {verdict.reason}"
+        setting = f" (`{_SETTINGS[status.phase]}` of [rollout])" if status.phase in _SETTINGS else ""
+        why = f"gave up after {_seconds(status, now)} s of {status.phase}{setting}: {verdict.reason}"
         return _undo(facts, rollout, why, cancelled=paused), None
     reason = f"paused ({verdict.reason}); resume, promote or cancel it" if paused else verdict.reason
     again = min(t for t in (deadline, now + LOOK_INTERVAL) if t is not None)
     return status.model_copy(update={"reason": reason}), again
+
+
+_SETTINGS = {
+    Phase.PREPARING: "release_timeout",
+    Phase.STARTING: "start_timeout",
+    Phase.VERIFYING: "router_timeout",
+    Phase.SHIFTING: "router_timeout",
+}
+"""Which setting of an app gives a phase more time."""
 
 
 def _seconds(status: RolloutStatus, now: datetime) -> int:

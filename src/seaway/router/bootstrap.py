@@ -22,6 +22,9 @@ from seaway.router.limits import (
 ACCESS_LOG = "access.log"
 HTTP_STATS = "http.ingress."
 RELAY_CLUSTER = "seaway_relay"
+UPGRADE = "websocket"
+"""The only protocol that connections are upgraded to. A request for another is an ordinary one (RFC 9110, 7.8, lets a
+server ignore Upgrade; nginx passes such requests on without it, too). Envoy by itself answers 403."""
 
 _TYPE = "type.googleapis.com/envoy."
 
@@ -30,7 +33,8 @@ _TYPE = "type.googleapis.com/envoy."
 class RouterConfig:
     """What one router needs to know. `relay_socket` and `admin_socket` are paths of unix sockets.
 
-    `connections`: how many of clients it takes at a time.
+    `connections`: how many of clients it takes at a time. `trusted`: networks, as ADDRESS/BITS, of proxies that are
+    believed what they say of a client.
     """
 
     name: str
@@ -39,6 +43,7 @@ class RouterConfig:
     relay_socket: str
     admin_socket: str
     connections: int
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,13 +147,20 @@ ACCESS_FIELDS = {
 }
 """Fields of a line of the access log; docs/router.md explains them."""
 
-LOWER_HOST = """
+CHECK_HOST = """
 function envoy_on_request(handle)
   local headers = handle:headers()
-  headers:replace(":authority", string.lower(headers:get(":authority")))
+  local host = headers:get(":authority")
+  if string.find(host, ",", 1, true) then
+    handle:respond({[":status"] = "400"})
+    return
+  end
+  headers:replace(":authority", string.lower(host))
   handle:clearRouteCache()
 end
 """
+"""Of two Host headers Envoy makes one with a comma; RFC 9112, 3.2, has such requests answered 400."""
+PLAIN_HOST = "[^A-Z,]*"  # what the above need not look at
 
 
 def build_bootstrap(config: RouterConfig) -> dict[str, Any]:
@@ -227,27 +239,74 @@ def _build_listener(config: RouterConfig) -> dict[str, Any]:
         "enable_reuse_port": True,  # several routers share the port
         "tcp_backlog_size": 4096,
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
-        "filter_chains": [
+        "filter_chains": _build_chains(config),
+    }
+
+
+def _build_chains(config: RouterConfig) -> list[dict[str, Any]]:
+    """Return a chain for everybody, and before it one for connections that come from trusted proxies, if there are any.
+
+    Who is trusted is thereby a matter of a connection's peer, and of nothing that is in a request.
+    """
+    everybody = {"filters": [_wrap_manager(_build_manager(config) | _DISTRUST)]}
+    if not config.trusted:
+        return [everybody]
+    cidrs = [_build_cidr(network) for network in config.trusted]
+    trusted = {
+        "name": "trusted",
+        "filter_chain_match": {"direct_source_prefix_ranges": cidrs},
+        "filters": [_wrap_manager(_build_manager(config) | _build_trust(cidrs))],
+    }
+    return [trusted, {"name": "everybody", **everybody}]
+
+
+def _wrap_manager(manager: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _build_cidr(network: str) -> dict[str, Any]:
+    address, _, bits = network.partition("/")
+    return {"address_prefix": address, "prefix_len": int(bits)}
+
+
+def _build_trust(cidrs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a manager does with requests from trusted proxies: X-Forwarded-Proto stays, where there is one.
+
+    The client is the last address in X-Forwarded-For that is no trusted proxy's. Envoy takes such a request for one
+    from inside, of which it believes more than that: headers of its own are removed here.
+    """
+    return {
+        "use_remote_address": False,
+        "original_ip_detection_extensions": [
             {
-                "filters": [
-                    {"name": "envoy.filters.network.http_connection_manager", "typed_config": _build_manager(config)}
-                ]
+                "name": "envoy.http.original_ip_detection.xff",
+                "typed_config": {
+                    "@type": _TYPE + "extensions.http.original_ip_detection.xff.v3.XffConfig",
+                    "xff_trusted_cidrs": {"cidrs": cidrs},
+                    "skip_xff_append": True,
+                },
             }
+        ],
+        "early_header_mutation_extensions": [
+            _build_mutation({"remove_on_match": {"key_matcher": {"prefix": "x-envoy-", "ignore_case": True}}}),
+            _build_forwarded_for("APPEND_IF_EXISTS_OR_ADD"),
         ],
     }
 
 
 def _build_manager(config: RouterConfig) -> dict[str, Any]:
+    """Return what all connections have in common."""
     return {
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
         "scoped_routes": _build_scopes(),
-        "http_filters": [_build_lower_host(), _build_router_filter()],
-        "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "use_remote_address": True,
+        "http_filters": [_build_host_check(), _build_router_filter()],
+        "upgrade_configs": [{"upgrade_type": UPGRADE}],
+        "http_protocol_options": {
+            "ignore_http_11_upgrade": [{"safe_regex": {"google_re2": {}, "regex": build_other_than(UPGRADE)}}]
+        },
         "internal_address_config": {"cidr_ranges": [_NOBODY]},  # nobody's x-envoy- headers are trusted
         "skip_xff_append": True,  # Envoy would put its own address in place of 127.0.0.1
-        "early_header_mutation_extensions": [_build_forwarded_for()],
         "append_x_forwarded_port": True,
         "server_header_transformation": "PASS_THROUGH",
         "preserve_external_request_id": True,
@@ -272,18 +331,36 @@ def _build_manager(config: RouterConfig) -> dict[str, Any]:
     }
 
 
+def build_other_than(word: str) -> str:
+    """Return a regular expression for all texts but the word, in whatever case."""
+    others = [f"{word[:n]}(?:[^{word[n]}].*)?" for n in range(len(word))]
+    return f"(?i:{'|'.join(others)}|{word}.+)"
+
+
 _NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 
 
-def _build_forwarded_for() -> dict[str, Any]:
+def _build_forwarded_for(action: str) -> dict[str, Any]:
     header = {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return _build_mutation({"append": {"header": header, "append_action": action}})
+
+
+def _build_mutation(mutation: dict[str, Any]) -> dict[str, Any]:
+    """Return a change to a request's headers that is made before anything looks at them."""
     return {
-        "name": "forwarded-for",
+        "name": "change-headers",
         "typed_config": {
             "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [{"append": {"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}}],
+            "mutations": [mutation],
         },
     }
+
+
+_DISTRUST: dict[str, Any] = {
+    "use_remote_address": True,  # X-Forwarded-Proto is what the connection is
+    "early_header_mutation_extensions": [_build_forwarded_for("OVERWRITE_IF_EXISTS_OR_ADD")],
+}
+"""What a manager does with requests of everybody: what they say of their client may be a lie."""
 
 
 def _build_scopes() -> dict[str, Any]:
@@ -298,17 +375,17 @@ def _build_scopes() -> dict[str, Any]:
     }
 
 
-def _build_lower_host() -> dict[str, Any]:
-    """Return a filter that lower-cases the Host header, skipped (for the price of one match) where it is already."""
+def _build_host_check() -> dict[str, Any]:
+    """Return a filter that lower-cases the Host header and refuses two, skipped (for the price of one match) mostly."""
     return {
-        "name": "lower-host",
+        "name": "check-host",
         "typed_config": {
             "@type": _TYPE + "extensions.common.matching.v3.ExtensionWithMatcher",
             "extension_config": {
                 "name": "envoy.filters.http.lua",
                 "typed_config": {
                     "@type": _TYPE + "extensions.filters.http.lua.v3.Lua",
-                    "default_source_code": {"inline_string": LOWER_HOST},
+                    "default_source_code": {"inline_string": CHECK_HOST},
                 },
             },
             "xds_matcher": {
@@ -324,7 +401,7 @@ def _build_lower_host() -> dict[str, Any]:
                                             "header_name": ":authority",
                                         },
                                     },
-                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": "[^A-Z]*"}},
+                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": PLAIN_HOST}},
                                 }
                             },
                             "on_match": {

@@ -27,6 +27,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.struct_pb2 import Struct
 
 from seaway.model import Check
+from seaway.model.app import make_check_headers
 from seaway.router.base import ResourceKey
 from seaway.router.limits import CONNECTION_BUFFER, HEADER_LINES, HEADERS_KIB, RETRY_BUFFER
 from seaway.router.table import AppTable, Backend, Endpoint, Rule, Target, cluster_name
@@ -221,9 +222,8 @@ def _build_health_check(backend: Backend) -> Any:
         http = message.http_health_check
         http.path, http.host = check.http, backend.host
         http.expected_statuses.add(start=200, end=400)
-        http.request_headers_to_add.add(
-            header={"key": "user-agent", "value": "seaway-router"}, append_action="OVERWRITE_IF_EXISTS_OR_ADD"
-        )
+        for key, value in {"User-Agent": "seaway-router", **make_check_headers("")}.items():
+            http.request_headers_to_add.add(**_header(key.lower(), value))
     else:
         message.tcp_health_check.SetInParent()
     return message

@@ -88,6 +88,7 @@ class Router:
             relay_socket=str(self._relay_socket),
             admin_socket=str(admin_socket),
             connections=connections,
+            trusted=settings.trusted_proxies,
         )
         self._disk = LastGood(self._folder / RESOURCES_FILE)
         self._reporter = Reporter()

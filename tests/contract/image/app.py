@@ -15,9 +15,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers 200, or 503 as long as the file that FAULT names exists."""
 
     def do_GET(self) -> None:
-        fault = os.environ.get("FAULT")
-        self.send_response(503 if fault and os.path.exists(fault) else 200)
+        fault, host = os.environ.get("FAULT"), os.environ.get("ONLY_HOST", self.headers["Host"])
+        good = (host, "https") == (self.headers["Host"], self.headers.get("X-Forwarded-Proto", "https"))
+        self.send_response(503 if fault and os.path.exists(fault) else 200 if good else 400)
         self.end_headers()
+        if not good:
+            self.wfile.write(b"<h1>Bad Request</h1>\nno such host")
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""

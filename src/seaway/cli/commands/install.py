@@ -22,6 +22,7 @@ from seaway.cli.quotas import (
     TeamInstancesOption,
     TeamMemoryOption,
     TokenRateOption,
+    TrustedProxiesOption,
 )
 from seaway.cli.session import OutputOption, command, parse_seconds
 from seaway.cli.show import Output, dig, plural, print_json, print_text
@@ -144,6 +145,7 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
                 help="What the balancer needs to see that a router stops. [10s]",
             ),
         ] = None,
+        trusted_proxies: TrustedProxiesOption = None,
         app_instances: AppInstancesOption = None,
         team_instances: TeamInstancesOption = None,
         app_memory: AppMemoryOption = None,
@@ -179,6 +181,7 @@ def _make_install(commands: InstallCommands) -> Callable[..., None]:
             "build_image": build_image, "domain": domain, "routers": routers, "control_replicas": control_replicas,
             "service_type": service_type and service_type.value, "node_port": node_port,
             "balancer_wait": balancer_wait, "insecure_registry": insecure_registry,
+            "trusted_proxies": trusted_proxies,
             "app_instances": app_instances, "team_instances": team_instances,
             "app_memory": app_memory, "team_memory": team_memory, "team_apps": team_apps, "token_rate": token_rate,
         }  # fmt: skip

@@ -22,6 +22,7 @@ from seaway.cli.quotas import (
     TeamInstancesOption,
     TeamMemoryOption,
     TokenRateOption,
+    TrustedProxiesOption,
 )
 from seaway.cli.session import OutputOption, parse_seconds
 from seaway.cli.show import Cell, Output, age, dig, plural, print_fields, print_json, print_table, print_text
@@ -88,6 +89,7 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         api_port: Annotated[int | None, typer.Option("--api-port", help="Where the API is. [8700]")] = None,
         domain: Annotated[str | None, typer.Option("--domain", help="Apps are at APP.DOMAIN. [localhost]")] = None,
         routers: Annotated[int | None, typer.Option("--routers", metavar="N", help="How many routers. [1]")] = None,
+        trusted_proxies: TrustedProxiesOption = None,
         app_instances: AppInstancesOption = None,
         team_instances: TeamInstancesOption = None,
         app_memory: AppMemoryOption = None,
@@ -102,6 +104,7 @@ def _make_up(platform: PlatformCommands) -> Callable[..., None]:
         """
         given = {
             "http_port": http_port, "api_port": api_port, "domain": domain, "routers": routers,
+            "trusted_proxies": trusted_proxies,
             "app_instances": app_instances, "team_instances": team_instances,
             "app_memory": app_memory, "team_memory": team_memory, "team_apps": team_apps, "token_rate": token_rate,
         }  # fmt: skip
@@ -156,7 +159,8 @@ def merge_settings(given: dict[str, Any]) -> Settings:
 def _explain_option(problem: ErrorDetails, given: Mapping[str, Any]) -> UsageError:
     name = str(problem["loc"][0])
     option = "--" + name.replace("_", "-")
-    return UsageError(f"{option}: {say_problem(problem, given.get(name))}", field=option)
+    typed = given.get(name) if len(problem["loc"]) == 1 else None  # else it is one of several
+    return UsageError(f"{option}: {say_problem(problem, typed)}", field=option)
 
 
 def _make_down(platform: PlatformCommands) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from seaway.engine.kubernetes.objects import Condition, ContainerStatus, Pod, Te
 from seaway.engine.kubernetes.settings import PORT
 from seaway.engine.kubernetes.usage import UNKNOWN, Usage
 from seaway.engine.local.health import Checks
+from seaway.engine.local.reasons import USE_PORT, advise_time
 from seaway.model import Instance, InstanceState, Workload, WorkloadKey
 
 S = InstanceState
@@ -173,7 +174,9 @@ def _judge_running(pod: Pod, status: ContainerStatus, workload: Workload | None,
     if status.started is False:
         last = status.last_state.terminated
         again = (
-            f"starting again; before that it {_describe_failure(pod, last, workload, clue)[0]}" if last else "starting"
+            f"starting again; before that it {_describe_failure(pod, last, workload, clue)[0]}"
+            if last
+            else _describe_starting(workload, clue.find_fault("startup", since))
         )
         return _Life(S.STARTING, again, started_at=since)
     if ready.status == "True":
@@ -221,12 +224,23 @@ def _describe_failure(pod: Pod, ended: Terminated, workload: Workload | None, cl
     return reasons.describe_end(ended, lived, pod.spec.memory_limit), hopeless
 
 
+def _describe_starting(workload: Workload | None, fault: str) -> str:
+    if "refused" in fault:
+        return f"starting: it does not listen on PORT {_name_port(workload)} yet"
+    return f"starting: {fault}" if fault else "starting"
+
+
 def _describe_unstarted(workload: Workload | None, fault: str, lived: float | None) -> str:
     limit = workload.process.health.start_timeout if workload else lived or 0.0
+    more = f"; {advise_time(workload.key.process)}" if workload else ""
     if "refused" in fault:
-        port = workload.process.port or PORT if workload else PORT
-        return f"did not listen on PORT {port} within {limit:g} s; let it listen on $PORT, and on every address"
-    return f"did not become healthy within {limit:g} s: {fault}"
+        what = f"did not listen on PORT {_name_port(workload)} within {limit:g} s"
+        return f"{what}; {USE_PORT}, and on every address{more}"
+    return f"did not become healthy within {limit:g} s: {fault}{more}"
+
+
+def _name_port(workload: Workload | None) -> int:
+    return workload.process.port or PORT if workload else PORT
 
 
 def _times(workload: Workload | None) -> str:

@@ -16,6 +16,7 @@ from seaway.engine.kubernetes.settings import PORT, PORT_NAME, KubernetesEngineS
 from seaway.engine.local.health import Checks
 from seaway.engine.local.process import exec_plain
 from seaway.model import Check, Limits, Process, Task, Workload
+from seaway.model.app import make_check_headers
 
 Object = dict[str, Any]
 
@@ -206,7 +207,7 @@ def _instance_pod(workload: Workload, settings: KubernetesEngineSettings, select
         **_container(settings, workload.image, process.command, process.limits),
         **_env_from(names.workload_name(key), workload.env),
         "env": _env(key.app, key.release, key.process, workload.env, instance=_field("metadata.name"), own=own),
-        **_probes(process, checks),
+        **_probes(process, checks, workload.host),
     }
     if listens:
         container["ports"] = [{"name": PORT_NAME, "containerPort": port, "protocol": "TCP"}]
@@ -327,26 +328,27 @@ def _env(
     ]
 
 
-def _probes(process: Process, checks: Checks) -> Object:
+def _probes(process: Process, checks: Checks, host: str) -> Object:
     """Return the three probes. Kubernetes counts in whole seconds; the start is looked at each second."""
     probes: Object = {}
     if checks.startup is not None:
         budget = max(1, math.ceil(process.health.start_timeout))
-        probes["startupProbe"] = _probe(checks.startup) | {"periodSeconds": 1, "failureThreshold": budget}
+        probes["startupProbe"] = _probe(checks.startup, host) | {"periodSeconds": 1, "failureThreshold": budget}
     if checks.readiness is not None:
-        probe = _probe(checks.readiness) | {"successThreshold": checks.readiness.healthy_after}
+        probe = _probe(checks.readiness, host) | {"successThreshold": checks.readiness.healthy_after}
         if process.health.readiness is None:
             probe["periodSeconds"] = 1  # the platform's own check is cheap
         probes["readinessProbe"] = probe
     if checks.liveness is not None:
-        probes["livenessProbe"] = _probe(checks.liveness)
+        probes["livenessProbe"] = _probe(checks.liveness, host)
     return probes
 
 
-def _probe(check: Check) -> Object:
+def _probe(check: Check, host: str) -> Object:
     way: Object
     if check.http is not None:
-        way = {"httpGet": {"path": check.http, "port": PORT_NAME, "scheme": "HTTP"}}
+        headers = [{"name": name, "value": value} for name, value in make_check_headers(host).items()]
+        way = {"httpGet": {"path": check.http, "port": PORT_NAME, "scheme": "HTTP", "httpHeaders": headers}}
     elif check.command is not None:
         way = {"exec": {"command": ["/bin/sh", "-c", check.command]}}
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from seaway.engine.kubernetes.objects import Amounts, Terminated
-from seaway.engine.local.reasons import LINE_LENGTH, LINES, describe_exit
+from seaway.engine.local.reasons import LINES, describe_exit
 from seaway.model.base import say_bytes
+from seaway.model.quoting import quote_text
 
 SHOWN = 300  # letters of another program's message
 
@@ -156,7 +157,7 @@ def quote_output(ended: Terminated) -> str:
     """Return "; last output: ..." with the last lines; nothing is known of what ended well."""
     if ended.exit_code == 0:
         return ""
-    lines = [line.strip()[:LINE_LENGTH] for line in ended.message.splitlines() if line.strip()][-LINES:]
+    lines = [quote_text(line) for line in ended.message.splitlines() if line.strip()][-LINES:]
     return f"; last output: {' | '.join(lines)}" if lines else "; it wrote nothing"
 
 
@@ -191,5 +192,4 @@ def is_over_disk(message: str) -> bool:
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return (line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}...").rstrip(". ")
+    return quote_text(text, SHOWN).rstrip(". ")

@@ -90,6 +90,7 @@ class Timings:
     settle: float = 0.5  # a process without any check counts as ready after running this long
     first_probe: float = 0.05  # between checks while starting; grows by a fifth each time
     slowest_start_probe: float = 0.5
+    first_word: float = 2.0  # of a first start, until it says what it still lacks; each next word takes twice as long
     sample_interval: float = 2.0  # CPU and memory
     disk_interval: float = 10.0  # what instances wrote; longer if looking takes too much of a processor
     show_stopped: float = 30.0  # how long a stopped instance stays visible

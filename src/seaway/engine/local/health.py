@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -38,8 +39,16 @@ class Checks:
         return any(c is not None and c.command is None for c in (self.startup, self.readiness, self.liveness))
 
 
-async def await_passing(check: Check, ask: Ask, limit: float, timings: Timings) -> str | None:
-    """Ask often until `healthy_after` answers in a row are good (None), or `limit` seconds are over: the last fault."""
+Tell = Callable[[str, float], Awaitable[None]]
+"""Takes what still goes wrong with a start, and the seconds it has been waited for."""
+
+
+async def await_passing(check: Check, ask: Ask, limit: float, timings: Timings, tell: Tell) -> str | None:
+    """Ask often until `healthy_after` answers in a row are good (None), or `limit` seconds are over: the last fault.
+
+    A start that takes long is told of, more and more rarely.
+    """
+    began, told = time.monotonic(), timings.first_word
     wait = timings.first_probe
     slowest = max(wait, min(check.interval, timings.slowest_start_probe))
     passed, fault = 0, "it was not asked yet"
@@ -55,6 +64,9 @@ async def await_passing(check: Check, ask: Ask, limit: float, timings: Timings) 
                     if passed >= check.healthy_after:
                         return None
                     fault = said or fault
+                if (waited := time.monotonic() - began) >= told:
+                    await tell(fault, waited)
+                    told *= 2
                 await asyncio.sleep(wait)
                 wait = min(wait * GROWTH, slowest)
     except TimeoutError:

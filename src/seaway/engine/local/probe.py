@@ -17,13 +17,14 @@ import httpx
 from seaway.engine.local.lag import Lag
 from seaway.engine.local.usage import find_listeners
 from seaway.model import Check
+from seaway.model.app import make_check_headers
+from seaway.model.quoting import QUOTED, quote_text
 from seaway.sandbox.enter import PASSING
 from seaway.sandbox.view import View, enter
 
 HOST = "127.0.0.1"
 LATE = 0.25  # of a check's timeout: a failed check that the agent delayed by more says nothing
-SHOWN = 200  # characters of a command's output in a reason
-
+ANSWER = 4 * QUOTED  # bytes of an answer's body that are read, to be quoted
 
 CHECK = """{ echo 500 >/proc/self/oom_score_adj; for group in $2; do echo 0 >"$group"; done; } 2>/dev/null
 exec /bin/sh -c "$1"
@@ -36,6 +37,7 @@ class Target:
     """What a check is asked of: the port, and the folder and environment in which commands run.
 
     `admission`: how they enter the instance's control groups (`Kin.admit`); `view`: what they see and who they are.
+    `host`: the app's own, which HTTP checks name as requests do; "": they name the address.
     """
 
     port: int | None
@@ -43,6 +45,7 @@ class Target:
     env: Mapping[str, str]
     admission: str = ""
     view: View | None = None
+    host: str = ""
 
 
 class Unknown(Exception):
@@ -74,38 +77,54 @@ class Prober:
         if target.port is None:
             return "the process has no PORT"
         if check.http is not None:
-            fault = await self._ask_http(check.http, check.timeout, target.port)
+            fault = await self._ask_http(check.http, check.timeout, target.port, target.host)
         else:
             fault = await ask_tcp(check.timeout, target.port)
         return fault or find_stranger(target)
 
-    async def _ask_http(self, path: str, timeout: float, port: int) -> str | None:
+    async def _ask_http(self, path: str, timeout: float, port: int, host: str) -> str | None:
         if self._http is None:
             self._http = httpx.AsyncClient(
                 verify=False,  # noqa: S501 - plain HTTP to this machine only; saves loading certificates
                 trust_env=False,
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
+        headers = {"User-Agent": "seaway-health", "Accept-Encoding": "identity", **make_check_headers(host)}
+        code, body = 0, bytearray()
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._http.stream(
-                    "GET", f"http://{HOST}:{port}{path}", timeout=None, headers={"User-Agent": "seaway-health"}
-                ) as response,
+                self._http.stream("GET", f"http://{HOST}:{port}{path}", timeout=None, headers=headers) as response,
             ):
                 code = response.status_code
+                if 200 <= code < 400:
+                    return None
+                async for part in response.aiter_raw():
+                    body += part
+                    if len(body) >= ANSWER:
+                        break
         except TimeoutError:
+            if code:
+                return describe_answer(path, port, code, body)
             return f"GET {path} on port {port} got no answer within {timeout:g} s"
         except httpx.HTTPError as error:
             if find_want(error):
                 raise
+            if code:
+                return describe_answer(path, port, code, body)
             return f"GET {path} on port {port} failed: {str(error) or type(error).__name__}"
-        return None if 200 <= code < 400 else f"GET {path} on port {port} answered {code}"
+        return describe_answer(path, port, code, body)
 
     async def close(self) -> None:
         """Close the HTTP client."""
         if self._http is not None:
             await self._http.aclose()
+
+
+def describe_answer(path: str, port: int, code: int, body: bytes | bytearray) -> str:
+    """Say what a check was answered instead of a good status, with the beginning of the body."""
+    said = quote_text(bytes(body[:ANSWER]).decode(errors="replace"))
+    return f"GET {path} on port {port} answered {code}" + (f": {said}" if said else "")
 
 
 def find_want(error: BaseException) -> str:
@@ -170,5 +189,5 @@ async def ask_command(command: str, timeout: float, target: Target) -> str | Non
     if process.returncode == 0:
         return None
     lines = output.decode(errors="replace").strip().splitlines()
-    said = f": {lines[-1][:SHOWN]}" if lines else ""
+    said = f": {quote_text(lines[-1])}" if lines else ""
     return f"check command ended with code {process.returncode}{said}"

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seaway.model.base import say_bytes
+from seaway.model.quoting import quote_text
 from seaway.sandbox.controllers import Memory
 
 LINES = 5
-LINE_LENGTH = 200
 TAIL = 8192  # bytes read from the end of a raw file
 
 MEANINGS = {
@@ -71,15 +71,47 @@ def describe_shared_disk(most: int) -> str:
     return f"was ended with all of its app here: they wrote {words}"
 
 
-def describe_unstarted(port: int | None, fault: str, limit: float, listening: list[str]) -> str:
-    """Say why a process never became healthy, and where it listens instead of PORT."""
-    on_port = [address for address in listening if address.rsplit(":", 1)[1] == str(port)]
-    if port is None or on_port or "refused" not in fault:
-        return f"did not become healthy within {limit:g} s: {fault}" + (
-            f" (it listens on {', '.join(on_port)})" if on_port and "refused" in fault else ""
-        )
-    others = f"it listens on {', '.join(listening)}" if listening else "it listens on no port"
-    return f"did not listen on PORT {port} within {limit:g} s ({others}); let it listen on $PORT"
+def describe_unstarted(process: str, port: int | None, fault: str, limit: float, listening: list[str]) -> str:
+    """Say why an instance of a process never became healthy, where it listens instead of PORT, and what helps."""
+    if not _is_elsewhere(port, fault, listening):
+        there = _name_port(port, fault, listening)
+        return f"did not become healthy within {limit:g} s: {fault}{there}; {advise_time(process)}"
+    if listening:
+        return f"did not listen on PORT {port} within {limit:g} s (it listens on {', '.join(listening)}); {USE_PORT}"
+    more = f"{USE_PORT}, or {advise_time(process)}"
+    return f"did not listen on PORT {port} within {limit:g} s (it listens on no port); {more}"
+
+
+def describe_starting(port: int | None, fault: str, listening: list[str]) -> str:
+    """Say what an instance that starts has not done yet; one that listens elsewhere may open its PORT later."""
+    if not _is_elsewhere(port, fault, listening):
+        return f"starting: {fault}{_name_port(port, fault, listening)}"
+    if listening:
+        return f"starting: it listens on {', '.join(listening)} and not on PORT {port} so far; {USE_PORT}"
+    return f"starting: it does not listen on PORT {port} yet"
+
+
+USE_PORT = "let it listen on $PORT"
+
+
+def advise_time(process: str) -> str:
+    """Say how instances of a process may have longer to start."""
+    return f"if it needs longer, raise `start_timeout` of [processes.{process}.health]"
+
+
+def _is_elsewhere(port: int | None, fault: str, listening: list[str]) -> bool:
+    """Whether a check failed because nothing of the instance listens on its port."""
+    return port is not None and "refused" in fault and not _find_port(port, listening)
+
+
+def _name_port(port: int | None, fault: str, listening: list[str]) -> str:
+    """Return on which addresses it does listen on its port, if a check was refused all the same."""
+    found = _find_port(port, listening) if "refused" in fault else []
+    return f" (it listens on {', '.join(found)})" if found else ""
+
+
+def _find_port(port: int | None, listening: list[str]) -> list[str]:
+    return [address for address in listening if address.rsplit(":", 1)[1] == str(port)]
 
 
 def read_last_lines(folder: Path, marks: Mapping[str, int], count: int = LINES) -> list[str]:
@@ -108,4 +140,4 @@ def _tail(path: Path, mark: int, count: int) -> list[str]:
     if start > mark:
         data = data.partition(b"\n")[2]
     lines = data.replace(b"\0", b"").decode(errors="replace").splitlines()
-    return [line.strip()[:LINE_LENGTH] for line in lines if line.strip()][-count:]
+    return [quote_text(line) for line in lines if line.strip()][-count:]

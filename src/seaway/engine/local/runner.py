@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaul
 from seaway.engine.local.overdisk import Place
 from seaway.engine.local.probe import HOST, Target, find_want
 from seaway.engine.local.process import Group, exit_file, launch, read_exit_code
-from seaway.engine.local.reasons import describe_disk, describe_end, describe_kills, describe_unstarted, quote_output
+from seaway.engine.local.reasons import (
+    describe_disk,
+    describe_end,
+    describe_kills,
+    describe_starting,
+    describe_unstarted,
+    quote_output,
+)
 from seaway.engine.local.standstill import STANDS, Standstill
 from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
@@ -39,6 +47,7 @@ S = InstanceState
 
 SHORT = 0.05  # seconds of waiting that need no word
 LONGEST = 5.0  # seconds between starts that fail by the machine's fault
+VERY_LONG = 4  # times the first word of a start that takes long: its output is part of why from then on
 PAUSE = 1.0  # seconds until something is tried again that the machine could not do
 UNHEALTHY_GRACE = 10.0  # seconds at most for a process that is restarted because it is unhealthy
 
@@ -297,7 +306,7 @@ class Runner:
                 root, self.folder, self.workload.env, app=key.app, release=key.release, process=key.process,
                 instance=self.id, port=port,
             )  # fmt: skip
-            self._target = Target(port, root.workdir, env, self._admit(), view)
+            self._target = Target(port, root.workdir, env, self._admit(), view, self.workload.host)
 
     def _admit(self) -> str:
         return self.machine.kin.admit(self.id, with_defaults(self.workload.process.limits))
@@ -390,13 +399,31 @@ class Runner:
             await asyncio.sleep(max(0.0, self.machine.timings.settle - passed))
             return None
         limit = self.workload.process.health.start_timeout
-        fault = await await_passing(self._checks.startup, self._ask, max(0.1, limit - passed), self.machine.timings)
+        tell, first = partial(self._tell_starting, group), self.record.failures == 0
+        fault = await await_passing(
+            self._checks.startup,
+            self._ask,
+            max(0.1, limit - passed),
+            self.machine.timings,
+            tell if first else _be_silent,
+        )
         if fault is None:
             return None
-        members = self.machine.kin.find(self.id, group.launched)
-        listening = await asyncio.to_thread(find_listening, members)
-        why = describe_unstarted(self.instance.port, fault, limit, listening)
+        listening, port = await self._find_listening(group), self.instance.port
+        why = describe_unstarted(self.workload.key.process, port, fault, limit, listening)
         return Failure(why + await self._quote(), hopeless=True)
+
+    async def _tell_starting(self, group: Group, fault: str, waited: float) -> None:
+        """Say why its first start takes so long, and what it wrote last if that is very long."""
+        why = describe_starting(self.instance.port, fault, await self._find_listening(group))
+        if waited >= VERY_LONG * self.machine.timings.first_word:
+            why += await self._quote()
+        if why != self.instance.reason:
+            self._update(reason=why)
+
+    async def _find_listening(self, group: Group) -> list[str]:
+        members = self.machine.kin.find(self.id, group.launched)
+        return await asyncio.to_thread(find_listening, members)
 
     @property
     def _ask(self) -> Ask:
@@ -484,3 +511,7 @@ class Runner:
         self.record = self.record.model_copy(update={"instance": self.instance.model_copy(update=stopped)})
         self._on_end(self)
         self.machine.notify(self.workload.key.app)
+
+
+async def _be_silent(_: str, __: float) -> None:
+    """A start that follows a failure: its reason is that failure."""
