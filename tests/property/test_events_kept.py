@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seaway.store.base import Written
@@ -14,7 +14,6 @@ from seaway.store.events import select_surplus
 APPS = ("blog", "mail", "shop")
 """Those that are there; others are gone, and have one share together."""
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others use the machine, too
 owners = st.sampled_from([*APPS, "gone", "long-gone", None])
 bounds = st.integers(1, 8)
 
@@ -46,7 +45,6 @@ def stay(history: list[Written], of_app: int, whole: int) -> list[Written]:
     return [event for event in history if event.name not in gone]
 
 
-@unhurried
 @given(histories(), bounds, st.integers(1, 40))
 def test_no_bound_is_passed_and_no_room_is_wasted(history: list[Written], of_app: int, whole: int) -> None:
     """Nor does anything go that has room within both."""
@@ -55,7 +53,6 @@ def test_no_bound_is_passed_and_no_room_is_wasted(history: list[Written], of_app
     assert len(kept) == min(whole, sum(min(n, of_app) for n in count(history).values()))
 
 
-@unhurried
 @given(histories(), bounds, st.integers(1, 40))
 def test_the_newest_of_each_stay(history: list[Written], of_app: int, whole: int) -> None:
     """What goes of a share is older than all that stays of it; while there is room for one of each, each has one."""
@@ -70,7 +67,6 @@ def test_the_newest_of_each_stay(history: list[Written], of_app: int, whole: int
         assert numbers.keys() == by_share.keys()
 
 
-@unhurried
 @given(histories(), bounds, st.integers(1, 40))
 def test_who_lost_has_no_less_than_the_others(history: list[Written], of_app: int, whole: int) -> None:
     """But for the one that is left when the rest does not go evenly."""
@@ -80,7 +76,6 @@ def test_who_lost_has_no_less_than_the_others(history: list[Written], of_app: in
             assert has[name] >= max(has.values()) - 1
 
 
-@unhurried
 @given(histories(), st.sampled_from(APPS), st.integers(1, 100), bounds, st.integers(6, 40))
 def test_a_loud_app_costs_a_quiet_one_nothing(
     history: list[Written], loud: str, more: int, of_app: int, whole: int

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seaway.model import (
@@ -37,7 +37,6 @@ ENDS = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.ROLLED_BACK)
 
 IMAGES = [f"i{n}" for n in range(8)]
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others use the machine, too
 
 phases = st.none() | st.sampled_from([Phase.QUEUED, Phase.KEEPING, *ENDS, *[Phase.SUCCEEDED] * 5])
 spells = st.tuples(st.integers(1, 15), st.sampled_from(IMAGES), st.sampled_from("ab"), phases)
@@ -115,7 +114,6 @@ def list_working(history: History) -> list[str]:
     return [build.name for build in history.builds if build not in ended or build in to_release]
 
 
-@unhurried
 @given(histories())
 def test_what_stays_decides_what_all_of_it_did(history: History) -> None:
     """The next number and what it starts from, images, the way back, what is on its way; in between, too."""
@@ -133,7 +131,6 @@ def test_what_stays_decides_what_all_of_it_did(history: History) -> None:
     assert shorten(shorten(history)) == shorten(history)
 
 
-@unhurried
 @given(histories(), st.frozensets(st.integers(1, RELEASES + 40), max_size=3))
 def test_what_is_referred_to_stays(history: History, used: frozenset[int]) -> None:
     """By the engine, the app, open rollouts and builds; the newest of all; and rollouts of what stays."""
@@ -149,7 +146,6 @@ def test_what_is_referred_to_stays(history: History, used: frozenset[int]) -> No
     assert all(build in left.builds for build in sorted(history.builds, key=lambda b: b.spec.number)[-BUILDS:])
 
 
-@unhurried
 @given(histories())
 def test_histories_are_bounded(history: History) -> None:
     """By what refers to something: so many releases beside the newest at most, and a rollout each."""
@@ -168,7 +164,6 @@ def test_histories_are_bounded(history: History) -> None:
     }  # fmt: skip
 
 
-@unhurried
 @given(histories())
 def test_nothing_young_goes(history: History) -> None:
     """Whoever numbers a release by an old list finds its number taken."""

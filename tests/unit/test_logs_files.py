@@ -101,7 +101,7 @@ async def test_killed_collectors_repeat_and_lose_nothing(bench: Bench) -> None:
 
 
 @given(st.integers(0, 400), st.booleans())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_torn_line_is_written_again(tmp_path_factory: pytest.TempPathFactory, cut: int, saved: bool) -> None:
     """A kill in the middle of a write leaves half a line: it is removed and copied again, whole."""
     bench = Bench(tmp_path_factory.mktemp("torn"))

@@ -93,7 +93,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 
 @given(STEPS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_line_is_kept_or_counted(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
     """In order, once, whole; what kills may cost is the count of lines that were being given up just then.
 

@@ -1,0 +1,5 @@
+"""What holds for every test here."""
+
+from __future__ import annotations
+
+import tests.unhurried  # noqa: F401
