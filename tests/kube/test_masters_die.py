@@ -134,6 +134,14 @@ def scale(cluster: Cluster, count: int) -> float:
     return time.monotonic() - began
 
 
+def tell_pods(cluster: Cluster) -> str:
+    """Return what happened to the pods and when, for a failure's message: who was slow."""
+    events = cluster.kubectl("-n", NAMESPACE, "get", "events", "--sort-by=.metadata.creationTimestamp")
+    pods = cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "wide")
+    leases = {name: leader_of(cluster, name) for name in CONTROLLERS}
+    return f"{time.strftime('%T')}, leading: {leases}\n{pods}\n{events}"
+
+
 def check_pods(cluster: Cluster, before: set[str]) -> None:
     """Those that ran still run, and never restarted."""
     pods = list_pods(cluster)
@@ -166,7 +174,8 @@ def test_the_leading_controllers_die(cluster: Cluster, watcher: Watcher) -> None
     for name, master in leaders.items():
         kill(f"{master}-{name}")
     try:
-        assert scale(cluster, 6) < 60
+        took = scale(cluster, 6)
+        assert took < 60, tell_pods(cluster)
         check_pods(cluster, before)
         for name, master in leaders.items():
             assert leader_of(cluster, name) != master
@@ -188,7 +197,7 @@ def test_the_leading_etcd_member_dies(cluster: Cluster, watcher: Watcher) -> Non
             if "etcdserver: leader changed" not in str(error):
                 raise
             took = scale(cluster, 5)
-        assert took < 30
+        assert took < 30, tell_pods(cluster)
         check_pods(cluster, before)
         assert find_etcd_leader() != leader
     finally:
@@ -206,7 +215,8 @@ def test_an_api_server_dies(cluster: Cluster, watcher: Watcher) -> None:
     wait_until(lambda: not listens(MASTERS["master1"], 6444))  # its threads end one after another
     gone_at = time.monotonic()
     try:
-        assert scale(cluster, 4) < 20
+        took = scale(cluster, 4)
+        assert took < 20, tell_pods(cluster)
         check_pods(cluster, before)
     finally:
         restart("master1", "kube-apiserver")
