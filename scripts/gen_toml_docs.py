@@ -91,10 +91,10 @@ needed. Other tools' files (`package.json`, `app.json`, `Aptfile`, `bin/post_com
 output as not read.
 
 They are installed into a virtual environment, `/opt/seaway/venv`: `VIRTUAL_ENV` names it, its `bin` is first on `PATH`.
-On one machine without root, where apps cannot be shown a folder at another place, it is where `VIRTUAL_ENV` says; so use
-that. `PYTHONPATH` is `/app`, as on other platforms; whoever sets another loses none of the dependencies. Up to Python
-3.11 virtual environments hold setuptools. Here it is installed (a version that has `pkg_resources`) if something needs
-it or imports `pkg_resources`, unless `uv.lock` says what there is.
+On one machine without root, where apps cannot be shown a folder at another place, it is somewhere else: use
+`VIRTUAL_ENV`. `PYTHONPATH` is `/app`, as on other platforms; whoever sets another loses none of the dependencies. Up to
+Python 3.11 virtual environments hold setuptools. Here it is installed (a version that has `pkg_resources`) if something
+needs it or imports `pkg_resources`, unless `uv.lock` says what there is.
 
 ## What is left out of the source
 
