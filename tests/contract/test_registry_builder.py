@@ -168,7 +168,7 @@ async def test_a_base_that_the_app_names(replica: Replica, registry: Registry, t
     assert (await replica.read(built.image)).labels["org.opencontainers.image.base.name"].endswith("/apps/python:3.11")
     for changes, sentence in [
         ({"seaway.toml": '[build]\nbase = "none:1"\n'}, f"there is no {registry.host}/apps/none:1: see its name"),
-        ({"seaway.toml": toml, ".python-version": "3.10"}, "has Python 3.11, the app asks for 3.10"),
+        ({"seaway.toml": toml, ".python-version": "3.10"}, "has 3.11: ask for one that is there, or name another one"),
     ]:
         with pytest.raises(BuildError) as caught:
             await replica.build(write_app(tmp_path / "app", changes))
