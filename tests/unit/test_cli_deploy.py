@@ -145,6 +145,51 @@ def test_a_build_that_fails_exits_1_and_names_its_log(shop: Bench) -> None:
     assert "seaway builds log b3 -a shop" in error["hint"]
 
 
+@pytest.mark.parametrize(
+    ("current", "state", "said"),
+    [(4, "serving", True), (4, "down", False), (4, "stopped", False), (None, "empty", False)],
+)
+@pytest.mark.parametrize("fault", ["build", "release", "rollout"])
+def test_what_still_serves_is_said_only_where_something_does(
+    shop: Bench, fault: str, current: int | None, state: str, said: bool
+) -> None:
+    """Whatever failed; a first deploy has nothing before it."""
+    api = shop.api
+    api.on("GET", "/apps/shop", app(current=current, state=state))
+    if fault == "build":
+        api.on("GET", "/apps/shop/builds/3", build(3, BuildState.FAILED, "no module named flaks"))
+    elif fault == "release":
+        api.on("GET", "/apps/shop/builds/3", build(3, BuildState.SUCCEEDED, "another app has that route", made=0))
+    else:
+        api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.FAILED, "crashes", base=current))
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 1
+    assert ("serves" in result.stderr) is said
+    assert ("v4" in result.stderr) is said
+
+
+def test_the_output_of_a_crash_is_shown_once_however_often_it_crashes(shop: Bench) -> None:
+    """And whole in the error; what an app writes anew is shown."""
+    crash = "exited with code 1 after 0.{0} s; last output: [12:00:0{0}] boot | KeyError: 'DATABASE_URL'"
+    shop.api.on(
+        "GET",
+        "/apps/shop/rollouts/5",
+        *(
+            rollout(5, Phase.STARTING, f"v5: 0 of 1 web ready ({before}{crash.format(n)})")
+            for n in range(1, 4)
+            for before in ("", "starting again; before that it ")
+        ),
+        rollout(5, Phase.STARTING, f"v5: 0 of 1 web ready ({crash.format(4)} | and no cache)"),
+        rollout(5, Phase.FAILED, f"web of v5 crashes: {crash.format(4)}; v4 serves on"),
+    )
+    result = shop.run("deploy", "-a", "shop")
+    assert result.stdout.count("KeyError") == 1
+    assert "starting again; before that it exited with code 1 after 0.3 s; last output: (as above))" in result.stdout
+    assert "last output: (as above) | and no cache)" in result.stdout
+    assert "failed      web of v5 crashes: exited with code 1 after 0.4 s; last output: (as above); v4" in result.stdout
+    assert "boot | KeyError: 'DATABASE_URL'; v4 serves on" in result.stderr
+
+
 def test_a_deploy_that_takes_too_long_exits_5_and_goes_on(shop: Bench) -> None:
     """It says so, and how to stop it."""
     shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.STARTING, "0 of 2 are ready"))

@@ -287,7 +287,7 @@ def _undo(facts: Facts, rollout: Rollout, why: str, *, cancelled: bool) -> Rollo
             return _leave(facts, rollout, status, "there is no healthy release to return to")
         limit = now + timedelta(seconds=facts.releases[base].rollout.start_timeout)
         return status.model_copy(update={"reason": f"{why}; v{base} grows before it serves again", "deadline": limit})
-    keeps = f"; v{base} serves on" if base is not None else ""
+    keeps = f"; v{base} serves on" if base is not None and is_serving(facts, base) else ""
     return advance(status, end, why + keeps, now)
 
 

@@ -91,7 +91,8 @@ async def deploy(
 
     An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
-    Waits until all traffic is on the new release. If it fails, what served before still serves. It is refused if its
+    Waits until all traffic is on the new release. If it fails, what served before (if anything did) still
+    serves. It is refused if its
     instances do not fit beside those that run.
     """
     choice = ({"strategy": strategy} if strategy else {}) | ({"force": True} if force else {})
@@ -169,7 +170,7 @@ async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome 
     waiter.progress.settle()
     waiter.progress.say(f"built image {short_image(dig(build, 'status.image'))}")
     if not dig(build, "status.release"):
-        why, hint = dig(build, "status.reason", ""), "correct it and deploy again; what served before still serves"
+        why, hint = dig(build, "status.reason", ""), f"correct it and deploy again{await waiter.say_what_serves()}"
         raise CliError(f"build b{number} of {app} made no release: {why}", hint=hint, code="no-release")
     return await _bring(waiter, await waiter.get(f"/releases/{dig(build, 'status.release')}"))
 
