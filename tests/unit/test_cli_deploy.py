@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import threading
 import time
@@ -70,6 +71,21 @@ def test_deploy_uploads_the_folder_without_what_is_ignored(shop: Bench) -> None:
         names = {member.name for member in tar if member.isfile()}
     assert names == {".gitignore", ".seawayignore", "Procfile", "lib/y.py"}
     assert (shop.folder / ".seaway").read_text() == "shop\n"
+
+
+def test_a_folder_that_is_too_large_is_refused_before_it_is_sent(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its packed size; the largest parts of it are named."""
+    monkeypatch.setattr("seaway.cli.pack.LARGEST_ARCHIVE", 1 << 20)
+    (shop.folder / "data").mkdir()
+    (shop.folder / "data" / "noise").write_bytes(os.urandom(3 << 19))
+    (shop.folder / "zeros").write_bytes(bytes(2 << 20))
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 1
+    assert "the packed folder has 1.6 MB, and at most 1 MiB are taken; nothing was uploaded" in result.stderr
+    assert "the largest are: zeros (2.1 MB), data (1.6 MB), Procfile" in result.stderr
+    assert not shop.api.sent("PUT", "/sources")
+    (shop.folder / "data" / "noise").unlink()
+    assert shop.run("deploy", "-a", "shop").exit_code == 0, "what packs well is taken"
 
 
 def test_the_first_deploy_links_the_folder_and_a_then_may_be_left_out(shop: Bench) -> None:
