@@ -42,6 +42,10 @@ def render() -> str:
 - `seaway rollouts resume`, `seaway rollouts promote`: go on; promote also ends the time in which A is kept.
 - `seaway rollouts cancel`: before traffic moved, B goes; afterwards traffic returns to A first. The config goes
   back too, because the next release is never built on one whose rollout was cancelled or failed.
+- `seaway ps scale`: once traffic has moved, more instances are started of B alone; A is kept as large as it was (or
+  smaller, if fewer are wanted). If traffic is to return to A at a larger scale, A grows first while B serves on; a
+  cancel whose A does not get ready within its `start_timeout` leaves the traffic with B. If B serves nobody, nothing
+  waits.
 - Deploying again: the newer release waits for its turn and supersedes any that waited before it; a release that
   already serves ends its keeping time early for it.
 

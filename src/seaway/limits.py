@@ -16,13 +16,14 @@ from seaway.api.endpoints.routes import MOST_ROUTES
 from seaway.api.endpoints.running import MOST_LINES
 from seaway.api.endpoints.tokens import MOST_TOKENS
 from seaway.api.endpoints.watching import MOST_EVENTS
-from seaway.api.guard import JSON_LIMIT, SOURCE_LIMIT
+from seaway.api.guard import JSON_LIMIT
 from seaway.api.inputs import LONGEST_STDIN, NewRelease, Scale, TaskInput
 from seaway.builder.commands import LONGEST_LINE, MOST_OUTPUT
 from seaway.builder.manifest import LONGEST_COMMAND
 from seaway.builder.quarters import LIMITS as BUILD_LIMITS
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
+from seaway.builder.source import LARGEST_ARCHIVE
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
 from seaway.control.process import TEND_INTERVAL
 from seaway.control.serving import HEAD_LIMIT
@@ -155,7 +156,7 @@ API = (
     Limit(
         "uploaded source",
         "the packed archive of `seaway deploy`",
-        say_bytes(SOURCE_LIMIT),
+        say_bytes(LARGEST_ARCHIVE),
         FIXED,
         "413 `too-large`; `.seawayignore` leaves files out",
         "tests/unit/test_api_auth.py::test_large_bodies_are_refused",

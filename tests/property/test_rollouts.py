@@ -20,6 +20,7 @@ from seaway.model import (
     BuildManifest,
     Health,
     Meta,
+    Phase,
     Process,
     Release,
     Rollout,
@@ -86,7 +87,7 @@ async def act_as_user(store: CrashingStore, world: World) -> None:
         await release(store, world, Rollback() if number % 2 else Restart())
     elif what == 4:
         app = await store.get(App, NAME)
-        scale = {"web": 1 + number % 3}
+        scale = {"web": 1 + number % 3, "worker": 1 + number % 2}
         await store.update(app.model_copy(update={"spec": app.spec.model_copy(update={"scale": scale})}))
     else:
         rollouts = (await store.list(Rollout, {"app": NAME})).documents
@@ -105,8 +106,31 @@ def check_events(rollouts: Sequence[Rollout], world: World) -> None:
 async def run_pass(store: CrashingStore, world: World) -> None:
     """One pass of a new reconciler (nothing is remembered between passes)."""
     reconciler = Reconciler(store, world, world, clock=lambda: world.now, tell=world.tell)
+    before = (await store.list(Rollout, {"app": NAME})).documents
+    world.left = find_left(before)
     with contextlib.suppress(Crash, Conflict, NotFound):
         await reconciler.reconcile(NAME)
+    for rollout in before:
+        if rollout.status.phase is Phase.KEEPING and rollout.spec.cancel:
+            await check_way_back(store, world, rollout)
+
+
+def find_left(rollouts: Sequence[Rollout]) -> set[int | None]:
+    """Return the releases that stored documents say the traffic has left for the time being."""
+    kept = {r.status.base for r in rollouts if r.status.phase is Phase.KEEPING and not r.status.verdict}
+    return kept | {r.spec.target for r in rollouts if r.status.phase is Phase.RETURNING}
+
+
+async def check_way_back(store: CrashingStore, world: World, before: Rollout) -> None:
+    """While B serves, a cancel gives the traffic to no A that was kept smaller than the scale asks for by now."""
+    app, after = await store.get(App, NAME), await store.get(Rollout, before.name)
+    if after.status.phase is not Phase.RETURNING or before.status.base is None:
+        return
+    told = {key.process: w.count for key, w in world.workloads.items() if key.release == before.status.base}
+    seen = [i.key for i in world.snapshot.instances if i.serving and i.key.process == "web"]
+    small = {name for name, count in told.items() if count < app.spec.scale.get(name, 1)}
+    if small and any(key.release == before.spec.target for key in seen):
+        world.violations.append(f"{before.name}: the traffic returns to v{before.status.base}, too small: {told}")
 
 
 def check_promise(app: App, world: World, minimum: int) -> None:
@@ -185,3 +209,38 @@ def test_schedules(hostile: bool) -> None:
     """Rollouts end, keep their promise and converge, with crashes around every write and stale observations."""
     for seed in range(SCHEDULES):
         asyncio.run(run_schedule(seed, hostile=hostile))
+
+
+async def run_way_back(seed: int) -> bool:
+    """Scale up while v1 is kept, then cancel v2; return whether the traffic went back to v1."""
+    world = World(seed, hostile=True)
+    world.exclusive, world.calm = False, True
+    store = CrashingStore(world)
+    await store.create(App(meta=Meta(name=NAME), spec=AppSpec()))
+    manifest = make_manifest(world)
+    await release(store, world, ImageChange("sha256:" + "0" * 64, manifest))
+    await settle(store, world, seed)
+    await release(store, world, ImageChange("sha256:" + "1" * 64, manifest))
+    for _ in range(200):
+        await run_pass(store, world)
+        world.step()
+        rollout = await store.get(Rollout, f"{NAME}.v2")
+        if rollout.ended:
+            break
+        if rollout.status.phase is Phase.KEEPING and not rollout.spec.cancel:
+            world.calm = False
+            with contextlib.suppress(Crash, Conflict):
+                app = await store.get(App, NAME)
+                spec = app.spec.model_copy(update={"scale": {"web": 3, "worker": 2}})
+                await store.update(app.model_copy(update={"spec": spec}))
+                if world.chance(0.5):
+                    cancelled = rollout.spec.model_copy(update={"cancel": True})
+                    await store.update(rollout.model_copy(update={"spec": cancelled}))
+    assert not world.violations, f"seed {seed}: {world.violations}"
+    return any(event.reason == "RolloutReturning" for event in world.events)
+
+
+def test_a_kept_release_grows_before_it_serves_again() -> None:
+    """Under crashes and stale observations: none of its instances start before the cancel, and enough after it."""
+    went_back = sum(asyncio.run(run_way_back(seed)) for seed in range(60))
+    assert went_back > 10

@@ -81,6 +81,7 @@ class World:
         self.bad_releases: set[int] = set()  # crash at every start
         self.stuck_releases: set[int] = set()  # never become ready
         self.exclusive_releases: set[int] = set()  # deployed with `recreate`: never beside another one
+        self.left: set[int | None] = set()  # releases that the traffic has left: they may shrink, never grow
         self.tasks: dict[str, TaskState] = {}
         self.routers = [SimRouter("router-0"), SimRouter("router-1")]
         self.snapshot = Observation()
@@ -96,6 +97,9 @@ class World:
     # The engine
     async def apply(self, workload: Workload) -> None:
         self._maybe_crash()
+        before = self.workloads.get(workload.key)
+        if workload.key.release in self.left and before is not None and workload.count > before.count:
+            self.violations.append(f"{workload.key} grows from {before.count} though the traffic has left it")
         self.workloads[workload.key] = workload
         for name in workload.retire:
             self._stop(name)

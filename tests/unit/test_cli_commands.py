@@ -294,9 +294,21 @@ def test_builds_and_their_log(bench: Bench) -> None:
     assert bench.run("builds", "cancel", "2", "-a", "shop").exit_code == 0
 
 
+def test_releases_mark_which_serves_and_which_failed(bench: Bench) -> None:
+    """Newest first; one that served before, and one without a rollout (config only), are marked as nothing."""
+    bench.api.on("GET", "/apps/shop/releases", [release(n) for n in range(1, 8)])
+    ended = {2: Phase.SUCCEEDED, 3: Phase.ROLLED_BACK, 4: Phase.FAILED, 5: Phase.CANCELLED, 6: Phase.FAILED}
+    moves = [*(rollout(n, phase, "why") for n, phase in ended.items()), rollout(7, Phase.STARTING, "why")]
+    bench.api.on("GET", "/apps/shop/rollouts", moves)
+    bench.api.on("GET", "/apps/shop", app(current=4))
+    marks = [line.split()[1] for line in bench.run("releases", "-a", "shop").stdout.splitlines()[1:]]
+    assert marks == ["starting", "failed", "cancelled", "serving", "rolled-back", "ab12ab12ab12", "ab12ab12ab12"]
+
+
 def test_releases_mark_the_serving_one(bench: Bench) -> None:
     """Newest first."""
     bench.api.on("GET", "/apps/shop/releases", [release(4), release(5)])
+    bench.api.on("GET", "/apps/shop/rollouts", [rollout(4, Phase.SUCCEEDED, "v4 serves all traffic")])
     bench.api.on("GET", "/apps/shop", app())
     bench.api.on("GET", "/apps/shop/releases/4", release(4, config={"A": "***"}))
     lines = bench.run("releases", "-a", "shop").stdout.splitlines()

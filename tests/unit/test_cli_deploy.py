@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import threading
 import time
@@ -70,6 +71,21 @@ def test_deploy_uploads_the_folder_without_what_is_ignored(shop: Bench) -> None:
         names = {member.name for member in tar if member.isfile()}
     assert names == {".gitignore", ".seawayignore", "Procfile", "lib/y.py"}
     assert (shop.folder / ".seaway").read_text() == "shop\n"
+
+
+def test_a_folder_that_is_too_large_is_refused_before_it_is_sent(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its packed size; the largest parts of it are named."""
+    monkeypatch.setattr("seaway.cli.pack.LARGEST_ARCHIVE", 1 << 20)
+    (shop.folder / "data").mkdir()
+    (shop.folder / "data" / "noise").write_bytes(os.urandom(3 << 19))
+    (shop.folder / "zeros").write_bytes(bytes(2 << 20))
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 1
+    assert "the packed folder has 1.6 MB, and at most 1 MiB are taken; nothing was uploaded" in result.stderr
+    assert "the largest are: zeros (2.1 MB), data (1.6 MB), Procfile" in result.stderr
+    assert not shop.api.sent("PUT", "/sources")
+    (shop.folder / "data" / "noise").unlink()
+    assert shop.run("deploy", "-a", "shop").exit_code == 0, "what packs well is taken"
 
 
 def test_the_first_deploy_links_the_folder_and_a_then_may_be_left_out(shop: Bench) -> None:
@@ -143,6 +159,51 @@ def test_a_build_that_fails_exits_1_and_names_its_log(shop: Bench) -> None:
     assert (result.exit_code, error["code"]) == (1, "build-failed")
     assert "no module named flaks" in error["message"]
     assert "seaway builds log b3 -a shop" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("current", "state", "said"),
+    [(4, "serving", True), (4, "down", False), (4, "stopped", False), (None, "empty", False)],
+)
+@pytest.mark.parametrize("fault", ["build", "release", "rollout"])
+def test_what_still_serves_is_said_only_where_something_does(
+    shop: Bench, fault: str, current: int | None, state: str, said: bool
+) -> None:
+    """Whatever failed; a first deploy has nothing before it."""
+    api = shop.api
+    api.on("GET", "/apps/shop", app(current=current, state=state))
+    if fault == "build":
+        api.on("GET", "/apps/shop/builds/3", build(3, BuildState.FAILED, "no module named flaks"))
+    elif fault == "release":
+        api.on("GET", "/apps/shop/builds/3", build(3, BuildState.SUCCEEDED, "another app has that route", made=0))
+    else:
+        api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.FAILED, "crashes", base=current))
+    result = shop.run("deploy", "-a", "shop")
+    assert result.exit_code == 1
+    assert ("serves" in result.stderr) is said
+    assert ("v4" in result.stderr) is said
+
+
+def test_the_output_of_a_crash_is_shown_once_however_often_it_crashes(shop: Bench) -> None:
+    """And whole in the error; what an app writes anew is shown."""
+    crash = "exited with code 1 after 0.{0} s; last output: [12:00:0{0}] boot | KeyError: 'DATABASE_URL'"
+    shop.api.on(
+        "GET",
+        "/apps/shop/rollouts/5",
+        *(
+            rollout(5, Phase.STARTING, f"v5: 0 of 1 web ready ({before}{crash.format(n)})")
+            for n in range(1, 4)
+            for before in ("", "starting again; before that it ")
+        ),
+        rollout(5, Phase.STARTING, f"v5: 0 of 1 web ready ({crash.format(4)} | and no cache)"),
+        rollout(5, Phase.FAILED, f"web of v5 crashes: {crash.format(4)}; v4 serves on"),
+    )
+    result = shop.run("deploy", "-a", "shop")
+    assert result.stdout.count("KeyError") == 1
+    assert "starting again; before that it exited with code 1 after 0.3 s; last output: (as above))" in result.stdout
+    assert "last output: (as above) | and no cache)" in result.stdout
+    assert "failed      web of v5 crashes: exited with code 1 after 0.4 s; last output: (as above); v4" in result.stdout
+    assert "boot | KeyError: 'DATABASE_URL'; v4 serves on" in result.stderr
 
 
 def test_a_deploy_that_takes_too_long_exits_5_and_goes_on(shop: Bench) -> None:

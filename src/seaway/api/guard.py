@@ -9,10 +9,10 @@ from seaway.api.auth import Caller, authenticate, find_authorization
 from seaway.api.callers import LONGEST_ADDRESS, check_rate
 from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError, answer, translate
+from seaway.builder.source import LARGEST_ARCHIVE
 from seaway.control.serving import HEAD_LIMIT
 
 JSON_LIMIT = 1 << 20  # bytes
-SOURCE_LIMIT = 512 << 20  # bytes
 SOURCES = "/v1/sources"
 
 PUBLIC = frozenset({"/healthz", "/metrics", "/openapi.json", "/docs"})
@@ -35,7 +35,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         head = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["query_string"])
-        limit = SOURCE_LIMIT if scope["path"] == SOURCES else JSON_LIMIT
+        limit = LARGEST_ARCHIVE if scope["path"] == SOURCES else JSON_LIMIT
         try:
             if head > HEAD_LIMIT:
                 message = f"the headers and the query of the request are larger than {HEAD_LIMIT >> 10} KiB"
@@ -72,7 +72,7 @@ async def _admit(scope: Scope, headers: Headers) -> Caller:
 def too_large(limit: int) -> ApiError:
     """Return the error for a body over `limit` bytes."""
     size = f"{limit >> 20} MiB"
-    hint = "leave files out with .seawayignore" if limit == SOURCE_LIMIT else "send less at once"
+    hint = "leave files out with .seawayignore" if limit == LARGEST_ARCHIVE else "send less at once"
     return ApiError(413, "too-large", f"the body is larger than {size}", hint=hint)
 
 

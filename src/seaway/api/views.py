@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
 
+from seaway.builder.git import mask_url
 from seaway.home import Settings
 from seaway.model import (
     App,
@@ -28,7 +28,6 @@ from seaway.model import (
 from seaway.router.table import default_route
 
 MASK = "********"
-URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 class AppView(App):
@@ -189,7 +188,7 @@ def view_build(build: Build) -> Build:
     git = build.spec.source.git
     if git is None:
         return build
-    source = build.spec.source.model_copy(update={"git": URL_CREDENTIALS.sub(MASK, git)})
+    source = build.spec.source.model_copy(update={"git": mask_url(git, MASK)})
     return build.model_copy(update={"spec": build.spec.model_copy(update={"source": source})})
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from seaway.builder.base import BuildError
-from seaway.builder.commands import CommandFailed, Commands, redact
+from seaway.builder.commands import CommandFailed, Commands
+from seaway.model import Source
 
 SCHEMES = ("https", "http", "ssh", "git", "file")
 
+_CREDENTIALS = re.compile(r"(?<=://).*(?=@)", re.S)  # up to the last @: one in a password was not escaped
 _SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:[^:]")
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$SEAWAY_GIT_USER" "$SEAWAY_GIT_PASSWORD"; }; f'
@@ -26,7 +28,7 @@ def check_url(url: str) -> None:
     usable = scheme in SCHEMES or url.startswith("/") or (not scheme and bool(_SCP_LIKE.match(url)))
     if url.startswith("-") or "::" in url or any(ord(c) < 33 for c in url) or not usable:
         raise BuildError(
-            f"git: {redact(url)!r} is not a git address: write {', '.join(SCHEMES)}://..., user@host:path, "
+            f"git: {mask_url(url)!r} is not a git address: write {', '.join(SCHEMES)}://..., user@host:path, "
             "or an absolute path on the server"
         )
 
@@ -35,6 +37,16 @@ def check_ref(ref: str) -> None:
     """Refuse what is no branch, tag or commit; raise BuildError."""
     if not re.fullmatch(r"[\w./@+#=-]{1,250}", ref) or ref.startswith(("-", ".", "/")) or ".." in ref or "@{" in ref:
         raise BuildError(f"git: ref {ref!r} is not the name of a branch, tag or commit")
+
+
+def mask_url(url: str, mask: str = "***") -> str:
+    """Return a git address with what may be credentials masked, whatever characters a password has in it."""
+    return _CREDENTIALS.sub(mask, url)
+
+
+def describe_git(source: Source) -> str:
+    """Return "main of https://..." for people, without credentials; "" for a source that is not git's."""
+    return "" if source.git is None else f"{source.ref or 'HEAD'} of {mask_url(source.git)}"
 
 
 def clone(url: str, ref: str | None, target: Path, commands: Commands) -> str:
@@ -61,7 +73,7 @@ def clone(url: str, ref: str | None, target: Path, commands: Commands) -> str:
         return commit
     except CommandFailed as failed:
         reason = "; ".join(line.strip() for line in failed.output[-4:] if line.strip())
-        raise BuildError(f"git: cannot fetch {ref} of {redact(url)}: {reason or failed}") from None
+        raise BuildError(f"git: cannot fetch {ref} of {mask_url(url)}: {reason or failed}") from None
 
 
 def _fetch(run: Callable[..., list[str]], address: str, ref: str) -> str:

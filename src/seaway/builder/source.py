@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from seaway.builder.base import BuildError
 
 SEAWAY_IGNORE = ".seawayignore"
 GIT_IGNORE = ".gitignore"
+
+LARGEST_ARCHIVE = 512 << 20  # bytes that the API takes of a packed source
 
 ALWAYS_IGNORED = frozenset(
     {
@@ -56,12 +59,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive that was written: its sha256 (hex), size in bytes, number of files, and what was left out and why."""
+    """An archive that was written: its sha256 (hex), size in bytes, number of files, and what was left out and why.
+
+    `tops`: the bytes of each file and folder at its top, before they were packed, the largest first.
+    """
 
     sha256: str
     size: int
     files: int
     skipped: tuple[str, ...] = ()
+    tops: tuple[tuple[str, int], ...] = ()
 
 
 class _Ignores:
@@ -278,7 +285,14 @@ def pack(directory: Path, target: Path, limits: Limits = DEFAULT_LIMITS) -> Pack
         ):
             for file in files:
                 add_file(archive, file.name, file)
-    return Packed(hashing.sha256.hexdigest(), hashing.size, len(files), tuple(skipped))
+    return Packed(hashing.sha256.hexdigest(), hashing.size, len(files), tuple(skipped), _measure_tops(files))
+
+
+def _measure_tops(files: list[SourceFile]) -> tuple[tuple[str, int], ...]:
+    tops = Counter[str]()
+    for file in files:
+        tops[file.name.partition("/")[0]] += file.size
+    return tuple(tops.most_common())
 
 
 def add_file(archive: tarfile.TarFile, name: str, file: SourceFile) -> None:

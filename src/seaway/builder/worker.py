@@ -29,7 +29,7 @@ from seaway.builder.dependencies import DependencyInstaller, find, is_noise, lis
 from seaway.builder.dockerfile import Steps, choose_dockerfile, explain_buildah, refuse_dockerfile
 from seaway.builder.dying import Descendants
 from seaway.builder.facts import read_facts, read_text
-from seaway.builder.git import clone
+from seaway.builder.git import clone, describe_git
 from seaway.builder.image import (
     APP_FOLDER,
     PYTHON_FOLDER,
@@ -223,7 +223,7 @@ class SourceBuild:
     def _fetch(self) -> Path:
         source, root = self._request.source, self._scratch / "source"
         if source.git is not None:
-            self._report.step(f"Fetching {source.ref or 'HEAD'} of {redact(source.git)}")
+            self._report.step(f"Fetching {describe_git(source)}")
             commit = clone(source.git, source.ref, root, self._commands)
             self._report.line(f"commit {commit}")
             return root

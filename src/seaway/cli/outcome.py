@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from seaway.cli.client import Doc
 from seaway.cli.errors import CliError
 from seaway.cli.show import dig, seconds_text, version
-from seaway.cli.waiting import SERVES, Waiter
+from seaway.cli.waiting import SERVES, Waiter, find_serving
 from seaway.model import Phase
 
 
@@ -70,5 +70,5 @@ async def bring_release(waiter: Waiter, release: Doc) -> Outcome:
     outcome = Outcome(waiter.app, release, await waiter.follow_rollout(number))
     if outcome.phase not in SERVES:
         app = await waiter.get("")
-        raise outcome.failure(dig(app, "status.current"))
+        raise outcome.failure(find_serving(app))
     return outcome

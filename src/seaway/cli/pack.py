@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seaway.builder.base import BuildError
-from seaway.builder.source import pack
+from seaway.builder.source import LARGEST_ARCHIVE, SEAWAY_IGNORE, Packed, pack
 from seaway.cli.errors import CliError
+from seaway.cli.show import size
+from seaway.model.base import say_bytes
+
+LARGEST_SHOWN = 3  # files and folders at the top of a source that is too large
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,10 @@ class Archive:
 
 @contextmanager
 def pack_folder(folder: Path) -> Iterator[Archive]:
-    """Give the folder as a gzip-compressed tar file that exists as long as the block."""
+    """Give the folder as a gzip-compressed tar file that exists as long as the block.
+
+    Raises CliError if it cannot be packed, or is larger than the platform takes.
+    """
     with tempfile.TemporaryDirectory(prefix="seaway-pack-") as scratch:
         target = Path(scratch) / "source.tar.gz"
         try:
@@ -33,4 +40,18 @@ def pack_folder(folder: Path) -> Iterator[Archive]:
             raise CliError(str(error), code="cannot-pack") from error
         except OSError as error:
             raise CliError(f"{error.filename or folder}: {error.strerror}", code="cannot-pack") from error
+        _check_size(packed)
         yield Archive(target, packed.files, packed.skipped)
+
+
+def _check_size(packed: Packed) -> None:
+    """Refuse an archive that the API would refuse once it has been sent."""
+    if packed.size <= LARGEST_ARCHIVE:
+        return
+    largest = ", ".join(f"{name} ({size(count)})" for name, count in packed.tops[:LARGEST_SHOWN])
+    raise CliError(
+        f"the packed folder has {size(packed.size)}, and at most {say_bytes(LARGEST_ARCHIVE)} are taken; "
+        "nothing was uploaded",
+        hint=f"list what the app does not need in {SEAWAY_IGNORE}; before packing, the largest are: {largest}",
+        code="too-large",
+    )

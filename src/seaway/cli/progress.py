@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from rich.status import Status
 from rich.text import Text
 
+from seaway.cli.quoted import Quotations
 from seaway.cli.show import console, size, state
 from seaway.cli.words import escape, show_line
 
@@ -83,6 +84,7 @@ class PlainProgress:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._last = ("", "")
+        self._quoted = Quotations()
 
     def say(self, text: str) -> None:
         """Print the sentence."""
@@ -96,7 +98,7 @@ class PlainProgress:
         """Print phase and reason unless they are the last printed."""
         if (name, reason) != self._last:
             self._last = (name, reason)
-            self._print(f"  {name:<11} {escape(reason)}")
+            self._print(f"  {name:<11} {escape(self._quoted.shorten(reason))}")
 
     def settle(self) -> None:
         """Nothing is live."""
@@ -119,6 +121,7 @@ class LiveProgress:
         self._out = out
         self._status: Status | None = None
         self._now = ("", "")
+        self._quoted = Quotations()
 
     def say(self, text: str) -> None:
         """Print the sentence above the live line."""
@@ -160,7 +163,8 @@ class LiveProgress:
 
     def _keep_line(self) -> None:
         name, reason = self._now
-        self._out.print(Text.assemble("  ", state(name), " " * max(1, 12 - len(name)), reason), soft_wrap=True)
+        shown = self._quoted.shorten(reason)
+        self._out.print(Text.assemble("  ", state(name), " " * max(1, 12 - len(name)), shown), soft_wrap=True)
 
 
 @contextmanager

@@ -20,6 +20,12 @@ SERVES = frozenset({Phase.KEEPING, Phase.SUCCEEDED})
 """Phases in which all traffic is on the new release."""
 
 
+def find_serving(app: Doc) -> int | None:
+    """Return the release that serves now, if any does."""
+    serves = dig(app, "status.state") not in {"empty", "down", "stopped", "destroying"}
+    return dig(app, "status.current") if serves else None
+
+
 @asynccontextmanager
 async def limit(seconds: float, progress: Progress, *, what: str, cancel: str) -> AsyncIterator[None]:
     """Bound a wait. When it is over, or on Ctrl-C, say that `what` goes on and how to stop it."""
@@ -51,6 +57,11 @@ class Waiter:
         answer: Doc = await self.patience.ask(lambda: self.api.get(f"/apps/{self.app}{path}"))
         return answer
 
+    async def say_what_serves(self) -> str:
+        """Return "; v4 still serves" for the end of a hint, or "" where nothing serves."""
+        serving = find_serving(await self.get(""))
+        return "" if serving is None else f"; {version(serving)} still serves"
+
     # Builds
 
     async def follow_build(self, number: int) -> Doc:
@@ -69,7 +80,7 @@ class Waiter:
             ended = "was cancelled" if state == BuildState.CANCELLED else "failed"
             raise CliError(
                 f"build b{number} of {self.app} {ended}: {reason}",
-                hint=f"`seaway builds log b{number} -a {self.app}` shows its output; what served before still serves",
+                hint=f"`seaway builds log b{number} -a {self.app}` shows its output{await self.say_what_serves()}",
                 code=f"build-{state}",
             )
         return build

@@ -14,9 +14,10 @@ from typing import Any
 import structlog
 
 from seaway.builder.base import Builder, BuildError, Built
+from seaway.builder.git import describe_git
 from seaway.control.reconcile import TELL_AGAIN, Tell
 from seaway.home import Home
-from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout
+from seaway.model import App, Build, BuildState, BuildStatus, EventSpec, Release, Rollout, Source
 from seaway.rollout.releases import ImageChange, ReleaseRefused, compose_release
 from seaway.store.base import AlreadyExists, Conflict, NotFound, Store
 
@@ -227,7 +228,8 @@ class BuildRunner:
         forced = ""
         while made is None:
             rollouts = (await self._store.list(Rollout, {"app": app.name})).whole()
-            change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy)
+            said = describe_deploy(build.spec.source, build.status.image)
+            change = ImageChange(build.status.image, build.status.manifest, build.name, build.spec.strategy, said)
             try:
                 release = compose_release(app, releases, rollouts, change, build.spec.by)
                 async with self._claiming:
@@ -250,6 +252,12 @@ class BuildRunner:
             await self._tell(event, build.meta.labels.get("team", ""))
         status = build.status.model_copy(update={"release": number, "reason": reason})
         await self._store.update(build.model_copy(update={"status": status}))
+
+
+def describe_deploy(source: Source, image: str) -> str:
+    """Return what is said of the release of a build, or "" if its source has no name."""
+    name = describe_git(source)
+    return f"Deploy {name} ({image.rpartition('sha256:')[2][:12]})" if name else ""
 
 
 def _plain(update: dict[str, Any]) -> dict[str, Any]:

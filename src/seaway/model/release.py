@@ -160,7 +160,7 @@ class RolloutStatus(Frozen):
     reason: str = "waiting for its turn"
     entered_at: datetime | None = None  # when this phase began
     deadline: datetime | None = None  # when this phase is given up
-    verdict: Literal["", "failed", "cancelled"] = ""  # while returning or restoring: how it will end
+    verdict: Literal["", "failed", "cancelled"] = ""  # on the way back to A: how it will end
     verdict_reason: str = ""
     history: tuple[Step, ...] = Field(default=(), max_length=64)
 

@@ -85,6 +85,10 @@ class Facts:
         """Whether instances of a release must not run twice: what may still run on a lost node is not replaced."""
         return release in self.releases and self.releases[release].rollout.strategy is Strategy.RECREATE
 
+    def workload(self, key: WorkloadKey) -> Workload | None:
+        """Return what the engine was last told to run, if anything."""
+        return next((w for w in self.workloads if w.key == key), None)
+
     def doubtful(self, release: int, process: str) -> list[Instance]:
         """Return what may still run on a lost node, and beside which no instance of a release may start.
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from seaway.model import WEB, Drain, Instance, InstanceState, NodeState, Phase, Workload, WorkloadKey
 from seaway.rollout.facts import GONE, Facts
-from seaway.rollout.wanted import want_releases
+from seaway.rollout.wanted import want_count, want_releases
 
 COUNT_MARGIN = timedelta(milliseconds=200)  # an acknowledged change reaches Envoy's worker threads within this
 UNACKNOWLEDGED_LIMIT = timedelta(seconds=30)  # beyond the drain limit, for a router that never acknowledges
@@ -44,7 +44,7 @@ def settle_instances(facts: Facts) -> Settled:
     }
     total = Settled()
     for key in sorted(keys, key=str):
-        one = _settle(facts, key, wanted=key.release in wanted, existing=_find(facts, key))
+        one = _settle(facts, key, wanted=key.release in wanted, existing=facts.workload(key))
         total = Settled(total.apply + one.apply, total.remove + one.remove, total.drains + one.drains)
     if total.drains:
         total = replace(total, look_again=facts.now + timedelta(seconds=0.5))
@@ -96,7 +96,7 @@ def has_ended(instance: Instance) -> bool:
 
 def _count_startable(facts: Facts, key: WorkloadKey) -> int:
     """Return how many may run: what runs stays, and none starts beside one that may still run on a lost node."""
-    count, live = facts.count(key.release, key.process), len(facts.live(key.release, key.process))
+    count, live = want_count(facts, key), len(facts.live(key.release, key.process))
     doubtful = facts.doubtful(key.release, key.process)
     free = 0 if any(i.key.release != key.release for i in doubtful) else count - len(doubtful)
     return max(min(live, count), free)
@@ -150,7 +150,3 @@ def is_drained(facts: Facts, instance: Instance, drain: Drain) -> bool:
         router.busy_at is not None and router.busy_at >= counted_from and router.busy.get(instance.id, 0) == 0
         for router in facts.routers
     )
-
-
-def _find(facts: Facts, key: WorkloadKey) -> Workload | None:
-    return next((w for w in facts.workloads if w.key == key), None)

@@ -14,10 +14,11 @@ from seaway.rollout.sentences import (
     describe_unready,
     find_broken,
     find_fault,
+    is_full,
     is_serving,
 )
 from seaway.rollout.transitions import advance
-from seaway.rollout.wanted import BEFORE_SHIFT, find_others
+from seaway.rollout.wanted import BEFORE_SHIFT, find_others, grows_first
 
 PAUSE_LIMIT = timedelta(hours=24)  # a forgotten pause ends as if it had been cancelled
 STOP_MARGIN = timedelta(seconds=60)  # beyond drain and grace, for an engine to report an instance gone
@@ -40,6 +41,8 @@ def progress_rollout(
     status, now = rollout.status, facts.now
     if begin:
         return _enter_work(facts, rollout, "its turn"), None
+    if status.phase is Phase.KEEPING and status.verdict:
+        return _grow(facts, rollout)
     paused = rollout.spec.paused and not rollout.spec.promote and not rollout.spec.cancel
     if rollout.spec.cancel and status.phase not in (Phase.RETURNING, Phase.RESTORING):
         by = rollout.spec.cancelled_by or "a user"
@@ -140,16 +143,9 @@ def _judge_start(facts: Facts, rollout: Rollout) -> Verdict:
     crashing = [i for i in facts.live(target) if i.state == "crashing"]
     if crashing and broken:
         return Verdict(broken, fail=True)
-    if _all_ready(facts, target):
+    if is_full(facts, target):
         return Verdict(f"every instance of v{target} is ready", go=True)
     return Verdict(describe_unready(facts, target))
-
-
-def _all_ready(facts: Facts, release: int) -> bool:
-    return all(
-        sum(i.serving for i in facts.live(release, process)) >= facts.count(release, process)
-        for process in facts.releases[release].processes
-    )
 
 
 def _judge_readiness(facts: Facts, rollout: Rollout) -> Verdict:
@@ -215,7 +211,7 @@ def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:
     others = find_others(facts, base, rollout.spec.promote)
     if others:
         return Verdict(f"waits for {_name(others)} to stop before v{base} starts again")
-    if not _all_ready(facts, base):
+    if not is_full(facts, base):
         return Verdict(describe_unready(facts, base))
     if facts.app.status.traffic != {base: 100} or facts.app.status.current != base:
         return Verdict(f"moves the traffic back to v{base}")
@@ -287,12 +283,39 @@ def _undo(facts: Facts, rollout: Rollout, why: str, *, cancelled: bool) -> Rollo
     if phase is Phase.SHIFTING and base is not None:
         return _return(status, base, why, now)
     if phase is Phase.KEEPING:
-        if base is not None and is_serving(facts, base):
-            return _return(status, base, why, now)
-        stays = f"v{rollout.spec.target} stays, as there is no healthy release to return to"
-        return advance(status, end, f"{why}; {stays}", now)
-    keeps = f"; v{base} serves on" if base is not None else ""
+        if base is None or not grows_first(facts, rollout):
+            return _leave(facts, rollout, status, "there is no healthy release to return to")
+        limit = now + timedelta(seconds=facts.releases[base].rollout.start_timeout)
+        return status.model_copy(update={"reason": f"{why}; v{base} grows before it serves again", "deadline": limit})
+    keeps = f"; v{base} serves on" if base is not None and is_serving(facts, base) else ""
     return advance(status, end, why + keeps, now)
+
+
+def _grow(facts: Facts, rollout: Rollout) -> tuple[RolloutStatus, datetime | None]:
+    """Wait for A, which was kept smaller than is wanted by now; B serves meanwhile."""
+    status, base, now = rollout.status, rollout.status.base, facts.now
+    again = now + LOOK_INTERVAL
+    if not facts.observed or base is None:
+        return status.model_copy(update={"reason": "the engine does not answer; what runs goes on"}), again
+    if not grows_first(facts, rollout):
+        return _leave(facts, rollout, status, "there is no healthy release to return to"), None
+    lacking = describe_unready(facts, base)
+    if status.deadline is None or now < status.deadline:
+        reason = f"{status.verdict_reason}; the traffic returns once v{base} has grown ({lacking})"
+        return status.model_copy(update={"reason": reason}), min(again, status.deadline or again)
+    late = f"v{base} did not grow in time (`start_timeout` of [rollout]; {lacking})"
+    return _leave(facts, rollout, status, late, may_return=status.verdict == "failed"), None
+
+
+def _leave(
+    facts: Facts, rollout: Rollout, status: RolloutStatus, otherwise: str, *, may_return: bool = True
+) -> RolloutStatus:
+    """Go back from a kept A's successor if A serves and the traffic `may_return`; else B stays, for `otherwise`."""
+    base, why = status.base, status.verdict_reason
+    if may_return and base is not None and is_serving(facts, base):
+        return _return(status, base, why, facts.now)
+    end = Phase.CANCELLED if status.verdict == "cancelled" else Phase.FAILED
+    return advance(status, end, f"{why}; v{rollout.spec.target} stays, as {otherwise}", facts.now)
 
 
 def _return(status: RolloutStatus, base: int, why: str, now: datetime) -> RolloutStatus:

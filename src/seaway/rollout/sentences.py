@@ -106,6 +106,14 @@ def is_serving(facts: Facts, release: int | None) -> bool:
     return all(facts.count(release, name) == 0 or any(i.serving for i in facts.live(release, name)) for name in names)
 
 
+def is_full(facts: Facts, release: int) -> bool:
+    """Whether as many instances of each process of a release are ready as are wanted."""
+    return all(
+        sum(i.serving for i in facts.live(release, process)) >= facts.count(release, process)
+        for process in facts.releases[release].processes
+    )
+
+
 def describe_routers(routers: tuple[RouterFacts, ...], wanted: frozenset[str]) -> str:
     """Say what the routers still lack, or "" if every one has acknowledged and sees `wanted` healthy."""
     if not routers and wanted:

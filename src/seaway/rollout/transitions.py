@@ -3,7 +3,8 @@
 1. A rollout is in exactly one phase; it moves only along an edge of TRANSITIONS, and `advance` raises on any other.
 2. Every phase but `queued` has a deadline; every path leads to an ended phase; ended phases have no way out.
 3. Until `shifting` no request reaches B; from `shifting` on none that arrives reaches A, unless it returns.
-4. A keeps running, at full size, until the rollout has ended (strategy `recreate` aside, which says so).
+4. A keeps running, as large as it was, until the rollout has ended (strategy `recreate` aside, which says so). What the
+   traffic has left only shrinks; if a kept A is to serve again at a larger scale, it grows first.
 
 The picture in docs/rollouts.md is drawn from this table by scripts/gen_rollout_docs.py.
 """

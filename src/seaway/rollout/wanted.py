@@ -6,9 +6,9 @@ wants exactly the same.
 
 from __future__ import annotations
 
-from seaway.model import InstanceState, Phase, Rollout, Strategy
+from seaway.model import InstanceState, Phase, Rollout, Strategy, WorkloadKey
 from seaway.rollout.facts import Facts
-from seaway.rollout.sentences import find_fault, is_serving
+from seaway.rollout.sentences import find_fault, is_full, is_serving
 
 BEFORE_SHIFT = frozenset({Phase.PREPARING, Phase.CLEARING, Phase.STARTING, Phase.VERIFYING})
 ON_TARGET = frozenset({Phase.SHIFTING, Phase.KEEPING})
@@ -42,6 +42,44 @@ def _want_exclusive(facts: Facts, rollout: Rollout) -> set[int | None]:
     return set() if phase in (Phase.CLEARING, Phase.RESTORING) else {target}
 
 
+def want_count(facts: Facts, key: WorkloadKey) -> int:
+    """Return how many instances of a process of a wanted release are to run.
+
+    A release that the traffic has left (A while it is kept, B while the traffic returns) only shrinks: a larger scale
+    is meant for the one that serves.
+    """
+    count, told = facts.count(key.release, key.process), facts.workload(key)
+    return min(count, told.count) if told is not None and key.release == _find_left(facts) else count
+
+
+def _find_left(facts: Facts) -> int | None:
+    rollout = facts.active
+    if rollout is None:
+        return None
+    if rollout.status.phase is Phase.RETURNING:
+        return rollout.spec.target
+    return rollout.status.base if rollout.status.phase is Phase.KEEPING and not rollout.status.verdict else None
+
+
+def grows_first(facts: Facts, rollout: Rollout) -> bool:
+    """Whether the way back waits: A was kept smaller than is wanted by now, and is not ready at that size.
+
+    Where A serves and B does not, nothing is waited for.
+    """
+    base, phase = rollout.status.base, rollout.status.phase
+    if phase is not Phase.KEEPING or base is None or base not in facts.releases or is_full(facts, base):
+        return False
+    if is_serving(facts, base) and not is_serving(facts, rollout.spec.target):
+        return False
+    return bool(rollout.status.verdict) or _is_held_small(facts, base)
+
+
+def _is_held_small(facts: Facts, release: int) -> bool:
+    keys = (WorkloadKey(app=facts.app.name, release=release, process=p) for p in facts.releases[release].processes)
+    told = [(workload, key) for key in keys if (workload := facts.workload(key))]
+    return any(workload.count < facts.count(release, key.process) for workload, key in told)
+
+
 def want_traffic(facts: Facts) -> dict[int, int]:
     """Return the weights that the routers are to have, by release."""
     rollout = facts.active
@@ -65,7 +103,7 @@ def choose_traffic(facts: Facts) -> dict[int, int]:
         return facts.app.status.traffic
     if rollout is not None and rollout.status.phase in ON_TARGET and find_fault(facts, rollout):
         base = rollout.status.base
-        if base is not None and is_serving(facts, base):
+        if base is not None and is_serving(facts, base) and not grows_first(facts, rollout):
             return {base: 100}
     return want_traffic(facts)
 

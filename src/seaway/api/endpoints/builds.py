@@ -24,6 +24,7 @@ from seaway.api.room import check_room
 from seaway.api.streams import STREAM, Stream, event, lines, server_sent
 from seaway.api.tailing import BuildLog, tail_build
 from seaway.api.views import Digest, view_build
+from seaway.builder.git import describe_git
 from seaway.model import App, Build, BuildSpec, BuildState, Role, build_name
 from seaway.store.base import NotFound
 
@@ -103,13 +104,14 @@ async def create_build(app: ChangeableApp, body: NewBuild, deps: Deps, caller: D
             by=caller.name,
         ),
     )
+    of_git = f": {name}" if (name := describe_git(source)) else ""
     await note(
         deps,
         caller,
         app,
         about=f"build {build.name}",
         reason="BuildRequested",
-        message=f"Build b{build.spec.number} is queued.",
+        message=f"Build b{build.spec.number} is queued{of_git}.",
     )
     return view_build(build)
 

@@ -91,7 +91,8 @@ async def deploy(
 
     An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
-    Waits until all traffic is on the new release. If it fails, what served before still serves. It is refused if its
+    Waits until all traffic is on the new release. If it fails, what served before (if anything did) still
+    serves. It is refused if its
     instances do not fit beside those that run.
     """
     choice = ({"strategy": strategy} if strategy else {}) | ({"force": True} if force else {})
@@ -162,16 +163,21 @@ async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome 
     request = {"source": source, "deploy": True, **wanted.choice}
     build: Doc = await waiter.patience.send(lambda: api.post(f"/apps/{app}/builds", request))
     number = int(dig(build, "spec.number"))
-    waiter.progress.say(f"build b{number} of {app}")
+    waiter.progress.say(f"build b{number} of {app}" + (f" from {_name_source(build)}" if wanted.git else ""))
     if no_wait:
         return {"build": build}
     build = await waiter.follow_build(number)
     waiter.progress.settle()
     waiter.progress.say(f"built image {short_image(dig(build, 'status.image'))}")
     if not dig(build, "status.release"):
-        why, hint = dig(build, "status.reason", ""), "correct it and deploy again; what served before still serves"
+        why, hint = dig(build, "status.reason", ""), f"correct it and deploy again{await waiter.say_what_serves()}"
         raise CliError(f"build b{number} of {app} made no release: {why}", hint=hint, code="no-release")
     return await _bring(waiter, await waiter.get(f"/releases/{dig(build, 'status.release')}"))
+
+
+def _name_source(build: Doc) -> str:
+    git = dig(build, "spec.source.git")
+    return f"{dig(build, 'spec.source.ref', 'HEAD')} of {git}" if git else "upload"
 
 
 def _read_app_files(folder: Path) -> dict[str, str]:
@@ -240,11 +246,11 @@ async def list_builds(*, app: AppOption = None, output: OutputOption = Output.TE
         return
     rows = [
         (f"b{dig(b, 'spec.number')}", coloured(dig(b, "status.state", "")), version(dig(b, "status.release") or None),
-         age(dig(b, "meta.created_at")), dig(b, "spec.by", ""), dig(b, "status.reason", ""))
+         age(dig(b, "meta.created_at")), dig(b, "spec.by", ""), _name_source(b), dig(b, "status.reason", ""))
         for b in sorted(builds, key=lambda b: -int(dig(b, "spec.number", 0)))
     ]  # fmt: skip
     print_table(
-        ("build", "state", "release", "started", "by", "why"),
+        ("build", "state", "release", "started", "by", "source", "why"),
         rows,
         empty=f"{app} has no builds: `seaway deploy` makes one",
     )

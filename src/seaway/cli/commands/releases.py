@@ -24,7 +24,7 @@ from seaway.cli.show import (
 )
 from seaway.cli.show import state as coloured
 from seaway.cli.target import find_app
-from seaway.model import ENDED
+from seaway.model import ENDED, Phase
 from seaway.model.base import say_bytes
 
 ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="v3 or 3.")]
@@ -53,7 +53,7 @@ def add(root: typer.Typer) -> None:
 
 @command
 async def list_releases(*, app: AppOption = None, output: OutputOption = Output.TEXT) -> None:
-    """List an app's releases, newest first; the serving one is marked."""
+    """List an app's releases, newest first, and which serves, failed, or is on its way."""
     app = find_app(app)
     async with connect() as api:
         releases: list[Doc] = await api.get(f"/apps/{app}/releases")
@@ -61,8 +61,11 @@ async def list_releases(*, app: AppOption = None, output: OutputOption = Output.
             print_json(releases)
             return
         current = dig(await api.get(f"/apps/{app}"), "status.current")
+        rollouts: list[Doc] = await api.get(f"/apps/{app}/rollouts")
+    marks = {dig(r, "spec.target"): _phase(r) for r in rollouts if dig(r, "status.phase") != Phase.SUCCEEDED}
+    marks[current] = "serving"
     rows = [
-        (version(dig(r, "spec.number")), coloured("serving" if dig(r, "spec.number") == current else ""),
+        (version(dig(r, "spec.number")), coloured(marks.get(dig(r, "spec.number"), "")),
          short_image(dig(r, "spec.image")), age(dig(r, "meta.created_at")), dig(r, "spec.by", ""),
          dig(r, "spec.description", ""))
         for r in sorted(releases, key=lambda r: -int(dig(r, "spec.number", 0)))
