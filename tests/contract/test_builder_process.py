@@ -191,6 +191,15 @@ async def test_git_source(dock: Dock, tmp_path: Path) -> None:
         await dock.build(Source(git=str(app), ref="nope"))
 
 
+async def test_what_git_left_out_is_noted(dock: Dock, tmp_path: Path) -> None:
+    """In the build's output; the build goes on."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    missing = {".gitmodules": '[submodule "t"]\n\tpath = theme\n', "model.bin": pointer}
+    await dock.build(write_app(tmp_path / "app", SHELL_APP | missing))
+    notes = [line for line in dock.log.read_text().splitlines() if "note: " in line]
+    assert ["theme is empty" in notes[0], "model.bin: only pointers of git-lfs" in notes[1]] == [True, True]
+
+
 async def test_concurrent_builds(dock: Dock, tmp_path: Path) -> None:
     """Three builds at once, two of them of the same source, all succeed."""
     one = dock.upload(write_app(tmp_path / "one", PROJECT_APP))

@@ -45,6 +45,7 @@ from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, read_app_fi
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
 from seaway.builder.quarters import find_cache
 from seaway.builder.source import SourceFile, list_files
+from seaway.builder.unfetched import find_unfetched
 from seaway.builder.venv import SETTINGS, name_pythons, write_settings
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
@@ -137,6 +138,8 @@ class SourceBuild:
         """Build; raise BuildError."""
         root = self._fetch()
         files = list_files(root, git_ignores=False)
+        for note in find_unfetched(root, files, from_git=self._request.source.git is not None):
+            self._report.line(f"note: {note}")
         names = {file.name for file in files}
         build = read_build_table(*_read_texts(root, names))
         if (dockerfile := choose_dockerfile(names, build)) is not None:
