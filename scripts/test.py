@@ -114,8 +114,8 @@ KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 TIERS = (
     Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
     Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
-    Tier("contract", (([*PYTEST, *spread("loadfile", 5), *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
-    Tier("end to end", (([*PYTEST, *spread("worksteal", 4), *E2E],),)),
+    Tier("contract", (([*PYTEST, *spread("loadfile", 3), *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
+    Tier("end to end", (([*PYTEST, *spread("worksteal", 3), *E2E],),)),
     Tier(  # alone, as it looks for what is left on this machine
         "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]
     ),
