@@ -25,8 +25,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from tests.pace import read_waited
+
 PRELOADED = ("seaway.main", "seaway.cli.app", "httpx", "seaway.supervisor.running", "rich.console", "rich.table")
 LONGEST = 1 << 17  # bytes of a request; Linux allows no longer argument or variable
+ANSWER = struct.Struct("id")  # exit code, seconds waited for a processor
+
+
+class Done(subprocess.CompletedProcess[str]):
+    """A command that has ended. `waited`: the seconds for which it was ready and had no processor (tests/pace.py)."""
+
+    waited = 0.0
 
 
 class Commands:
@@ -45,7 +54,7 @@ class Commands:
         cwd: Path,
         stdin: IO[bytes] | str | None = None,
         timeout: float = 150,
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> Done:
         """Run a command that reads a file, a text or nothing; raise TimeoutExpired after `timeout` seconds."""
         self._start()
         request = json.dumps({"args": list(args), "env": dict(env), "cwd": str(cwd)}).encode()
@@ -64,15 +73,17 @@ class Commands:
             line.connect(self._name)
             socket.send_fds(line, [request], [file.fileno() for file in files])
             try:
-                answer = line.recv(4)
+                answer = line.recv(ANSWER.size)
             except TimeoutError:
                 raise subprocess.TimeoutExpired(["seaway", *args], timeout) from None
             said = []
             for file in (out, err):
                 file.seek(0)
                 said.append(file.read().decode())
-        (code,) = struct.unpack("i", answer)
-        return subprocess.CompletedProcess(["seaway", *args], code, *said)
+        code, waited = ANSWER.unpack(answer)
+        done = Done(["seaway", *args], code, *said)
+        done.waited = waited
+        return done
 
     def _start(self) -> None:
         with self._lock:
@@ -129,12 +140,13 @@ def serve(listening: socket.socket) -> None:
                 else:
                     ends = key.fd
                     pid, line = running.pop(ends)
+                    waited = read_waited(pid)  # it has ended, and is there until it is waited for
                     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                     waiting.unregister(ends)
                     with suppress(KeyError):
                         waiting.unregister(line)
                     with suppress(BrokenPipeError):
-                        line.send(struct.pack("i", code))
+                        line.send(ANSWER.pack(code, waited))
                     line.close()
                     os.close(ends)
 

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,7 +19,7 @@ from seaway.engine.local.guard import OURS, Op, PortGuard, assemble
 from seaway.home import Home
 from seaway.sandbox.cgroups import ENTER, Cgroups
 from seaway.sandbox.sandbox import ORDINARY, Sandbox, TrialError, open_sandbox
-from seaway.sandbox.view import View, enter
+from seaway.sandbox.view import View, enter, make_place
 from tests.disk import FILLER, as_root, fill, small_disk
 from tests.ports import free_port
 
@@ -31,6 +33,14 @@ def sandbox(tmp_path: Path) -> Sandbox:
     made, why = open_sandbox(Home(tmp_path / "home").create())
     assert made is not None, why
     return made
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that all users may enter."""
+    with TemporaryDirectory(dir="/run", prefix="seaway-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def run(view: View, command: str, workdir: Path = Path("/"), **env: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +75,22 @@ def test_what_a_command_is_and_sees(sandbox: Sandbox, tmp_path: Path) -> None:
     ignored = int(values.pop("SigIgn"), 16)
     assert not any(ignored >> number - 1 & 1 for number in (signal.SIGPIPE, signal.SIGXFSZ)), "as Python does"
     assert {values[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {"0" * 16}
+
+
+@as_root
+def test_a_folder_is_seen_where_an_image_has_it(sandbox: Sandbox, tmp_path: Path, open_folder: Path) -> None:
+    """Read-only, and by this command alone; where other users cannot get, nothing can be seen."""
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "file").write_text("there")
+    place = open_folder / "opt" / "venv"
+    assert make_place(str(place))
+    assert not make_place(str(tmp_path / "venv")), "pytest's folders are its own"
+    assert not make_place("/proc/nowhere")
+    view = make_view(sandbox, tmp_path / "home" / "node" / "x")
+    view = replace(view, files=(*view.files, (str(tmp_path / "venv"), str(place))))
+    done = run(view, f"cat {place}/file; touch {place}/own")
+    assert (done.stdout, "Read-only file system" in done.stderr) == ("there", True)
+    assert list(place.iterdir()) == []
 
 
 @as_root

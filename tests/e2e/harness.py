@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from seaway.sandbox.cgroups import find_own
-from tests.command_line import COMMANDS
+from tests.command_line import COMMANDS, Done
 from tests.load.mix import Mix
 from tests.load.process import LoadProcess
 from tests.load.report import Kill
@@ -120,7 +120,7 @@ class Platform:
         self.home = Path(tempfile.mkdtemp(prefix="sw-", dir="/tmp"))
         self.http_port, self.api_port, self.routers = free_port(), free_port(), routers
 
-    def run(self, *args: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, check: bool = True, stdin: str | None = None) -> Done:
         done = COMMANDS.run(args, env=os.environ | self.env, cwd=self.home, stdin=stdin)
         assert not check or done.returncode == 0, f"seaway {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,21 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from seaway.builder.image import VENV
+from seaway.sandbox.view import make_place
 from tests.e2e.harness import Platform, wait_until
 from tests.shared_place import find_shared
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def check_environment(platform: Platform, app: str) -> None:
+    """Commands have the image's virtual environment where the image says, if this machine can show it there."""
+    said = platform.run("run", "-a", app, "--", "echo $VIRTUAL_ENV; python -c 'import flask, sys; print(sys.prefix)'")
+    named, used = said.stdout.split()
+    assert named == used
+    in_place = os.geteuid() == 0 and make_place(VENV)
+    assert used == VENV if in_place else used.startswith(str(platform.home))
 
 
 def check_job(platform: Platform, app: str) -> None:
@@ -49,6 +61,7 @@ def test_every_example_deploys_and_answers(shared: Platform) -> None:
         shared.run("deploy", str(EXAMPLES / name), "-a", app)
         assert shared.get(f"{app}.localhost")[0] == 200, name
     assert "nothing to migrate" in shared.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
+    check_environment(shared, apps["python-web"])
     check_job(shared, apps["web-worker"])
     assert echo(shared, apps["websocket"], "two words") == "two words"
     assert shared.get("nobody.localhost")[0] == 404

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from seaway.engine.base import EngineError
-from seaway.engine.local.base import Timings
+from seaway.engine.local.base import RunRoot, Timings
 from seaway.engine.local.changes import Changes
+from seaway.engine.local.files import put_in_place
 from seaway.engine.local.health import Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.ports import PortPool, is_free
 from seaway.engine.local.probe import Prober, Target, Unknown
@@ -291,6 +292,15 @@ def test_what_cannot_be_kept_now_is_kept_later(tmp_path: Path, monkeypatch: pyte
     broken.clear()
     state.catch_up()
     assert state.read_desired() == [wanted["b"], wanted["c"]]
+
+
+def test_folders_are_named_where_an_image_has_them() -> None:
+    """In all that the image's environment says of them, and nowhere else."""
+    env = {"PATH": "/r/venv/bin:/usr/bin", "VIRTUAL_ENV": "/r/venv", "OTHER": "/r/venv2:/x/r/venv"}
+    root = RunRoot(Path("/r/app"), env, (Path("/r/venv"),), ((Path("/r/venv"), "/opt/venv"),))
+    assert put_in_place(root).env == {
+        "PATH": "/opt/venv/bin:/usr/bin", "VIRTUAL_ENV": "/opt/venv", "OTHER": "/r/venv2:/x/r/venv",
+    }  # fmt: skip
 
 
 async def test_changes_coalesce() -> None:

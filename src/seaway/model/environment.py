@@ -16,7 +16,7 @@ RESERVED = "PORT and names that begin with SEAWAY_ are set by the platform; choo
 
 CHANGES = {
     "PATH": "replaces the folders in which commands are looked for, those of the app's image too",
-    "PYTHONPATH": "replaces the folders in which Python finds the app and what it needs",
+    "PYTHONPATH": "replaces the folder in which Python finds the app's own modules wherever a command begins",
     "PYTHONHOME": "makes Python look for its own library there",
     "HOME": "takes the place of each instance's own folder, which it may write to",
     "TMPDIR": "takes the place of each instance's own temporary folder",

@@ -91,9 +91,8 @@ async def deploy(
 
     An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
-    Waits until all traffic is on the new release. If it fails, what served before (if anything did) still
-    serves. It is refused if its
-    instances do not fit beside those that run.
+    Waits until all traffic is on the new release. If it fails, what served before (if anything did) still serves. It is
+    refused if its instances do not fit beside those that run.
     """
     choice = ({"strategy": strategy} if strategy else {}) | ({"force": True} if force else {})
     wanted = _check(path, image, git, ref, choice)

@@ -205,10 +205,15 @@ async def _ask_api() -> Doc:
     url = find_target().url
     async with Api(find_target(), patience=0, within=AT_ONCE) as api:
         try:
-            answer: Doc = await api.get("/status")
-        except (Unreachable, ApiError) as error:
-            return {"url": url, "reachable": False, **error.document(), "disk": {"reason": _look_at_disk()}}
-    return {**answer, "url": url, "reachable": True}
+            async with asyncio.timeout(AT_ONCE):  # in all, in however many pieces an answer comes
+                answer: Doc = await api.get("/status")
+        except TimeoutError:
+            error: CliError = Unreachable(url, f"not within {AT_ONCE:g} s", sent=True, local=find_target().local)
+        except (Unreachable, ApiError) as failed:
+            error = failed
+        else:
+            return {**answer, "url": url, "reachable": True}
+    return {"url": url, "reachable": False, **error.document(), "disk": {"reason": _look_at_disk()}}
 
 
 def _look_at_disk() -> str:
