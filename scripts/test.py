@@ -76,10 +76,10 @@ STATIC = (
     [str(BIN / "ruff"), "format", "--check", "."],
 )
 PROPERTY = [*QUICK, "tests/property"]
-HALVES = ([*QUICK, *UNIT[::2]], [*QUICK, *UNIT[1::2]])
-"""Units in two halves: as one they would take longer than all the rest."""
+UNITS = tuple([*QUICK, *UNIT[begin::3]] for begin in range(3))
+"""Units in three parts: as one they would take longer than all the rest, and a third of their time they wait."""
 
-CHECK = Tier("check", tuple((command,) for command in (*HALVES, PROPERTY, *STATIC)))
+CHECK = Tier("check", tuple((command,) for command in (*UNITS, PROPERTY, *STATIC)))
 """What `make check` runs: a few schedules of the property tests, and nothing that starts Envoy."""
 PACKAGES_OF_CHECK = ("processes",)
 
@@ -113,7 +113,7 @@ KUBE_LAB = [sys.executable, "-m", "tests.kube.lab"]
 
 TIERS = (
     Tier("lint, types, import contracts", tuple((command,) for command in STATIC), needed=True),
-    Tier("unit, property", tuple((command,) for command in (*HALVES, PROPERTY))),
+    Tier("unit, property", tuple((command,) for command in (*UNITS, PROPERTY))),
     Tier("contract", (([*PYTEST, *spread("loadfile", 3), *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
     Tier("end to end", (([*PYTEST, *spread("worksteal", 3), *E2E],),)),
     Tier(  # alone, as it looks for what is left on this machine

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from seaway.control.loop import BEHIND, TELL_AFTER, ControlLoop, WorkQueue
 from seaway.model import App, Meta
 from seaway.store.memory import MemoryStore
+from tests.clock import jumping
 
 
+@jumping
 async def test_an_app_that_always_fails_holds_nobody_up_and_is_told_of_once() -> None:
     """The others are synced without it; its failure is told once however often it is tried."""
     store = MemoryStore()

@@ -15,6 +15,7 @@ from seaway.router.reports import Reporter
 from seaway.router.table import build_app_table, build_hosts
 from seaway.router.warming import WARM_LIMIT, Warming
 from seaway.router.xds import Session
+from tests.clock import jumping
 from tests.contract.router_lab import make_app, make_instance
 
 
@@ -113,6 +114,7 @@ def test_client_that_comes_with_an_old_route_keeps_its_instances_until_it_has_th
     assert client.take() == [(ENDPOINTS, "shop:v1")]
 
 
+@jumping
 async def test_route_waits_for_health_and_not_for_ever() -> None:
     """Acknowledged clusters are not healthy ones; from when both are acknowledged a sick release has WARM_LIMIT."""
     catalog, poked = RouteCatalog(), asyncio.Event()
