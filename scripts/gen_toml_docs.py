@@ -59,6 +59,7 @@ keep = "1m"
 
 [build]
 python = "3.11"
+command = "SECRET_KEY=build python manage.py collectstatic --noinput"
 ```
 
 | key | type | default | meaning |
@@ -95,6 +96,16 @@ On one machine without root, where apps cannot be shown a folder at another plac
 `VIRTUAL_ENV`. `PYTHONPATH` is `/app`, as on other platforms; whoever sets another loses none of the dependencies. Up to
 Python 3.11 virtual environments hold setuptools. Here it is installed (a version that has `pkg_resources`) if something
 needs it or imports `pkg_resources`, unless `uv.lock` says what there is.
+
+## What is made in a build
+
+`build.command` runs in the app's folder when dependencies and project are installed: it collects static files, compiles
+assets or messages, generates code. It has the image's environment (`PATH`, `VIRTUAL_ENV`, `PYTHONPATH`), the network,
+and beyond the dependencies this machine's programs, in a cluster those of Seaway's own image: not the base image's.
+**The app's config is not there**: an image is made once and runs with any config. Give what is only needed to start in
+the command itself, as `SECRET_KEY` above. All files that are there when it ends are part of the image, whatever ignore
+files say, but for `.git`, virtual environments and caches of Python. It runs again when the source or the dependencies
+changed, so what one build left is not there in the next. With a Dockerfile, `RUN` does this.
 
 ## What is left out of the source
 

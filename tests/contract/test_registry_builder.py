@@ -145,6 +145,22 @@ async def test_another_replica_makes_the_same_and_nothing_twice(
     assert await make_replica(tmp_path / "four", registries, base).build(changed) == second
 
 
+async def test_a_build_command_has_dependencies_of_the_registry(
+    replica: Replica, registries: Registries, base: str, tmp_path: Path
+) -> None:
+    """A replica that has never installed them fetches their layer; what the command makes is in the image."""
+    toml = '[build]\ncommand = "python app.py > made"\n'
+    app = write_app(tmp_path / "app", {**WHEEL_APP, "Procfile": "web: cat made", "seaway.toml": toml})
+    await replica.build(app)
+    shutil.rmtree(tmp_path / "wheels")
+    other = make_replica(tmp_path / "two", registries, base)
+    built = await other.build(write_app(app, {"note": "changed"}))
+    assert "Dependencies are unchanged: their layer is in the registry" in other.dock.steps
+    if can_enter():
+        image = await unpack(registries, built.image, tmp_path / "root")
+        assert run(image, tmp_path / "root").stdout == "hello from the project\n"
+
+
 async def test_a_base_that_moved_is_built_upon_anew(
     replica: Replica, registry: Registry, registries: Registries, tmp_path: Path
 ) -> None:

@@ -88,6 +88,9 @@ def test_a_dockerfile_that_is_not_there() -> None:
     """The key is named."""
     with pytest.raises(BuildError, match=r"build\.dockerfile: there is no file D in the source"):
         choose_dockerfile({"Dockerfile"}, BuildTable(dockerfile="D"))
+    with pytest.raises(BuildError, match=r"build\.command: is not run where Dockerfile is: write it there, after RUN"):
+        choose_dockerfile({"Dockerfile"}, BuildTable(command="make"))
+    assert choose_dockerfile({"Dockerfile", "Procfile"}, BuildTable(command="make")) is None
 
 
 def test_buildahs_reason() -> None:

@@ -43,6 +43,17 @@ def test_facts_name_what_is_not_read(tmp_path: Path) -> None:
     assert read_facts(tmp_path, list_files(tmp_path)).others == ("setup.cfg", "bin/post_compile")
 
 
+def test_who_collects_static_files(tmp_path: Path) -> None:
+    """Django's settings, wherever they lie, say where to; and something says that whitenoise serves them."""
+    settings = "import os\nSTATIC_ROOT = os.path.join(BASE, 'static')\n"
+    write_app(tmp_path, {"manage.py": "", "shop/settings/base.py": settings})
+    assert not read_facts(tmp_path, list_files(tmp_path)).has_static_files
+    write_app(tmp_path, {"shop/settings/live.py": "MIDDLEWARE = ['whitenoise.middleware.WhiteNoiseMiddleware']\n"})
+    assert read_facts(tmp_path, list_files(tmp_path)).has_static_files
+    (tmp_path / "manage.py").unlink()
+    assert not read_facts(tmp_path, list_files(tmp_path)).has_static_files
+
+
 def test_who_needs_setuptools(tmp_path: Path) -> None:
     """Who imports its module and cannot do without, or names it."""
     write_app(tmp_path, {"a.py": "try:\n    import pkg_resources\nexcept ImportError:\n    pass\n"})

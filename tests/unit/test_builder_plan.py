@@ -185,9 +185,25 @@ def test_dependency_key_follows_the_source_when_dependencies_are_in_it() -> None
 
 def test_notes_say_what_is_not_exact() -> None:
     """Without a lock the user is told so."""
-    notes = make_plan(SourceFacts(pyproject=PROJECT, others=("package.json",)), BuildTable()).notes
+    facts = SourceFacts(pyproject=PROJECT, others=("package.json",))
+    notes = make_plan(facts, BuildTable()).notes
     assert "run `uv lock`" in notes[0]
-    assert notes[1] == "package.json is not read: no npm is run: build its files before, and deploy them with the app"
+    assert notes[1].startswith("package.json is not read: no npm is run by itself: build its files before")
+    assert len(make_plan(facts, BuildTable(command="npm ci")).notes) == 1, "it may read it"
+
+
+def test_static_files_that_nothing_collects() -> None:
+    """Django's, for whitenoise: the note is what seaway.toml wants; a command makes it silent."""
+    facts = replace(PINNED, has_static_files=True)
+    (note,) = make_plan(facts, BuildTable()).notes
+    assert '`command = "python manage.py collectstatic --noinput"` below [build] in seaway.toml' in note
+    assert make_plan(facts, BuildTable(command="make assets")).notes == ()
+
+
+def test_a_command_needs_no_language() -> None:
+    """And is no part of what the dependencies are."""
+    assert make_plan(SourceFacts(), BuildTable(command="make")).command == "make"
+    assert plan_key(LOCKED) == plan_key(LOCKED, BuildTable(command="make"))
 
 
 def test_requirements_beside_a_project_are_all_that_is_installed() -> None:

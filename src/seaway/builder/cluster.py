@@ -264,6 +264,10 @@ class _Session:
             case "dependencies":
                 blob = await builder._dependencies.find(str(question["key"]))
                 return blob and {"digest": blob.digest, "size": blob.size}
+            case "fetch":
+                digest = str(question["digest"])
+                await builder._dependencies.fetch(digest, builder._layout.path(digest))
+                return None
             case "dockerfile":
                 wanted = Wanted(
                     self._repository, question["path"], Path(question["root"]), self._source, question["timeout"]

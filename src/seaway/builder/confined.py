@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from uv import find_uv_bin
 
 from seaway.builder.base import BuildError
 from seaway.builder.commands import Commands
@@ -28,16 +27,30 @@ NOT_PASSED = frozenset({"SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "NETRC"})
 MAY_NAME_FILES = re.compile(r"UV_(?!CACHE_DIR).*|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE")
 
 
+@dataclass(frozen=True)
+class Around:
+    """What commands see besides their folder, and what their environment has besides a build's.
+
+    `shown` are seen where they are; `places` are pairs of what there is and where it is seen, read-only.
+    """
+
+    shown: tuple[str, ...] = ()
+    places: tuple[tuple[str, str], ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 class Confined:
     """Runs commands as `Commands` does; what they are to work with is put into `folder` before the first."""
 
-    def __init__(self, commands: Commands, descendants: Descendants, view: View, folder: Path, cache: Path) -> None:
+    def __init__(
+        self, commands: Commands, descendants: Descendants, view: View, folder: Path, env: Mapping[str, str]
+    ) -> None:
         self.folder = folder
         self.source = folder / "source"
         self._commands = commands
         self._descendants = descendants
         self._view = view
-        self._env = choose_environment(commands.env, folder / "home", cache)
+        self._env = env
         self._begun = False
 
     def run(self, argv: Sequence[str], cwd: Path, *, quiet: bool = False) -> list[str]:
@@ -48,33 +61,53 @@ class Confined:
         try:
             return self._commands.run(argv, cwd, quiet=quiet, env=self._env, view=self._view)
         finally:
-            if not self._descendants.kill():
-                raise BuildError("the build left a process that cannot be killed: a disk may be waiting; deploy again")
+            end_all(self._descendants)
+
+
+@dataclass(frozen=True)
+class Unconfined:
+    """Runs commands likewise as this process's user, where there is none to give them."""
+
+    commands: Commands
+    descendants: Descendants
+    env: Mapping[str, str]
+
+    def run(self, argv: Sequence[str], cwd: Path, *, quiet: bool = False) -> list[str]:
+        """Run to the end, and end what it left; see `Commands.run`."""
+        try:
+            return self.commands.run(argv, cwd, quiet=quiet, env=self.env)
+        finally:
+            end_all(self.descendants)
+
+
+def end_all(descendants: Descendants) -> None:
+    """End what commands left running. BuildError if that fails."""
+    if not descendants.kill():
+        raise BuildError("the build left a process that cannot be killed: a disk may be waiting; deploy again")
 
 
 def confine(
-    commands: Commands, descendants: Descendants, home: Home, *, scratch: Path, source: Path, cache: Path, prefix: Path
+    commands: Commands, descendants: Descendants, home: Home, folder: Path, *, cache: Path, around: Around
 ) -> Confined:
-    """Make the folder below `scratch`, with a copy of the source. `prefix` is where the interpreter is."""
+    """Make the rest of a folder that has a copy of the source."""
     user = descendants.user
     assert user is not None
-    folder = scratch / "own"
-    (folder / "home").mkdir(mode=0o700, parents=True)
+    (folder / "home").mkdir(mode=0o700)
     (folder / "tmp").mkdir(mode=0o700)
-    shutil.copytree(source, folder / "source", symlinks=True)
     copy_credentials(commands.env, folder / "home")
     named = (path for path in list_named(commands.env) if not home.root.is_relative_to(path))
     view = View(
         user=user,
         hidden=(str(home.root),),
-        shown=(find_uv_bin(), str(prefix), *map(str, named)),
+        shown=(*around.shown, *map(str, named)),
         own=(
             *((str(path), str(path)) for path in (folder, cache)),
             *((str(folder / "tmp"), place) for place in TEMPORARY),
         ),
-        files=write_users(scratch, user, folder / "home"),
+        files=(*write_users(folder.parent, user, folder / "home"), *around.places),
     )
-    return Confined(commands, descendants, view, folder, cache)
+    env = choose_environment(commands.env, folder / "home", cache)
+    return Confined(commands, descendants, view, folder, {**env, **around.env})
 
 
 def choose_environment(env: Mapping[str, str], home: Path, cache: Path) -> dict[str, str]:

@@ -27,13 +27,13 @@ HIDE_MORE = f'if [ -d {MORE_CONFIG} ]; then mount --bind "$0" {MORE_CONFIG}; fi;
 
 def choose_dockerfile(names: Set[str], build: BuildTable) -> str | None:
     """Return the Dockerfile that the source is built by: the one that seaway.toml names, or one without a Procfile."""
-    if build.dockerfile is not None:
-        if build.dockerfile not in names:
-            raise BuildError(f"{SEAWAY_TOML}: build.dockerfile: there is no file {build.dockerfile} in the source")
-        return build.dockerfile
-    if PROCFILE in names:
-        return None
-    return next((name for name in DOCKERFILES if name in names), None)
+    if build.dockerfile is not None and build.dockerfile not in names:
+        raise BuildError(f"{SEAWAY_TOML}: build.dockerfile: there is no file {build.dockerfile} in the source")
+    found = None if PROCFILE in names else next((name for name in DOCKERFILES if name in names), None)
+    chosen = build.dockerfile or found
+    if chosen is not None and build.command is not None:
+        raise BuildError(f"{SEAWAY_TOML}: build.command: is not run where {chosen} is: write it there, after RUN")
+    return chosen
 
 
 def refuse_dockerfile(name: str) -> BuildError:

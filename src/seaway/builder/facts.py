@@ -34,6 +34,7 @@ _INCLUDE = re.compile(r"^\s*(-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-r)|(
 _EDITABLE = re.compile(r"^\s*(?:-e|--editable)(?:\s+|=)(.+)$")
 _CODING = re.compile(rb"#.*coding[:=]\s*([-\w.]+)")  # PEP 263, as pip reads it
 _PKG_RESOURCES = re.compile(rb"^(?:import|from)\s+pkg_resources\b", re.M)  # not in a `try:`, which does without
+_STATIC_ROOT = re.compile(rb"^\s*STATIC_ROOT\s*=", re.M)
 _SETUPTOOLS = re.compile(r"\s*setuptools(?![\w.-])", re.I)
 _LOCAL = re.compile(r"^\s*(?:[\w.\[\],-]+\s*@\s*)?(?:\.|/|file:)")
 
@@ -61,6 +62,7 @@ def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
         default_python=this_version(),
         offered=tuple(list_versions()),
         platform=this_platform(),
+        has_static_files="manage.py" in top and _collects(files),
         others=tuple(name for name in OTHERS if name in names and _is_meant(root, name)),
         near=tuple(find_near_requirements(names)),
     )
@@ -69,6 +71,12 @@ def read_facts(root: Path, files: list[SourceFile]) -> SourceFacts:
 def imports_pkg_resources(path: Path) -> bool:
     """Tell whether a file of Python imports what only setuptools has."""
     return path.is_file() and bool(_PKG_RESOURCES.search(path.read_bytes()))
+
+
+def _collects(files: list[SourceFile]) -> bool:
+    """Tell whether Django's settings say where static files are to lie, and that whitenoise serves them."""
+    texts = [file.path.read_bytes() for file in files if file.name.endswith(".py") and file.link is None]
+    return any(_STATIC_ROOT.search(text) for text in texts) and any(b"whitenoise." in text for text in texts)
 
 
 def _asks_for_setuptools(requirements: Mapping[str, str] | None, pyproject: Mapping[str, Any] | None) -> bool:

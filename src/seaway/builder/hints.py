@@ -18,14 +18,20 @@ OTHERS = {
     "setup.py": "write its install_requires into requirements.txt, or the one word `.` to install the project",
     "setup.cfg": "write its install_requires into requirements.txt, or the one word `.` to install the project",
     "Dockerfile": "the image is made from the Procfile; in a cluster, [build] dockerfile in seaway.toml names it",
-    "package.json": "no npm is run: build its files before, and deploy them with the app",
+    "package.json": "no npm is run by itself: build its files before and deploy them with the app, or where npm is "
+    "installed, have [build] command in seaway.toml run it",
     "app.json": "set its env with `seaway config set`, its formation with `seaway ps scale`",
     "heroku.yml": "write its run table into a Procfile",
     "Aptfile": "have its packages installed on the machine, or in the base image that [build] base names",
-    "bin/pre_compile": "no hook is run in a build: write what it does into a release command",
-    "bin/post_compile": "no hook is run in a build: write what it does into a release command",
+    "bin/pre_compile": "no hook is run by itself: [build] command in seaway.toml can run it",
+    "bin/post_compile": "no hook is run by itself: [build] command in seaway.toml can run it",
 }
 """Files that are not read, and what to do instead."""
+
+BY_COMMAND = ("package.json", "bin/pre_compile", "bin/post_compile")
+"""Those of them that [build] command may read; where there is one, nothing is said."""
+
+COLLECT = '`command = "python manage.py collectstatic --noinput"`'
 
 HOLD_DEPENDENCIES = ("Pipfile", "Pipfile.lock", "poetry.lock", "pdm.lock", "environment.yml", "setup.py", "setup.cfg")
 """Those of them for whose sake an app without other dependencies is refused."""

@@ -15,7 +15,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from seaway.builder.base import BuildError
-from seaway.builder.hints import HOLD_DEPENDENCIES, OTHERS, explain_near
+from seaway.builder.hints import BY_COMMAND, COLLECT, HOLD_DEPENDENCIES, OTHERS, explain_near
 from seaway.builder.poetry import find_dependencies, list_locked, names_folders, read_python
 from seaway.builder.schema import PYTHON_PATTERN, BuildTable
 
@@ -56,6 +56,7 @@ class SourceFacts:
     offered_by: str = "this machine"  # or a base image
     remedy: str = "install it here"  # what else to do about a version that is not there
     platform: str = "x86_64-manylinux_2_28"
+    has_static_files: bool = False  # of Django's, for whitenoise to serve
     others: tuple[str, ...] = ()  # files of other tools (Pipfile, package.json, ...)
     near: tuple[str, ...] = ()  # files that may have been meant to be requirements.txt, the likeliest first
 
@@ -70,6 +71,7 @@ class BuildPlan:
     install_project: bool
     platform: str
     base: str | None
+    command: str | None = None  # what the app runs when all else is there
     notes: tuple[str, ...] = ()  # sentences for the user
 
     @property
@@ -84,7 +86,7 @@ def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
     packaged = recipe is not Recipe.REQUIREMENTS and _is_package(facts.pyproject)
     version_asked = build.python or facts.version_files
     if recipe is Recipe.NONE and not packaged and not facts.has_python_files and not version_asked:
-        return BuildPlan(Recipe.NONE, None, None, False, facts.platform, build.base)
+        return BuildPlan(Recipe.NONE, None, None, False, facts.platform, build.base, build.command)
     python, asked_by = _choose_python(facts, build)
     if facts.offered and python not in facts.offered:
         there = ", ".join(facts.offered)
@@ -101,7 +103,8 @@ def make_plan(facts: SourceFacts, build: BuildTable) -> BuildPlan:
         install_project=packaged,
         platform=facts.platform,
         base=build.base,
-        notes=_make_notes(facts, recipe, packaged),
+        command=build.command,
+        notes=_make_notes(facts, build, recipe, packaged),
     )
 
 
@@ -128,8 +131,10 @@ def _choose_recipe(facts: SourceFacts) -> Recipe:
     return Recipe.NONE
 
 
-def _make_notes(facts: SourceFacts, recipe: Recipe, packaged: bool) -> tuple[str, ...]:
+def _make_notes(facts: SourceFacts, build: BuildTable, recipe: Recipe, packaged: bool) -> tuple[str, ...]:
     notes = []
+    if facts.has_static_files and build.command is None:
+        notes.append(f"Django's static files are not collected: {COLLECT} below [build] in seaway.toml does that")
     if recipe is Recipe.PROJECT:
         tool = "poetry lock" if find_dependencies(facts.pyproject) is not None else "uv lock"
         notes.append(f"there is no lock file: versions are chosen now; run `{tool}` to have the same ones everywhere")
@@ -140,6 +145,7 @@ def _make_notes(facts: SourceFacts, recipe: Recipe, packaged: bool) -> tuple[str
             notes.append("the project itself is not installed: a line `.` in requirements.txt does that")
     read = {"setup.py", "setup.cfg"} if packaged or facts.local_requirements else set()
     read |= {"poetry.lock"} if recipe is Recipe.POETRY else set()
+    read |= set(BY_COMMAND) if build.command is not None else set()
     notes += [f"{name} is not read: {OTHERS[name]}" for name in facts.others if name not in read]
     return tuple(notes)
 

@@ -35,7 +35,7 @@ def _split_route(value: object) -> object:
 
 def _check_command(value: str) -> str:
     if not value.strip():
-        raise ValueError("the command is empty: write the shell command that starts the process")
+        raise ValueError("the command is empty: write the shell command to run")
     return value
 
 
@@ -77,6 +77,7 @@ class ProcessTable(Limits):
 class BuildTable(Frozen):
     """The [build] table."""
 
+    command: Annotated[str, AfterValidator(_check_command)] | None = Field(default=None, max_length=8192)
     python: str | None = Field(default=None, pattern=PYTHON_PATTERN)
     base: str | None = Field(default=None, pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]{0,254}$")
     dockerfile: Annotated[str, AfterValidator(_check_inside)] | None = Field(default=None, max_length=255)
@@ -150,6 +151,8 @@ DESCRIPTIONS: dict[str, str] = {
     "router.max_requests": "Requests in flight, open WebSockets included, that each router sends to a release; more "
     "are answered 503 `overloaded`.",
     "build": "How the image is made.",
+    "build.command": "Shell command that runs in the app's folder when its dependencies are there, with the image's "
+    "environment and without the app's config; what it makes is part of the image.",
     "build.python": "Python version, for example `3.12`; wins over .python-version and requires-python.",
     "build.base": "Base image to put the layers on where containers run (Kubernetes); not needed locally.",
     "build.dockerfile": "Build the image by this Dockerfile (in a cluster); without a Procfile one at the top is used "

@@ -26,7 +26,8 @@ class DependencyShelf:
     """Layers of dependencies by their key (see plan.py), so that a control plane with an empty disk makes none anew."""
 
     def __init__(self, registries: Registries) -> None:
-        self._shelf = Shelf(registries.home, registries.own, "seaway.deps", "dependencies")
+        self._client = registries.home
+        self._shelf = Shelf(self._client, registries.own, "seaway.deps", "dependencies")
 
     @property
     def repository(self) -> str:
@@ -39,6 +40,10 @@ class DependencyShelf:
         if item is None or not await self._shelf.has(item):
             return None
         return Blob(item.blob.digest, item.blob.size)
+
+    async def fetch(self, digest: str, target: Path) -> None:
+        """Have a layer of the shelf in a file."""
+        await self._client.download_blob(self.repository, digest, target)
 
     async def keep(self, key: str, layer: Path, digest: str) -> None:
         """Keep a layer under its key."""

@@ -11,7 +11,7 @@ import os
 import stat
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -33,6 +33,7 @@ ALWAYS_IGNORED = frozenset(
     }
 )
 IGNORED_SUFFIXES = (".pyc", ".pyo")
+BUILT = frozenset({"node_modules"})  # of a source left out, of what a build made not
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,18 @@ class Packed:
 class _Ignores:
     """The ignore rules that hold in one folder; .seawayignore has the last word, deeper .gitignore files win."""
 
-    def __init__(self, rules: tuple[tuple[str, GitIgnoreSpec], ...], final: GitIgnoreSpec | None, git: bool) -> None:
+    def __init__(
+        self,
+        rules: tuple[tuple[str, GitIgnoreSpec], ...] = (),
+        final: GitIgnoreSpec | None = None,
+        *,
+        git: bool = False,
+        always: Set[str] = ALWAYS_IGNORED,
+    ) -> None:
         self._rules = rules
         self._final = final
         self._git = git
+        self._always = always
 
     @classmethod
     def read(cls, root: Path, git: bool) -> _Ignores:
@@ -88,19 +97,19 @@ class _Ignores:
         real = os.path.realpath(root / SEAWAY_IGNORE)
         if not real.startswith(os.path.realpath(root) + os.sep):  # an error in it would be quoted
             raise BuildError(f"{SEAWAY_IGNORE}: {_explain_link(real)}")
-        return cls(rules, _read_spec(root / SEAWAY_IGNORE), git)
+        return cls(rules, _read_spec(root / SEAWAY_IGNORE), git=git)
 
     def enter(self, folder: Path, name: str) -> _Ignores:
         """Return the rules inside `folder`, whose path in the source is `name` ("" at the top)."""
         spec = _read_spec(folder / GIT_IGNORE) if self._git else None
         if spec is None:
             return self
-        return _Ignores((*self._rules, (name + "/" if name else "", spec)), self._final, self._git)
+        return _Ignores((*self._rules, (name + "/" if name else "", spec)), self._final, git=self._git)
 
     def match(self, name: str, is_folder: bool) -> bool:
         """Tell whether the entry is left out."""
         last = name.rpartition("/")[2]
-        if last in ALWAYS_IGNORED or last.endswith(IGNORED_SUFFIXES):
+        if last in self._always or last.endswith(IGNORED_SUFFIXES):
             return True
         subject = name + "/" if is_folder else name
         if self._final is not None:
@@ -154,8 +163,17 @@ def list_files(
     """
     if not root.is_dir():
         raise BuildError(f"{root}: is not a folder: name the folder that holds the app")
-    collector = _Collector(root, limits, skipped if skipped is not None else [])
-    collector.collect(root, "", _Ignores.read(root, git_ignores))
+    return _list(root, _Ignores.read(root, git_ignores), limits, skipped if skipped is not None else [])
+
+
+def list_built(root: Path, limits: Limits = DEFAULT_LIMITS) -> list[SourceFile]:
+    """Return what a build made of a source, likewise: nothing is left out for the sake of an ignore file."""
+    return _list(root, _Ignores(always=ALWAYS_IGNORED - BUILT), limits, [])
+
+
+def _list(root: Path, ignores: _Ignores, limits: Limits, skipped: list[str]) -> list[SourceFile]:
+    collector = _Collector(root, limits, skipped)
+    collector.collect(root, "", ignores)
     found = collector.found
     total = sum(file.size for file in found)
     if total > limits.bytes:

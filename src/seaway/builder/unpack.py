@@ -31,7 +31,7 @@ from seaway.builder.compiling import CacheCompiler
 from seaway.builder.image import APP_FOLDER, LABEL_LOCAL, LABEL_RUNTIME, SYSTEM_PATH, VENV, this_architecture
 from seaway.builder.interpreter import NoInterpreter, find_interpreter, this_version
 from seaway.builder.layout import LAYER_TYPE, ImageError, ImageLayout, lock_file
-from seaway.builder.venv import CACHE, SETTINGS, join_trees, name_pythons, write_settings
+from seaway.builder.venv import CACHE, add_interpreter, join_trees
 from seaway.home import Home
 
 REMOVING_LIMIT = 10.0  # seconds in which a layer must have gone, though another process still compiles it
@@ -93,7 +93,7 @@ class ImageUnpacker:
             python = self._make_python(found.labels[LABEL_RUNTIME])
             self._compiler.compile(folders, python.parent.name, python / "python")
             venv = self._join_environment(image, folders, python.parent)
-        needed = (*dict.fromkeys((*folders, python.parent, venv, _find_prefix(python / "python"))),)
+        needed = (*dict.fromkeys((*folders, python.parent, venv, find_prefix(python / "python"))),)
         env = _map_env(found.config, folders, python, venv, found.labels)
         places = ((venv, VENV),) if "VIRTUAL_ENV" in env else ()
         return Prepared(_locate(APP_FOLDER, folders), env, needed, places)
@@ -113,7 +113,7 @@ class ImageUnpacker:
             raise ImageError(f"layer {layer['digest']} is not in the store: build or deploy the app again")
         scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
         try:
-            _unpack_layer(blob, scratch)
+            unpack_layer(blob, scratch)
             _lock_down(scratch)
             self._compiler.forget(lambda layer: layer == target.name)  # somebody removed the folder by hand
             scratch.rename(target)
@@ -216,12 +216,12 @@ def _find_python(version: str) -> Path:
         raise CannotRun(f"{error}; or {TO_CONTAINERS}") from None
 
 
-def _find_prefix(python: Path) -> Path:
+def find_prefix(python: Path) -> Path:
     """Return the folder that an interpreter and its standard library are in."""
     return python.resolve().parents[1]
 
 
-def _unpack_layer(blob: Path, target: Path) -> None:
+def unpack_layer(blob: Path, target: Path) -> None:
     """Unpack one layer that Seaway wrote. Times are left as now: web servers make ETags of them."""
     links: list[tuple[Path, str]] = []
     try:
@@ -289,10 +289,7 @@ def _write_environment(target: Path, version: str, executable: Path) -> None:
     if target.is_dir():
         _remove(target)
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    (scratch / "bin").mkdir()
-    for name in name_pythons(version):
-        (scratch / "bin" / name).symlink_to(executable.resolve())
-    (scratch / SETTINGS).write_text(write_settings(version, executable.resolve().parent))
+    add_interpreter(scratch, version, executable)
     _lock_down(scratch)
     scratch.rename(target)
 
@@ -311,7 +308,7 @@ def _map_env(
 ) -> dict[str, str]:
     env = dict(entry.split("=", 1) for entry in config["config"].get("Env", ()))
     own = [entry for entry in env.get("PATH", "").split(":") if entry not in SYSTEM_PATH.split(":")]
-    machine = [str(entry) for entry in _machine_path()]
+    machine = [str(entry) for entry in list_machine_path()]
     first, last = ([str(python)], []) if labels[LABEL_RUNTIME] != "none" else ([], [str(python)])
     env["PATH"] = ":".join(dict.fromkeys([*_map_all(own, folders, venv), *first, *machine, *last]))
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
@@ -331,8 +328,8 @@ def _map_all(paths: list[str], folders: list[Path], venv: Path) -> Iterator[str]
                 break
 
 
-def _machine_path() -> list[str]:
-    """Return PATH without the virtual environment Seaway itself runs in, and with the system's folders."""
+def list_machine_path() -> list[str]:
+    """Return this machine's PATH without the environment Seaway itself runs in, and with the system's folders."""
     own = {str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent)} if sys.prefix != sys.base_prefix else set()
     entries = [*os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH.split(":")]
     return [entry for entry in dict.fromkeys(entries) if entry and entry not in own]

@@ -20,6 +20,15 @@ def write_settings(version: str, home: Path, *, with_system: bool = False) -> st
     return f"home = {home}\ninclude-system-site-packages = {system}\nversion = {version}\n"
 
 
+def add_interpreter(folder: Path, version: str, executable: Path) -> None:
+    """Make a folder of packages (or an empty one) a virtual environment of an interpreter of this machine."""
+    real, scripts = executable.resolve(), folder / "bin"
+    scripts.mkdir(parents=True, exist_ok=True)
+    for name in name_pythons(version):
+        (scripts / name).symlink_to(real)
+    (folder / SETTINGS).write_text(write_settings(version, real.parent))
+
+
 def join_trees(target: Path, trees: Sequence[Path]) -> None:
     """Make the folder `target`: what all of these have, by links, a later one's files before an earlier one's.
 

@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Set
@@ -20,12 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from uv import find_uv_bin
+
 from seaway.builder.archive import unpack_archive
 from seaway.builder.base import BuildError
 from seaway.builder.base_image import ANOTHER, BaseFacts, check_base, choose_platform
 from seaway.builder.commands import CommandFailed, Commands, redact
-from seaway.builder.confined import Confined, confine
-from seaway.builder.dependencies import DependencyInstaller, find, is_noise, list_installed, move_all
+from seaway.builder.confined import Around, Confined, Unconfined, confine
+from seaway.builder.dependencies import DependencyInstaller, Runner, find, is_noise, list_installed, move_all
 from seaway.builder.dockerfile import Steps, choose_dockerfile, explain_buildah, refuse_dockerfile
 from seaway.builder.dying import Descendants
 from seaway.builder.facts import read_facts, read_text
@@ -39,19 +42,22 @@ from seaway.builder.image import (
     write_image,
     write_layer,
 )
-from seaway.builder.interpreter import order_versions
+from seaway.builder.interpreter import Interpreter, order_versions
 from seaway.builder.layout import Blob, ImageLayout
+from seaway.builder.making import copy_source, make_env, run_command, unpack_environment
 from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, read_app_files, read_build_table, set_port
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
 from seaway.builder.quarters import find_cache
 from seaway.builder.source import SourceFile, list_files
 from seaway.builder.unfetched import find_unfetched
+from seaway.builder.unpack import find_prefix
 from seaway.builder.venv import SETTINGS, name_pythons, write_settings
 from seaway.home import Home
 from seaway.model import BuildManifest, Source
 from seaway.model.base import say_bytes
 from seaway.sandbox.procs import FILES
 from seaway.sandbox.standing import come_last
+from seaway.sandbox.view import make_place
 
 
 @dataclass(frozen=True)
@@ -261,25 +267,79 @@ class SourceBuild:
         layers = []
         if plan.dependency_key is not None:
             layers.append(Layer(self._make_dependency_layer(plan, facts, root), "dependencies"))
-        app: list[SourceFile | TextFile] = move_all(files, APP_FOLDER.lstrip("/"))
-        if plan.install_project:
-            self._report.step("Installing the project itself")
-            folder = self._make_installer(plan, facts, root).install_project()
-            app += list_installed(folder, VENV.lstrip("/"))
-        self._report.step(f"Writing the app layer ({len(app)} files)")
-        layers.append(Layer(write_layer(self._layout, app, self._scratch), "app"))
-        return layers
+        if plan.command is None:
+            project = self._install_project(plan, facts, root)
+            layers.append(Layer(self._write_app(files, project), "app"))
+            return layers
+        below = [layer.blob.digest for layer in layers]
+        key = self._make_key("command", plan.command, plan.runtime, plan.platform, facts.source_digest, *below)
+        with self._layout.lock_dependencies(key):
+            if (blob := self._find_layer(key)) is not None:
+                self._report.step("Source and command are unchanged: the layer with what it made is reused")
+            else:
+                project = self._install_project(plan, facts, root)
+                blob = self._write_app(self._run_build_command(plan, files, layers, project), project)
+                self._keep_layer(key, blob)
+        return [*layers, Layer(blob, "app")]
+
+    def _install_project(self, plan: BuildPlan, facts: SourceFacts, root: Path) -> list[SourceFile | TextFile]:
+        """Return the files of the project itself, if it is to be installed."""
+        if not plan.install_project:
+            return []
+        self._report.step("Installing the project itself")
+        return list_installed(self._make_installer(plan, facts, root).install_project(), VENV.lstrip("/"))
+
+    def _write_app(self, files: list[SourceFile], project: list[SourceFile | TextFile]) -> Blob:
+        whole = [*move_all(files, APP_FOLDER.lstrip("/")), *project]
+        self._report.step(f"Writing the app layer ({len(whole)} files)")
+        return write_layer(self._layout, whole, self._scratch)
+
+    def _run_build_command(
+        self, plan: BuildPlan, files: list[SourceFile], below: list[Layer], project: list[SourceFile | TextFile]
+    ) -> list[SourceFile]:
+        """Run what the app wants to be run when all else is there; return the app's files afterwards."""
+        assert plan.command is not None
+        self._report.step(f"Running the build command: {plan.command}")
+        folder, image = self._scratch / "command", self._scratch / "image"
+        layers = [self._find_blob(layer.blob) for layer in below]
+        layers += [self._layout.path(write_layer(self._layout, project, self._scratch).digest)] if project else []
+        interpreter = find(plan.python) if plan.python is not None else None
+        venv = unpack_environment(layers, interpreter, image)
+        copy_source(files, folder / "source")
+        if self._request.user is None:
+            runner: Runner = Unconfined(self._commands, self._descendants, make_env(venv, folder / "source"))
+        else:
+            open_to_all(image)
+            runner = self._confine_command(folder, venv, interpreter)
+        made = run_command(plan.command, folder / "source", files, runner)
+        self._report.step(made.changes)
+        return made.files
+
+    def _confine_command(self, folder: Path, venv: Path | None, interpreter: Interpreter | None) -> Confined:
+        in_place = venv is not None and make_place(VENV)
+        env = make_env(Path(VENV) if in_place else venv, folder / "source")
+        shown = [str(venv)] if venv is not None and not in_place else []
+        shown += [str(find_prefix(interpreter.executable))] if interpreter is not None else []
+        around = Around(tuple(shown), ((str(venv), VENV),) if in_place else (), env)
+        cache = find_cache(self._home, self._request.app)
+        return confine(self._commands, self._descendants, self._home, folder, cache=cache, around=around)
+
+    def _find_blob(self, blob: Blob) -> Path:
+        """Return where a layer is; one that only the registry has is fetched."""
+        path = self._layout.path(blob.digest)
+        if not path.is_file():
+            self._report.ask(ask="fetch", digest=blob.digest)
+        return path
 
     def _make_installer(self, plan: BuildPlan, facts: SourceFacts, root: Path) -> DependencyInstaller:
         if self._request.user is None:
             return DependencyInstaller(plan, facts, root, self._scratch, self._commands)
         if self._confined is None:
             assert plan.python is not None
-            cache, python = find_cache(self._home, self._request.app), find(plan.python).executable
-            self._confined = confine(
-                self._commands, self._descendants, self._home, scratch=self._scratch, source=root, cache=cache,
-                prefix=python.resolve().parents[1],
-            )  # fmt: skip
+            cache, folder = find_cache(self._home, self._request.app), self._scratch / "own"
+            shutil.copytree(root, folder / "source", symlinks=True)
+            around = Around((find_uv_bin(), str(find_prefix(find(plan.python).executable))))
+            self._confined = confine(self._commands, self._descendants, self._home, folder, cache=cache, around=around)
         return DependencyInstaller(plan, facts, self._confined.source, self._confined.folder, self._confined)
 
     def _make_dependency_layer(self, plan: BuildPlan, facts: SourceFacts, root: Path) -> Blob:
@@ -287,12 +347,11 @@ class SourceBuild:
         key = plan.dependency_key
         assert key is not None
         if self._request.word:
-            key = hashlib.sha256(f"{key}\n{self._request.word}".encode()).hexdigest()
+            key = self._make_key(key)
         with self._layout.lock_dependencies(key):
-            known = self._layout.read_cache("deps", key)
-            if known is not None and self._layout.has(known["digest"]):
+            if (known := self._find_layer(key)) is not None:
                 self._report.step("Dependencies are unchanged: their layer is reused")
-                return Blob(known["digest"], known["size"])
+                return known
             if self._request.containers and (found := self._report.ask(ask="dependencies", key=key)) is not None:
                 self._report.step("Dependencies are unchanged: their layer is in the registry")
                 return Blob(str(found["digest"]), int(found["size"]))
@@ -300,8 +359,19 @@ class SourceBuild:
             folder = self._make_installer(plan, facts, root).install_dependencies()
             self._report.step("Writing the dependency layer")
             blob = write_layer(self._layout, list_installed(folder, VENV.lstrip("/")), self._scratch)
-            self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
+            self._keep_layer(key, blob)
             return blob
+
+    def _make_key(self, *inputs: str) -> str:
+        """Return the key of what was made of these by code that may have a hand in this app's builds alone."""
+        return hashlib.sha256("\n".join([*inputs, self._request.word]).encode()).hexdigest()
+
+    def _find_layer(self, key: str) -> Blob | None:
+        known = self._layout.read_cache("deps", key)
+        return Blob(known["digest"], known["size"]) if known and self._layout.has(known["digest"]) else None
+
+    def _keep_layer(self, key: str, blob: Blob) -> None:
+        self._layout.write_cache("deps", key, {"digest": blob.digest, "size": blob.size})
 
 
 def _read_texts(root: Path, names: Set[str]) -> tuple[str | None, str | None]:
