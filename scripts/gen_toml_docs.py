@@ -107,6 +107,24 @@ the command itself, as `SECRET_KEY` above. All files that are there when it ends
 files say, but for `.git`, virtual environments and caches of Python. It runs again when the source or the dependencies
 changed, so what one build left is not there in the next. With a Dockerfile, `RUN` does this.
 
+## Folders that stay
+
+Every start of an instance has new files. What is to stay over restarts and releases, on one machine, goes into a folder
+of `[[mounts]]`:
+
+```toml
+[[mounts]]
+name = "data"
+path = "data"     # from the top of the source
+```
+
+All instances of the app, its release command and `seaway run` see one folder there, `SEAWAY_HOME/mounts/APP/NAME`. It
+begins with what the source has at the path, is never pruned, and does not count as an instance's disk; backups are
+yours. While a new release takes over, two have it at once: `strategy = "recreate"` keeps them apart. When the app is
+destroyed it is gone for the app at once, and from the disk (`SEAWAY_HOME/mounts/.destroyed`) an hour later. In a
+cluster the build refuses it: use a service there ([decision 019](decisions/019-persistent-folders.md)).
+`examples/django` has one.
+
 ## What is left out of the source
 
 `.gitignore` (at every level) and `.seawayignore` (at the top; same syntax, has the last word, `!name` brings a file
@@ -125,6 +143,9 @@ def list_rows(schema: dict[str, Any], node: dict[str, Any], path: str) -> Iterat
         if key == "routes":
             yield "routes[].host", "text", ""
             yield "routes[].path", "text", '`"/"`'
+        elif key == "mounts":
+            yield "mounts[].name", "text", ""
+            yield "mounts[].path", "text", ""
         elif key == "processes":
             yield from list_rows(schema, values_of(resolve(schema, child)) or {}, f"{key}.NAME")
 

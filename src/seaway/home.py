@@ -92,6 +92,11 @@ class Home:
         """State of the node agent: specs, unpacked images, raw output of instances."""
         return self.root / "node"
 
+    @property
+    def mounts(self) -> Path:
+        """Persistent folders of apps; made when an app wants one."""
+        return self.root / "mounts"
+
     def build_log(self, build: str, uid: str) -> Path:
         """Output of one build; its uid keeps it from whoever has the app's name after this app is destroyed."""
         return self.builds / f"{build}.{uid}.log"

@@ -22,7 +22,8 @@ from seaway.engine.local.client import LocalEngine
 from seaway.engine.local.ports import FIRST, LAST
 from seaway.engine.local.probe import Prober, Target
 from seaway.home import Home
-from seaway.model import Check, Health, Instance, InstanceState
+from seaway.logs.base import LogQuery
+from seaway.model import Check, Health, Instance, InstanceState, Mount
 from tests.contract.engine_kit import LocalKit, eventually, find_app, find_members, make_task, make_workload, running
 from tests.pace import Stopwatch
 from tests.shared_place import find_shared
@@ -537,6 +538,38 @@ async def test_own_files(kit: LocalKit) -> None:
     await kit.engine.remove(workload.key)
     await kit.await_instance(lambda i: i.id == victim.id and i.state is S.STOPPED)
     assert not own.exists()
+
+
+async def test_persistent_folders(kit: LocalKit) -> None:
+    """What a one-off writes there is seen by instances of any release, and by no other app; the rest is gone."""
+    mounts = (Mount(name="db", path="var/data"),)
+    write = "echo written > var/data/file; echo written > file"
+    await kit.engine.start_task(make_task("shop-run-a", write, mounts=mounts))
+    assert (await kit.await_task()).exit_code == 0
+    read = "cat file 2>/dev/null; cat var/data/file; echo more >> var/data/file; echo done; exec sleep 100"
+
+    async def await_lines(release: int) -> list[str]:
+        async def look() -> list[str]:
+            lines = [line["message"] for line in await kit.read_logs(release=release, process="worker")]
+            return lines if "done" in lines else []
+
+        await kit.engine.apply(make_workload(read, release=release, process="worker", mounts=mounts))
+        return await eventually(look)
+
+    assert await await_lines(2) == ["written", "done"]
+    assert await await_lines(3) == ["written", "more", "done"]
+    other = make_task("blog-run-a", f"ls {kit.home.mounts}; ls -A var/data; echo x > var/data/own", mounts=mounts)
+    await kit.engine.start_task(other.model_copy(update={"app": "blog"}))
+
+    async def has_ended() -> bool:
+        return {"shop-run-a", "blog-run-a"} == {t.id for t in (await kit.engine.observe()).tasks if t.done}
+
+    await eventually(has_ended)
+    assert (kit.home.mounts / "shop/db/file").read_text() == "written\nmore\nmore\n"
+    assert [path.name for path in (kit.home.mounts / "blog/db").iterdir()] == ["own"]
+    if os.geteuid() == 0:
+        query = LogQuery(app="blog", tail=None)
+        assert {line["message"] async for line in kit.reader.read(query)} == {"blog"}, "its own alone is shown"
 
 
 def read_app_file(kit: LocalKit, instance: Instance) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import httpx
 import pytest
 
 from seaway.builder.image import VENV
@@ -50,18 +53,42 @@ def echo(platform: Platform, app: str, text: str) -> Any:
     return json.loads(done.stdout)["echo"]
 
 
+def check_guest_book(platform: Platform, app: str) -> None:
+    """What a visitor wrote is there after the next release; the static file has the name that the build gave it."""
+    host, url = f"{app}.localhost", f"http://127.0.0.1:{platform.http_port}"
+    with httpx.Client(base_url=url, headers={"Host": host}, cookies={}, timeout=10) as browser:
+        page = browser.get("/").text
+        (sheet,) = re.findall(r'href="(/static/book\.[0-9a-f]{12}\.css)"', page)
+        assert "font:" in browser.get(sheet).text
+        (token,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+        sent = {"text": "Hello <you>", "csrfmiddlewaretoken": token}
+        cookie = f"csrftoken={browser.cookies['csrftoken']}"
+        assert browser.post("/", data=sent, headers={"Cookie": cookie}).status_code == 302
+        platform.run("config", "set", "SECRET_KEY=another", "-a", app)
+        assert "Hello &lt;you&gt;" in browser.get("/").text
+    count = "from guestbook.models import Entry; print('entries:', Entry.objects.count())"
+    said = platform.run("run", "-a", app, "--", f"python manage.py shell -c {shlex.quote(count)}")
+    assert "entries: 1" in said.stdout
+    assert (platform.home / "mounts" / app / "data").is_dir()
+    platform.run("apps", "destroy", app, "--confirm", app)
+    wait_until(lambda: not (platform.home / "mounts" / app).exists(), "its folder is put away")
+
+
 @pytest.mark.timeout(300)
 def test_every_example_deploys_and_answers(shared: Platform) -> None:
     """And does what it is there to show: a release command, a worker that does jobs, a WebSocket."""
-    apps = {name: f"{name}-{shared.http_port}" for name in ("python-web", "web-worker", "websocket")}
+    apps = {name: f"{name}-{shared.http_port}" for name in ("python-web", "django", "web-worker", "websocket")}
     for name, app in apps.items():
         shared.run("apps", "create", app)
         jobs = find_shared(shared.home, app)[0] / "jobs.db"
-        shared.run("config", "set", f"JOBS_FILE={jobs}", "-a", app)  # for an ordinary user /tmp is everybody's
+        shared.run(
+            "config", "set", f"JOBS_FILE={jobs}", "SECRET_KEY=long-and-random", "-a", app
+        )  # for an ordinary user /tmp is everybody's
         shared.run("deploy", str(EXAMPLES / name), "-a", app)
         assert shared.get(f"{app}.localhost")[0] == 200, name
     assert "nothing to migrate" in shared.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
     check_environment(shared, apps["python-web"])
+    check_guest_book(shared, apps["django"])
     check_job(shared, apps["web-worker"])
     assert echo(shared, apps["websocket"], "two words") == "two words"
     assert shared.get("nobody.localhost")[0] == 404

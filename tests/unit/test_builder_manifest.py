@@ -7,9 +7,9 @@ import json
 import pytest
 
 from seaway.builder.base import BuildError
-from seaway.builder.manifest import read_app_files, read_build_table, read_procfile
+from seaway.builder.manifest import check_mounts, read_app_files, read_build_table, read_procfile
 from seaway.builder.schema import DESCRIPTIONS, _find, make_schema
-from seaway.model import Route, Strategy
+from seaway.model import Mount, Route, Strategy
 
 FULL = """
 routes = ["Shop.example.com", "example.com/shop", { host = "b.example.com", path = "/x" }]
@@ -128,9 +128,10 @@ def test_bad_procfile(text: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+DB = '[[mounts]]\nname = "db"\npath = "a/b"'
 BAD_TOMLS = [
     ("[rollout\n", "seaway.toml: is not valid TOML: ", "line 1, column 9"),
-    ('rutes = ["a"]', "rutes: unknown key (did you mean 'routes'?)", "known here: routes, processes"),
+    ('rutes = ["a"]', "rutes: unknown key (did you mean 'routes'?)", "known here: routes, mounts, processes"),
     ('[rollout]\nstratgy = "x"', "rollout.stratgy: unknown key (did you mean 'strategy'?)", ""),
     ('[rollout]\nstrategy = "bluegreen"', "rollout.strategy: \"bluegreen\" is unknown: it is one of 'blue-green'", ""),
     ('[rollout]\nkeep = "5 parsecs"', "rollout.keep: '5 parsecs' is not a duration", "500ms"),
@@ -160,6 +161,18 @@ BAD_TOMLS = [
     ('[build]\npython = "2.7"', 'build.python: "2.7" is not a Python version: write for example "3.12"', ""),
     ("[build]\npython = 3.12", "build.python: 3.12 is not text: put it in quotes", ""),
     ('[build]\nbase = "A B"', 'build.base: "A B" is not an image name', ""),
+    ('[build]\ncommand = " "', "build.command: the command is empty: write the shell command to run", ""),
+    ('[[mounts]]\npath = "data"', "mounts[0].name: is missing", ""),
+    ('[[mounts]]\nname = "db"\npath = "/data"', "mounts[0].path: '/data' is not a folder of the app's: write", ""),
+    ('[[mounts]]\nname = "db"\npath = "../data"', "'../data' is not a folder of the app's", ""),
+    ('[[mounts]]\nname = "D b"\npath = "data"', "mounts[0].name: 'D b' is not", ""),
+    (
+        '[[mounts]]\nname = "db"\npaht = "data"',
+        "mounts[0].paht: unknown key (did you mean 'path'?)",
+        "path: is missing",
+    ),
+    (f"{DB}\n{DB}", "mounts[1].name: there is another 'db': rename one", "mounts[1].path: a/b and a/b are in each"),
+    (f'{DB}\n[[mounts]]\nname = "up"\npath = "a"', "mounts[1].path: a and a/b are in each other's way: keep", ""),
 ]
 
 
@@ -171,6 +184,27 @@ def test_bad_toml(text: str, sentence: str, also: str) -> None:
     assert str(caught.value).startswith("seaway.toml: ")
     assert sentence in str(caught.value)
     assert also in str(caught.value)
+
+
+def test_persistent_folders() -> None:
+    """A note says what stays, and what keeps two releases apart; files of the source and clusters are in the way."""
+    read = read_app_files("web: x", f'{DB}\n[[mounts]]\nname = "up"\npath = "ab"')
+    mounts = (Mount(name="db", path="a/b"), Mount(name="up", path="ab"))
+    assert read.manifest.mounts == mounts
+    (note,) = read.notes
+    assert note.startswith("kept over restarts and releases: a/b, ab; two releases have it while one takes over: ")
+    assert note.endswith('`strategy = "recreate"` below [rollout] keeps them apart')
+    assert read_app_files("web: x", f'{DB}\n[rollout]\nstrategy = "recreate"').notes == ()
+    check_mounts(mounts, {"a/b/c", "abc", "Procfile"}, containers=False)
+    check_mounts((), {"a"}, containers=True)
+    for names, containers, sentence in [
+        ({"a"}, False, "mounts[0].path: a is a file of the source"),
+        ({"ab"}, False, "mounts[1].path: ab is a file of the source"),
+        (set(), True, "mounts: persistent folders are there where Seaway runs on one machine"),
+    ]:
+        with pytest.raises(BuildError) as caught:
+            check_mounts(mounts, names, containers=containers)
+        assert sentence in str(caught.value)
 
 
 def test_every_wrong_key_is_named_at_once() -> None:
@@ -238,6 +272,6 @@ def test_no_process_but_python_says_to_add_one() -> None:
 def test_every_description_has_its_key() -> None:
     """No sentence describes a key that is not there, and the schema uses standard words only."""
     schema = make_schema()
-    inside_routes = {"routes[].host", "routes[].path"}
-    assert [name for name in DESCRIPTIONS.keys() - inside_routes if _find(schema, name.split(".")) is None] == []
+    inside_lists = {"routes[].host", "routes[].path", "mounts[].name", "mounts[].path"}
+    assert [name for name in DESCRIPTIONS.keys() - inside_lists if _find(schema, name.split(".")) is None] == []
     assert not {'"ge"', '"le"', '"gt"', '"lt"'} & set(json.dumps(schema).replace(":", " ").split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from seaway.builder.base import BuildError
 from seaway.builder.schema import BuildTable, ProcessTable, SeawayToml, make_schema, resolve, values_of
-from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Process, RolloutPolicy
+from seaway.model import RELEASE_COMMAND, WEB, BuildManifest, Health, Limits, Mount, Process, RolloutPolicy, Strategy
 from seaway.model.base import LONGEST_TIME, name_process
 from seaway.model.problems import say_range
 
@@ -24,6 +24,11 @@ LONGEST_COMMAND = 8192
 SHOWN = 20  # errors; of a file that is something else altogether, each line is one
 NAMED = ("processes", "scale")  # tables whose keys are names of processes
 UNDERSCORES = "names of processes are parts of DNS names, which hold no _"
+ONE_MACHINE = (
+    "persistent folders are there where Seaway runs on one machine: in a cluster keep what is to stay in a service (a "
+    "database, an object store), and take them out"
+)
+ALONE = '`strategy = "recreate"` below [rollout] keeps them apart'
 START_ROOM = RolloutPolicy().start_timeout - Health().start_timeout  # seconds until the last instance begins to start
 
 
@@ -72,18 +77,23 @@ def read_app_files(procfile: str | None, toml: str | None, hint: str = "", image
     errors = _check_names(table.scale, processes)
     if table.routes and WEB not in processes:
         errors.append(f"{SEAWAY_TOML}: routes: only a web process gets traffic and the app has none: add one")
+    errors += _check_mounts(table.mounts)
     _refuse(errors)
     manifest = BuildManifest(
         processes=processes,
         release_command=release_command,
         scale=dict(table.scale),
         routes=tuple({(route.host, route.path): route for route in table.routes}.values()),
+        mounts=table.mounts,
         rollout=_fit_rollout(table, processes),
         router=table.router,
     )
     written = dict.fromkeys((*lines.written, *said.written))
-    notes = tuple(f"{name} is called {name_process(name)}: {UNDERSCORES}" for name in written)
-    return AppFiles(manifest=manifest, build=table.build, notes=notes)
+    notes = [f"{name} is called {name_process(name)}: {UNDERSCORES}" for name in written]
+    if table.mounts and manifest.rollout.strategy is not Strategy.RECREATE:
+        paths = ", ".join(mount.path for mount in table.mounts)
+        notes.append(f"kept over restarts and releases: {paths}; two releases have it while one takes over: {ALONE}")
+    return AppFiles(manifest=manifest, build=table.build, notes=tuple(notes))
 
 
 def read_build_table(procfile: str | None, toml: str | None) -> BuildTable:
@@ -198,6 +208,41 @@ def _check_release_command(table: ProcessTable) -> list[str]:
     health = [f"{where}.health: a release command ends by itself; remove it"] if table.health != Health() else []
     given = [key for key in Limits.model_fields if getattr(table, key) is not None]
     return health + [f"{where}.{key}: a release command has the limits of the web process; remove it" for key in given]
+
+
+def _check_mounts(mounts: Sequence[Mount]) -> list[str]:
+    """Return an error for each folder that is there twice, or inside another."""
+    errors = []
+    for number, mount in enumerate(mounts):
+        for other in mounts[:number]:
+            if mount.name == other.name:
+                errors.append(f"{SEAWAY_TOML}: mounts[{number}].name: there is another {mount.name!r}: rename one")
+            if _is_within(mount.path, other.path) or _is_within(other.path, mount.path):
+                errors.append(
+                    f"{SEAWAY_TOML}: mounts[{number}].path: {mount.path} and {other.path} are in each other's way: "
+                    "keep them apart"
+                )
+    return errors
+
+
+def check_mounts(mounts: Sequence[Mount], names: Set[str], *, containers: bool) -> None:
+    """Raise BuildError if there are none in a cluster, or files of the source where folders are to be.
+
+    `names` are paths from its top.
+    """
+    if mounts and containers:
+        raise BuildError(f"{SEAWAY_TOML}: mounts: {ONE_MACHINE}")
+    for number, mount in enumerate(mounts):
+        parts = mount.path.split("/")
+        blocking = next((way for end in range(1, len(parts) + 1) if (way := "/".join(parts[:end])) in names), None)
+        if blocking is not None:
+            raise BuildError(
+                f"{SEAWAY_TOML}: mounts[{number}].path: {blocking} is a file of the source: choose a folder, or none"
+            )
+
+
+def _is_within(path: str, other: str) -> bool:
+    return f"{path}/".startswith(f"{other}/")
 
 
 def _check_names(scale: Mapping[str, int], processes: Mapping[str, Process]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from seaway.model import Frozen, Health, Limits, RolloutPolicy, Route, RouterPolicy, Seconds
-from seaway.model.base import LONGEST_TIME, ProcessName
+from seaway.model import Frozen, Health, Limits, Mount, RolloutPolicy, Route, RouterPolicy, Seconds
+from seaway.model.base import LONGEST_TIME, ProcessName, leads_inside
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h)\s*$"
@@ -40,8 +40,7 @@ def _check_command(value: str) -> str:
 
 
 def _check_inside(value: str) -> str:
-    parts = value.split("/")
-    if not value or value.startswith(("/", "-")) or {"", ".", ".."} & set(parts):
+    if not leads_inside(value):
         raise ValueError(f"{value!r} is not a file of the source: write its path from the top, docker/Dockerfile")
     return value
 
@@ -88,6 +87,7 @@ class SeawayToml(Frozen):
     """A whole seaway.toml."""
 
     routes: tuple[RouteEntry, ...] = Field(default=(), max_length=200)
+    mounts: tuple[Mount, ...] = Field(default=(), max_length=10)
     processes: dict[ProcessName, ProcessTable] = {}
     scale: dict[ProcessName, Annotated[int, Field(ge=0, le=1000)]] = {}
     rollout: RolloutPolicy = RolloutPolicy()
@@ -117,6 +117,11 @@ DESCRIPTIONS: dict[str, str] = {
     "Stands at the top of the file, before the first [table].",
     "routes[].host": "Host name, without scheme or port.",
     "routes[].path": "Path prefix; the longest prefix that matches wins.",
+    "mounts": "Persistent folders, [[mounts]] tables: what is written there stays, over restarts and releases. Where "
+    "Seaway runs on one machine.",
+    "mounts[].name": "What the folder is called, whatever its path is in a later release.",
+    "mounts[].path": "Where the app's commands see it, from the top of the source: `data`. A new one begins with what "
+    "the source has there.",
     "processes": "One table per process type. `web` gets traffic; `release` runs once before traffic moves. "
     "A name with `_` (`celery_beat`), here and in the Procfile, is called with `-` everywhere: `celery-beat`.",
     "processes.NAME.command": "Shell command; replaces the Procfile's line of the same name.",

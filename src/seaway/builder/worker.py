@@ -45,7 +45,15 @@ from seaway.builder.image import (
 from seaway.builder.interpreter import Interpreter, order_versions
 from seaway.builder.layout import Blob, ImageLayout
 from seaway.builder.making import copy_source, make_env, run_command, unpack_environment
-from seaway.builder.manifest import PROCFILE, SEAWAY_TOML, AppFiles, read_app_files, read_build_table, set_port
+from seaway.builder.manifest import (
+    PROCFILE,
+    SEAWAY_TOML,
+    AppFiles,
+    check_mounts,
+    read_app_files,
+    read_build_table,
+    set_port,
+)
 from seaway.builder.plan import BuildPlan, SourceFacts, make_plan
 from seaway.builder.quarters import find_cache
 from seaway.builder.source import SourceFile, list_files
@@ -189,6 +197,7 @@ class SourceBuild:
         if not command and PROCFILE not in names and SEAWAY_TOML not in names:
             raise BuildError(f"{dockerfile}: has no CMD, so what to run is not known: add one, or a {PROCFILE}")
         files = read_app_files(*_read_texts(root, names), image_command=command)
+        check_mounts(files.manifest.mounts, names, containers=True)
         for note in files.notes:
             self._report.line(f"note: {note}")
         return Result(set_port(files.manifest, image["port"]), digest)
@@ -253,7 +262,9 @@ class SourceBuild:
         names = {file.name for file in files}
         hints: list[str] = [name for name in ("uv.lock", "pyproject.toml", "requirements.txt") if name in names]
         hints += [name for name in sorted(names) if name.endswith(".py") and "/" not in name][:1]
-        return read_app_files(*_read_texts(root, names), hint=hints[0] if hints else "")
+        found = read_app_files(*_read_texts(root, names), hint=hints[0] if hints else "")
+        check_mounts(found.manifest.mounts, names, containers=self._request.containers)
+        return found
 
     @staticmethod
     def _describe(plan: BuildPlan, app_files: AppFiles) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from seaway.control.capacity import CapacityJudge
 from seaway.control.disk import DiskKeeper
 from seaway.control.leading import Alone, Duties, Duty, Leadership
 from seaway.control.loop import ControlLoop
+from seaway.control.mounts import put_away
 from seaway.control.nodes import NodeKeeper
 from seaway.control.observer import Observer
 from seaway.control.pruning import Pruner
@@ -125,7 +127,7 @@ class ControlPlane:
             tell=self._tell,
             observe=self._observer.observe,
             may_act=self._may_act,
-            forget=self._forget_builds,  # of the runner that is made below
+            forget=self._forget,  # of the runner that is made below
             find_host=lambda app: default_route(app, parts.settings.domain).host,
         )
         self._pruner = Pruner(
@@ -289,8 +291,9 @@ class ControlPlane:
             return ""
         return str(self._disk.disk)
 
-    async def _forget_builds(self, app: str) -> None:
+    async def _forget(self, app: str) -> None:
         await self._builds.forget(app)
+        await asyncio.to_thread(put_away, self._parts.home, app, time.time())
 
     async def _note_failure(self, app: str, error: Exception) -> None:
         """Tell where users look that nothing is done for an app any more, and why."""

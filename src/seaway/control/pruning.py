@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from seaway.builder.base import Builder
+from seaway.control.mounts import remove_old
 from seaway.engine.base import Engine, EngineError
 from seaway.home import Home
 from seaway.model import App, Build, Observation, Release, Rollout
@@ -96,6 +97,7 @@ class Pruner:
         unwanted = [*(set(old) - sources), *(set(old_logs) - logs)]
         unwanted += await self._list_logs_of_gone_apps(spare_after)
         freed = await asyncio.to_thread(_delete, unwanted, spare_after)
+        await asyncio.to_thread(remove_old, self._home, now - SPARE)
         observation = await self._engine.observe()
         needed = {workload.image for workload in observation.workloads}
         async for history in read_histories(self._store):

@@ -11,6 +11,7 @@ from seaway.model.app import (
     Drain,
     Health,
     Limits,
+    Mount,
     Process,
     RolloutPolicy,
     Route,
@@ -57,8 +58,8 @@ KINDS: dict[str, type[Document]] = {cls.kind: cls for cls in (App, Build, Releas
 __all__ = [
     "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
     "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Bytes", "Check", "Document", "Drain", "Event",
-    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Name", "Node", "NodeState",
-    "Observation", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout",
+    "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Mount", "Name", "Node",
+    "NodeState", "Observation", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout",
     "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds",
     "Source", "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
     "release_name",

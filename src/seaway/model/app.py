@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from seaway.model.base import Bytes, Document, Frozen, Host, Meta, Name, Seconds
+from seaway.model.base import Bytes, Document, Frozen, Host, Meta, Name, Seconds, leads_inside
 
 WEB = "web"
 """The one process type that gets traffic."""
@@ -23,6 +23,12 @@ def _check_path(value: str) -> str:
     return value if value == "/" else value.rstrip("/")
 
 
+def _check_folder(value: str) -> str:
+    if not leads_inside(value):
+        raise ValueError(f"{value!r} is not a folder of the app's: write its path from the top of the source, var/data")
+    return value
+
+
 PathPrefix = Annotated[str, AfterValidator(_check_path), Field(max_length=1024)]
 
 
@@ -34,6 +40,13 @@ class Route(Frozen):
 
     def __str__(self) -> str:
         return self.host + ("" if self.path == "/" else self.path)
+
+
+class Mount(Frozen):
+    """A persistent folder of the app, seen by its commands at `path` (from the top of its files)."""
+
+    name: Name
+    path: Annotated[str, AfterValidator(_check_folder), Field(max_length=255)]
 
 
 class Check(Frozen):

@@ -90,6 +90,11 @@ def _as_bytes(value: object) -> object:
     return value
 
 
+def leads_inside(path: str) -> bool:
+    """Whether a path leads to something inside the folder that it starts from, in the one way it can be written."""
+    return not path.startswith(("/", "-")) and not {"", ".", ".."} & set(path.split("/")) and "\0" not in path
+
+
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 """A DNS-label-like name (app, process, team)."""
 

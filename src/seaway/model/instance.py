@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import PrivateAttr
 
-from seaway.model.app import Limits, Process
+from seaway.model.app import Limits, Mount, Process
 from seaway.model.base import Frozen, Seconds
 
 
@@ -48,6 +48,7 @@ class Workload(Frozen):
     process: Process
     env: dict[str, str] = {}  # config; the engine adds PORT and SEAWAY_*
     routed: bool = False  # gets a PORT and takes traffic (the web process)
+    mounts: tuple[Mount, ...] = ()
     host: str = ""  # the app's own, named by HTTP checks; "": they name the instance's address
 
 
@@ -137,6 +138,7 @@ class Task(Frozen):
     stdin: str | None = None  # base64 of what it reads from standard input; None: nothing (/dev/null)
     timeout: Seconds = 600.0
     process: str = "run"  # label in the logs: "run" or "release"
+    mounts: tuple[Mount, ...] = ()
     limits: Limits = Limits()
     attached: bool = False  # somebody waits for it, and it ends with them
 

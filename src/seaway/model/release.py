@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from seaway.model.app import WEB, Limits, Process, RolloutPolicy, Route, RouterPolicy, Strategy
+from seaway.model.app import WEB, Limits, Mount, Process, RolloutPolicy, Route, RouterPolicy, Strategy
 from seaway.model.base import Document, Frozen, Meta, Name, Seconds
 
 
@@ -64,6 +64,7 @@ class BuildManifest(Frozen):
     release_command: str | None = None
     scale: dict[str, int] = {}
     routes: tuple[Route, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     rollout: RolloutPolicy = RolloutPolicy()
     router: RouterPolicy = RouterPolicy()
 
@@ -89,6 +90,7 @@ class ReleaseSpec(Frozen):
     processes: dict[str, Process] = {}
     release_command: str | None = None
     routes: tuple[Route, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     scale: dict[str, int] = {}  # instances per process type where the app says nothing itself; absent: 1
     rollout: RolloutPolicy = RolloutPolicy()
     router: RouterPolicy = RouterPolicy()

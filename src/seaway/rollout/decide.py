@@ -157,6 +157,7 @@ def _start_tasks(facts: Facts) -> tuple[Task, ...]:
         env=release.config,
         timeout=release.rollout.release_timeout,
         process="release",
+        mounts=release.mounts,
         limits=release.task_limits,
     )
     return (task,)

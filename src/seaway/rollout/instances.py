@@ -82,6 +82,7 @@ def _settle(facts: Facts, key: WorkloadKey, *, wanted: bool, existing: Workload 
         process=process,
         env=release.config,
         routed=key.process == WEB,
+        mounts=release.mounts,
         host=existing.host if existing else facts.host,  # fixed for a key: a new domain is that of the next release
     )
     return Settled(apply=() if workload == existing else (workload,), drains=tuple(drains))

@@ -188,6 +188,7 @@ def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:
         "processes": manifest.processes,
         "release_command": manifest.release_command,
         "routes": manifest.routes,
+        "mounts": manifest.mounts,
         "scale": manifest.scale,
         "rollout": rollout,
         "router": manifest.router,

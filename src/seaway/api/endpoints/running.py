@@ -81,6 +81,7 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
         id=f"{_prefix(app)}{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
         image=release.spec.image, command=body.command, stdin=body.stdin, env=release.spec.config,
         timeout=body.timeout, attached=body.attached, limits=release.spec.task_limits,
+        mounts=release.spec.mounts,
     )  # fmt: skip
     await deps.engine.start_task(task)
     await note(

@@ -100,7 +100,7 @@ class Agent:
             except OSError as error:  # version 1: they have more already
                 log.warning("all apps together are not limited", reason=str(error))
         machine = Machine(
-            node=self._node, state=NodeState(self._home.node),
+            node=self._node, state=NodeState(self._home.node), mounts=self._home.mounts.absolute(),
             images=Images(self._unpacker, has_views=sandbox is not None),
             collector=self._collector, timings=self._timings, ports=PortPool(self._timings.port_rest),
             kin=kin, leaders=LeaderIndex(kin), notify=self._changes.notify,

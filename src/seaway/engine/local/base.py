@@ -15,13 +15,15 @@ class RunRoot:
     `workdir` is shared and never written to: each instance gets a copy of it (files.py). `env` holds PATH and the
     like with the image's own paths already mapped to this machine. `folders` is all that the image needs to run but
     `workdir`, for commands that see nothing else of Seaway's. `places` are pairs of a folder of these and where the
-    image has it, for commands that can be shown it there.
+    image has it, for commands that can be shown it there. `mounts` are pairs of a persistent folder and its path below
+    `workdir`.
     """
 
     workdir: Path
     env: Mapping[str, str]
     folders: tuple[Path, ...] = ()
     places: tuple[tuple[Path, str], ...] = ()
+    mounts: tuple[tuple[Path, str], ...] = ()
 
 
 class Unpacker(Protocol):

@@ -1,6 +1,11 @@
 """An instance's own file system: a copy of the app's folder, a home and a scratch folder, new at every start.
 
-What an app writes is seen by no other instance and is gone with the next start (docs/decisions/003).
+What an app writes is seen by no other instance and is gone with the next start (docs/decisions/003), but for its
+persistent folders (docs/decisions/019):
+
+SEAWAY_HOME/mounts/APP/NAME     one folder, which all commands of the app see at the mount's path, by a link
+They belong to the app's user id. An app of which nothing ran for a while gets another one, and its folders with it.
+When an app is destroyed the control plane puts them away (control/mounts.py).
 """
 
 from __future__ import annotations
@@ -8,7 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +40,7 @@ def renew_files(folder: Path, root: RunRoot, owner: int | None = None) -> RunRoo
     for name in OWN[1:]:
         (folder / name).mkdir(mode=0o700)
     copy_tree(root.workdir, folder / APP)
+    _link_mounts(folder / APP, root.mounts, owner)
     if owner is not None:
         for name in OWN:
             give_away(folder / name, owner)
@@ -57,6 +64,46 @@ def put_in_place(root: RunRoot) -> RunRoot:
     for folder, place in root.places:
         env = _relocate(env, folder, Path(place))
     return replace(root, env=env)
+
+
+def _link_mounts(workdir: Path, mounts: Iterable[tuple[Path, str]], owner: int | None) -> None:
+    """Have an instance's new folder lead to persistent ones, made if they are not there. OSError.
+
+    `mounts` are pairs of a folder and its path below `workdir`; `owner` is the user id of the app, None: ours. A new
+    one begins with what the app's own files have at the path.
+    """
+    for folder, path in mounts:
+        place = workdir / path
+        _make(folder, place, owner)
+        if place.is_dir() and not place.is_symlink():
+            remove_tree(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(folder)
+
+
+def _make(folder: Path, first: Path, owner: int | None) -> None:
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.is_dir():
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        try:
+            if first.is_dir():
+                copy_tree(first, scratch / "made")
+            else:
+                (scratch / "made").mkdir()
+            (scratch / "made").chmod(0o700)
+            _rename(scratch / "made", folder)
+        finally:
+            remove_tree(scratch)
+    if owner is not None and folder.stat().st_uid != owner:
+        give_away(folder, owner)
+
+
+def _rename(made: Path, folder: Path) -> None:
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another instance was quicker
+            raise
 
 
 def discard_files(folder: Path) -> None:

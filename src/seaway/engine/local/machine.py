@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from seaway.engine.local.process import LeaderIndex
 from seaway.engine.local.room import Room, find_room
 from seaway.engine.local.starts import Starts
 from seaway.engine.local.state import NodeState
-from seaway.model import Limits
+from seaway.model import Limits, Mount
 from seaway.sandbox.removing import remove_tree
 from seaway.sandbox.sandbox import Sandbox
 from seaway.sandbox.view import NAME, View, make_place
@@ -85,6 +85,7 @@ class Machine:
     ports: PortPool
     kin: Kin
     leaders: LeaderIndex
+    mounts: Path  # below which each app's persistent folders are
     notify: Callable[[str], None]  # called with the app's name at each change
     sandbox: Sandbox | None = None  # None: apps run as this process's user, for the reason `unprotected`
     unprotected: str = ""
@@ -98,10 +99,15 @@ class Machine:
         if self.sandbox is None:
             return None
         try:
-            view = self.sandbox.make_view(f"{APPS}{app}", folder, list_own(folder), root.folders)
+            own = (*list_own(folder), *(path for path, _ in root.mounts))
+            view = self.sandbox.make_view(f"{APPS}{app}", folder, own, root.folders)
             return replace(view, files=(*view.files, *((str(path), place) for path, place in root.places)))
         except ValueError as error:
             raise EngineError(str(error)) from None
+
+    def add_mounts(self, root: RunRoot, app: str, mounts: Iterable[Mount]) -> RunRoot:
+        """Return the root with an app's persistent folders."""
+        return replace(root, mounts=tuple((self.mounts / app / mount.name, mount.path) for mount in mounts))
 
     def guard_port(self, port: int | None, view: View | None) -> None:
         """Keep an instance's port for it; without a view, for nobody any more."""

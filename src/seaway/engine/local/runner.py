@@ -298,6 +298,7 @@ class Runner:
         if self._target is None:
             image = await self.machine.images.prepare(self.workload.image)
             key, port = self.workload.key, self.instance.port
+            image = self.machine.add_mounts(image, key.app, self.workload.mounts)
             confined = self._group is None or self._group.confined  # it may run since before apps were
             view = self.machine.make_view(key.app, self.folder, image) if confined else None
             self.machine.guard_port(port, view)

@@ -147,7 +147,7 @@ class TaskRunner:
         return await self._await_end(self._group)
 
     async def _launch(self, task: Task) -> Group:
-        image = await self.machine.images.prepare(task.image)
+        image = self.machine.add_mounts(await self.machine.images.prepare(task.image), task.app, task.mounts)
         view = self.machine.make_view(task.app, self.folder, image)
         root = await asyncio.to_thread(renew_files, self.folder, image, view.user if view is not None else None)
         env = self.machine.make_env(
