@@ -104,7 +104,8 @@ class _Ignores:
         spec = _read_spec(folder / GIT_IGNORE) if self._git else None
         if spec is None:
             return self
-        return _Ignores((*self._rules, (name + "/" if name else "", spec)), self._final, git=self._git)
+        rules = (*self._rules, (name + "/" if name else "", spec))
+        return _Ignores(rules, self._final, git=self._git, always=self._always)
 
     def match(self, name: str, is_folder: bool) -> bool:
         """Tell whether the entry is left out."""
