@@ -22,9 +22,11 @@ from seaway.model import (
     BuildStatus,
     Drain,
     InstanceState,
+    Meta,
     Phase,
     Process,
     Release,
+    ReleaseSpec,
     Role,
     Rollout,
     Route,
@@ -575,6 +577,20 @@ async def test_one_off_runs_with_image_and_config_of_the_serving_release(bench: 
     error(await bench.http.delete(f"/v1/apps/other/run/{identity}"), 404)
     assert (await bench.http.delete(f"/v1/apps/shop/run/{identity}")).status_code == 200
     assert bench.engine.tasks == {}
+
+
+async def test_a_one_off_where_nothing_serves_runs_with_the_newest_image(bench: Bench) -> None:
+    """As when a first deploy fails for what it was to set up; a release of config alone is none."""
+    await bench.http.post("/v1/apps", json={"name": "new"})
+    answer = await bench.http.post("/v1/apps/new/run", json={"command": "ls"})
+    assert error(answer, 409)["message"] == "new has no release with an image"
+    for number, image in ((1, IMAGE), (2, "sha256:" + "b" * 64), (3, None)):
+        spec = ReleaseSpec(app="new", number=number, image=image, config={"N": str(number)})
+        await bench.store.create(Release(meta=Meta(name=f"new.v{number}", labels={"app": "new"}), spec=spec))
+    started = (await bench.http.post("/v1/apps/new/run", json={"command": "ls"})).json()
+    assert (started["release"], started["serves"]) == (2, False)
+    task = bench.engine.tasks[started["id"]]
+    assert (task.image, task.env) == ("sha256:" + "b" * 64, {"N": "2"})
 
 
 async def test_who_waits_for_a_command_is_told_its_states(bench: Bench) -> None:

@@ -414,6 +414,16 @@ def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code
     assert (sent["command"], sent["attached"]) == ("python -c 'print(1)' -o x", True)
 
 
+def test_a_run_says_that_nothing_serves(bench: Bench) -> None:
+    """Beside the output: which release it runs with instead."""
+    bench.api.on("POST", "/apps/shop/run", {"id": "t", "release": 3, "serves": False})
+    bench.api.on("GET", "/apps/shop/run/t/attach", Events([("state", {"id": "t", "done": True, "exit_code": 0})]))
+    bench.api.on("GET", "/apps/shop/logs", Lines([]))
+    result = bench.run("run", "-a", "shop", "x")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "seaway: no release of shop serves; it runs with the newest, v3\n"
+
+
 def test_a_run_that_does_not_start_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reason once, beside the output; what runs has none."""
     monkeypatch.setattr(oneoff, "PATIENT", 0.0)

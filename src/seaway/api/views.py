@@ -116,6 +116,7 @@ class TaskStarted(Frozen):
     id: str
     app: Name
     release: int
+    serves: bool = True  # False: no release does, this is the newest one
 
 
 class Health(Frozen):

@@ -19,7 +19,7 @@ from seaway.api.streams import STREAM, Stream, event, lines, server_sent
 from seaway.api.views import TaskStarted
 from seaway.engine.base import EngineUnavailable
 from seaway.logs.base import LogLine, LogQuery
-from seaway.model import App, Task, TaskState
+from seaway.model import App, Release, Task, TaskState
 
 router = APIRouter()
 
@@ -68,15 +68,11 @@ async def _read(deps: ApiDeps, query: LogQuery) -> AsyncGenerator[LogLine, None]
 
 @router.post("/apps/{app}/run", status_code=201, summary="Run a command once", tags=["run"])
 async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: Developer) -> TaskStarted:
-    """With the image and config of the release that serves. Read its output from the logs, its id as instance.
+    """With the image and config of the release that serves, or of the newest if none does. Its output is in the logs.
 
-    One that is `attached` is killed when nobody follows its .../attach any more.
+    They name it, by its id, as instance. One that is `attached` is killed when nobody follows its .../attach any more.
     """
-    if app.status.current is None:
-        raise ApiError(409, "nothing-deployed", f"{app.name} has no release that serves", hint="deploy it first")
-    release = await find_release(deps, app, app.status.current)
-    if release.spec.image is None:
-        raise ApiError(409, "nothing-deployed", f"{release.name} has no image", hint="deploy it first")
+    release = await _choose_release(deps, app)
     task = Task(
         id=f"{_prefix(app)}{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
         image=release.spec.image, command=body.command, stdin=body.stdin, env=release.spec.config,
@@ -87,7 +83,17 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
     await note(
         deps, caller, app, about=f"task {task.id}", reason="TaskStarted", message=f"Runs a command on v{task.release}."
     )
-    return TaskStarted(id=task.id, app=app.name, release=task.release)
+    return TaskStarted(id=task.id, app=app.name, release=task.release, serves=task.release == app.status.current)
+
+
+async def _choose_release(deps: ApiDeps, app: App) -> Release:
+    if app.status.current is not None:
+        return await find_release(deps, app, app.status.current)
+    releases = (await deps.store.list(Release, {"app": app.name})).documents
+    built = [release for release in releases if release.spec.image is not None]
+    if not built:
+        raise ApiError(409, "nothing-deployed", f"{app.name} has no release with an image", hint="deploy it first")
+    return max(built, key=lambda release: release.spec.number)
 
 
 @router.get("/apps/{app}/run", summary="List the commands that run or ran", tags=["run"])

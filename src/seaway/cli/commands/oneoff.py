@@ -25,7 +25,7 @@ from seaway.cli.commands.watching import read_stream
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
 from seaway.cli.logline import is_partial, own_text
 from seaway.cli.session import AppOption, OutputOption, command, connect, parse_seconds
-from seaway.cli.show import Output, dig, print_json, print_json_line, print_note, print_text, seconds_text
+from seaway.cli.show import Output, dig, print_json, print_json_line, print_note, print_text, seconds_text, version
 from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
 
@@ -60,7 +60,9 @@ async def run(
     ] = 600.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Run a command with image and config of the release that serves; the exit code is the command's own.
+    """Run a command with image and config of the release that serves, or of the newest if none does.
+
+    The exit code is the command's own.
 
     Its output is streamed, standard error apart from standard output. It ends with this command line, however that
     ends: by Ctrl-C, with the terminal or whoever reads its output (`| head`), even by kill -9. Options come before CMD.
@@ -76,6 +78,10 @@ async def run(
         with _ended_by(signal.SIGTERM, signal.SIGHUP):
             try:
                 task = await _start(api, f"/apps/{app}/run", body)
+                if task.get("serves") is False:
+                    print_note(
+                        f"seaway: no release of {app} serves; it runs with the newest, {version(task['release'])}"
+                    )
                 if detach:
                     _print_detached(app, task, timeout, output)
                     return
