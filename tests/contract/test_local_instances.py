@@ -390,12 +390,27 @@ async def test_usage(kit: LocalKit) -> None:
 
 
 async def test_task_output_and_timeout(kit: LocalKit) -> None:
-    """A task's output is in the app's logs under its id; one that takes too long is killed and says so."""
+    """A task's output is in the app's logs under its id; one that takes too long is killed, and says so and quotes it."""
     await kit.engine.start_task(make_task("shop-run-1", "echo hello; sleep 60", timeout=0.5))
     done = await kit.await_task()
-    assert done.reason == "killed: it did not end within 0.5 s"
+    assert done.reason == "killed: it did not end within 0.5 s; last output: hello"
     lines = await kit.read_logs(instance="shop-run-1", process="run")
     assert lines[0]["message"] == "hello"  # its shell may add a word on its end
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('begins'); raise SystemExit('DATABASE_URL is not set')", "last output: DATABASE_URL is not set"),
+        ("print('begins'); {}['DATABASE_URL']", "last output: KeyError: 'DATABASE_URL'"),
+        ("print('no database here', end=''); exit(1)", "last output: no database here"),
+        ("exit(1)", "it wrote nothing"),
+    ],
+)
+async def test_a_task_that_fails_says_with_which_error(kit: LocalKit, code: str, said: str) -> None:
+    """Without a traceback's body, from stderr or else from stdout."""
+    await kit.engine.start_task(make_task("shop-v1-release", f'python -c "{code}"'))
+    assert (await kit.await_task()).reason == f"exited with code 1; {said}"
 
 
 async def test_only_the_latest_tasks_are_remembered(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
+from seaway.model.quoting import hide_values
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
     describe_routers,
@@ -116,7 +117,7 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
         return Verdict(f"runs the release command of v{rollout.spec.target}: {command}{waits}")
     if task.exit_code == 0:
         return Verdict("the release command succeeded", go=True)
-    detail = task.reason or f"exit code {task.exit_code}"
+    detail = hide_values(task.reason, release.config) or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
 
 

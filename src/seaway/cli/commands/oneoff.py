@@ -28,6 +28,7 @@ from seaway.cli.session import AppOption, OutputOption, command, connect, parse_
 from seaway.cli.show import Output, dig, print_json, print_json_line, print_note, print_text, seconds_text
 from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
+from seaway.model.quoting import MARK
 
 ALL_LINES = 100_000
 SILENCE = 8.0  # seconds without a sign of life until a leader counts as hung; it sends one every 2 s
@@ -273,5 +274,6 @@ def _finish(state: Doc, output: Output) -> None:
     if code is None:
         raise CliError(f"the command did not run: {reason}", code="not-run")
     if code < 0 and output is Output.TEXT:
-        print_note(f"seaway: {reason or f'ended by signal {-code}'}")
+        why = reason.partition(f"; {MARK}")[0]  # what it wrote was printed
+        print_note(f"seaway: {why or f'ended by signal {-code}'}")
     raise typer.Exit(SIGNAL_BASE - code if code < 0 else code)

@@ -17,7 +17,7 @@ from seaway.engine.local.footprint import Footprint
 from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaults
 from seaway.engine.local.overdisk import Place
 from seaway.engine.local.process import Group, launch, read_exit_code
-from seaway.engine.local.reasons import describe_disk, describe_end
+from seaway.engine.local.reasons import describe_disk, describe_end, quote_failure
 from seaway.engine.local.state import RECORD, Launched, TaskRecord
 from seaway.model import WEB, Task
 from seaway.sandbox.removing import remove_tree
@@ -141,7 +141,7 @@ class TaskRunner:
         if self._group is None and launched.run:
             code = read_exit_code(self.folder, launched.run)
             if code is not None or launched.pid is not None:
-                return code, self._explain(code)
+                return code, await self._explain(code)
         if self._group is None:
             self._group = await self._launch(self.record.task)
         return await self._await_end(self._group)
@@ -183,8 +183,9 @@ class TaskRunner:
             await asyncio.wait([told, ended], timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 code = group.exit_code()
-                return code, self._explain(code)
+                return code, await self._explain(code)
             why = self._why if told.done() else f"killed: it did not end within {limit:g} s"
+            why += await self._quote()  # before its shell has a last word
             await group.stop(0.0, self.id)
             return group.exit_code(), why
         finally:
@@ -193,7 +194,12 @@ class TaskRunner:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(told, ended, return_exceptions=True)
 
-    def _explain(self, code: int | None) -> str:
+    async def _explain(self, code: int | None) -> str:
         if code == 0:
             return "exited with code 0"
-        return describe_end(code, self.machine.kin.read_memory(self.id), self.record.task.limits.memory)
+        memory = self.machine.kin.read_memory(self.id)
+        return describe_end(code, memory, self.record.task.limits.memory) + await self._quote()
+
+    async def _quote(self) -> str:
+        await self.machine.collector.drain(self.id)
+        return quote_failure(self.folder)
