@@ -390,7 +390,7 @@ async def test_usage(kit: LocalKit) -> None:
 
 
 async def test_task_output_and_timeout(kit: LocalKit) -> None:
-    """A task's output is in the app's logs under its id; one that takes too long is killed, and says so and quotes it."""
+    """A task's output is in the app's logs under its id; one that takes too long is killed and says so."""
     await kit.engine.start_task(make_task("shop-run-1", "echo hello; sleep 60", timeout=0.5))
     done = await kit.await_task()
     assert done.reason == "killed: it did not end within 0.5 s; last output: hello"

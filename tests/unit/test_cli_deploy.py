@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from seaway.model import BuildState, Phase
-from tests.unit.cli_recorded import Bench, Events, Failure, app, bench, build, recorder, release, rollout
+from tests.unit.cli_recorded import Bench, Events, Failure, Lines, app, bench, build, recorder, release, rollout
 
 __all__ = ["bench", "recorder"]
 
@@ -204,6 +204,42 @@ def test_the_output_of_a_crash_is_shown_once_however_often_it_crashes(shop: Benc
     assert "last output: (as above) | and no cache)" in result.stdout
     assert "failed      web of v5 crashes: exited with code 1 after 0.4 s; last output: (as above); v4" in result.stdout
     assert "boot | KeyError: 'DATABASE_URL'; v4 serves on" in result.stderr
+
+
+def written(*messages: str) -> list[dict[str, str]]:
+    return [{"@timestamp": f"2026-11-23T10:00:0{n}.000Z", "message": said} for n, said in enumerate(messages)]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_a_release_command_writes_is_shown_between_the_phases(shop: Bench, seen: bool) -> None:
+    """Each line once, whether the stream brought it or not; nothing that a terminal obeys."""
+    lines = written("migrating\x1b[2J", "a\nb", "done")
+    shop.api.on(
+        "GET", "/apps/shop/logs", *([Events([("message", lines[0]), ("end", {})])] if seen else []), Lines(lines)
+    )
+    runs = rollout(5, Phase.PREPARING, "runs the release command of v5: ./migrate")
+    shop.api.on(
+        "GET",
+        "/apps/shop/rollouts/5",
+        *([runs, runs] if seen else []),
+        rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True),
+    )
+    result = shop.run("deploy", "-a", "shop")
+    shown = result.stdout.splitlines()
+    begin = next(n for n, line in enumerate(shown) if line.startswith("  preparing "))
+    output = ["  release | migrating\\x1b[2J", "  release | a", "  release | b", "  release | done"]
+    assert [line for line in shown if " | " in line and "release" in line] == output
+    assert shown[begin + 1 : begin + 5] == output
+    asked = {query["process"] + query["release"] for query in shop.api.queries("GET", "/apps/shop/logs")}
+    assert asked == {"release5"}
+
+
+def test_a_deploy_goes_on_without_its_release_commands_output(shop: Bench) -> None:
+    """It says that it cannot be shown."""
+    shop.api.on("GET", "/apps/shop/logs", Failure(403, "not for you", "not-allowed"))
+    shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True))
+    result = shop.run("deploy", "-a", "shop")
+    assert (result.exit_code, "output cannot be shown: not for you" in result.stdout) == (0, True)
 
 
 def test_a_deploy_that_takes_too_long_exits_5_and_goes_on(shop: Bench) -> None:
