@@ -54,6 +54,11 @@ from seaway.model import (
 TOKEN = "swy_" + "t" * 43
 NOW = datetime.now(UTC)
 IMAGE = "sha256:" + "ab12" * 16
+PROGRAM = (
+    "import sys; from seaway.cli import InstallCommands, PlatformCommands, build_cli; n = lambda *a: 0; "
+    "build_cli(PlatformCommands(n, n, list, n, n, n, n), InstallCommands(n, n))(sys.argv[1:])"
+)
+"""The command line as a process of its own."""
 
 
 @dataclass(frozen=True)
