@@ -413,6 +413,16 @@ async def test_a_task_that_fails_says_with_which_error(kit: LocalKit, code: str,
     assert (await kit.await_task()).reason == f"exited with code 1; {said}"
 
 
+async def test_a_task_says_what_it_wrote_into_its_copy_of_the_app(kit: LocalKit) -> None:
+    """New and changed files; what it wrote elsewhere, and Python's caches, are not meant."""
+    await kit.engine.start_task(make_task("shop-run-1", "true"))
+    assert (await kit.await_task()).wrote == ()
+    await kit.engine.remove_task("shop-run-1")
+    command = "mkdir -p data __pycache__; touch data/db.sqlite3 __pycache__/x.pyc $HOME/mine $TMPDIR/scratch"
+    await kit.engine.start_task(make_task("shop-run-1", command))
+    assert (await kit.await_task()).wrote == ("data/db.sqlite3",)
+
+
 async def test_only_the_latest_tasks_are_remembered(tmp_path: Path) -> None:
     """Of those that have ended; what others left on disk is gone."""
     kit = LocalKit(tmp_path, Timings(kept_tasks=2))

@@ -405,13 +405,15 @@ def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code
     """Options after the command are the command's; no line is printed twice."""
     first, second = log_line("one", 0), log_line("two", 1)
     bench.api.on("POST", "/apps/shop/run", {"id": "shop-run-1", "app": "shop"})
-    done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why; last output: two"}
+    done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why; last output: two", "wrote": ["db"]}
     states = [("state", {"id": "shop-run-1", "done": False}), ("state", done)]
     bench.api.on("GET", "/apps/shop/run/shop-run-1/attach", Events(states))
     bench.api.on("GET", "/apps/shop/logs", Events([("message", first), ("end", {})]), Lines([first, second]))
     result = bench.run("run", "-a", "shop", "python", "-c", "print(1)", "-o", "x")
     assert (result.exit_code, result.stdout) == (exit_code, "one\ntwo\n")
     assert ("seaway: why\n" in result.stderr) is (exit_code == 143), "what it wrote is not told again"
+    wrote = "seaway: it wrote db into its own copy of the app, which is gone now\n"
+    assert (wrote in result.stderr) is (code is not None)
     (sent,) = bench.api.sent("POST", "/apps/shop/run")
     assert (sent["command"], sent["attached"]) == ("python -c 'print(1)' -o x", True)
 

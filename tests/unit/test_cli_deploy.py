@@ -372,8 +372,9 @@ def at_terminal(bench: Bench, args: list[str], typed: str) -> tuple[int, str]:
     env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
     begin = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {PROGRAM}"
     ours, its = os.openpty()
-    streams = {"stdin": its, "stdout": its, "stderr": its}
-    with subprocess.Popen([sys.executable, "-c", begin, *args], env=env, start_new_session=True, **streams) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", begin, *args], env=env, stdin=its, stdout=its, stderr=its, start_new_session=True
+    ) as process:
         os.close(its)
         shown = b""
         with open(ours, "r+b", buffering=0) as screen, suppress(OSError):  # EIO: it has ended

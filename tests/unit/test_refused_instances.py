@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from seaway.model import InstanceState, Meta, Phase, Rollout, RolloutSpec, RolloutStatus, TaskState, WorkloadKey
+import pytest
+
+from seaway.model import (
+    InstanceState,
+    Meta,
+    Phase,
+    Rollout,
+    RolloutSpec,
+    RolloutStatus,
+    Strategy,
+    TaskState,
+    WorkloadKey,
+)
 from seaway.rollout.decide import decide
 from tests.unit.test_lost_instances import NOW, instance, know, reason, spec
 
@@ -62,6 +74,19 @@ def test_a_release_command_that_fails_says_with_which_error() -> None:
     found = plan.rollout_status["shop.v2"]
     assert (found.phase, found.reason) == (Phase.FAILED, f"{why}; v1 serves on")
     assert [event.message for event in plan.events if "failed" in event.message] == [found.reason]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_release_command_that_wrote_files_says_that_they_are_gone(strategy: Strategy) -> None:
+    """In the reason of the next phase, whichever that is."""
+    status = RolloutStatus(phase=Phase.PREPARING, base=1, entered_at=NOW, deadline=NOW + timedelta(seconds=60))
+    rollout_spec = RolloutSpec(app="shop", target=2, strategy=strategy)
+    rollout = Rollout(meta=Meta(name="shop.v2"), spec=rollout_spec, status=status)
+    releases = {1: spec(1), 2: spec(2).model_copy(update={"release_command": "./migrate"})}
+    task = TaskState(id="shop-v2-release", app="shop", done=True, exit_code=0, wrote=("db.sqlite3",))
+    facts = know(instance("a"), releases=releases, rollouts=(rollout,), tasks={task.id: task})
+    said = "wrote db.sqlite3 into its own copy of the app, which is gone now: what must stay goes to a service"
+    assert said in decide(facts).rollout_status["shop.v2"].reason
 
 
 def test_a_rollout_waits_then_gives_up_with_the_reason() -> None:

@@ -13,6 +13,7 @@ from seaway.rollout.sentences import (
     describe_routers,
     describe_unreachable,
     describe_unready,
+    describe_written,
     find_broken,
     find_fault,
     is_full,
@@ -116,7 +117,7 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
         waits = f" (not started yet: {task.reason})" if task and task.reason and task.started_at is None else ""
         return Verdict(f"runs the release command of v{rollout.spec.target}: {command}{waits}")
     if task.exit_code == 0:
-        return Verdict("the release command succeeded", go=True)
+        return Verdict(f"the release command succeeded{describe_written(task)}", go=True)
     detail = hide_values(task.reason, release.config) or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
 
@@ -230,7 +231,7 @@ def _enter_work(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
     others = {*find_others(facts, target), *(() if status.base is None else (status.base,))}
     if rollout.spec.strategy is Strategy.RECREATE and others:
         limit = max(_stop_limit(facts, release, policy) for release in others)
-        why = f"{_name(sorted(others))} stops before v{target} starts"
+        why = f"{_name(sorted(others))} stops before v{target} starts ({reason})"
         return advance(status, Phase.CLEARING, why, facts.now, limit)
     limit = facts.now + timedelta(seconds=policy.start_timeout)
     return advance(status, Phase.STARTING, f"v{target} starts ({reason})", facts.now, limit)

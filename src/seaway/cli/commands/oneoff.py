@@ -251,6 +251,8 @@ def _finish(state: Doc, output: Output) -> None:
     code, reason = dig(state, "exit_code"), dig(state, "reason", "")
     if code is None:
         raise CliError(f"the command did not run: {reason}", code="not-run")
+    if output is Output.TEXT and (wrote := dig(state, "wrote", [])):
+        print_note(f"seaway: it wrote {', '.join(wrote)} into its own copy of the app, which is gone now")
     if code < 0 and output is Output.TEXT:
         why = reason.partition(f"; {MARK}")[0]  # what it wrote was printed
         print_note(f"seaway: {why or f'ended by signal {-code}'}")
