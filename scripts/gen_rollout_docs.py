@@ -58,8 +58,9 @@ on what it lacks, such as that it listens on another port than `$PORT`, and from
 given up only when its time is over, because some apps open an admin port first.
 
 What the release command writes is shown as it comes by whoever waits for the rollout (`seaway deploy`, `config set`,
-...), each line behind `release |`, and stays in `seaway logs -p release`. If it fails, the rollout's reason ends with the
-error that it wrote, without a traceback's body; values of the app's config in it are shown as `$NAME`.
+...), each line behind `release |` and at most 10,000 of them; `seaway logs -p release` shows it, too. If it fails, the
+rollout's reason ends with the error that it wrote, without a traceback's body; values of the app's config in it are
+shown as `$NAME`.
 """
     )
 

@@ -250,6 +250,23 @@ def test_what_a_release_command_writes_is_shown_between_the_phases(shop: Bench, 
     assert asked == {"release5"}
 
 
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_release_command_that_writes_very_much_is_not_shown_for_ever(
+    shop: Bench, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logs have what it wrote last; the deploy goes on."""
+    monkeypatch.setattr("seaway.cli.waiting.MOST_LINES", 3)
+    lines = written("one", "two", "three", "four")
+    stream = Events([("message", line) for line in lines])
+    shop.api.on("GET", "/apps/shop/logs", *([stream] if followed else []), Lines(lines))
+    runs = rollout(5, Phase.PREPARING, "runs the release command of v5: ./migrate")
+    over = rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True)
+    shop.api.on("GET", "/apps/shop/rollouts/5", *([runs, runs] if followed else []), over)
+    result = shop.run("deploy", "-a", "shop")
+    assert (result.exit_code, result.stdout.count("release | ")) == (0, 2)
+    assert result.stdout.count("`seaway logs -a shop -p release --release v5` shows what it wrote last") == 1
+
+
 def test_a_deploy_goes_on_without_its_release_commands_output(shop: Bench) -> None:
     """It says that it cannot be shown."""
     shop.api.on("GET", "/apps/shop/logs", Failure(403, "not for you", "not-allowed"))

@@ -15,6 +15,7 @@ from seaway.cli.streaming import CommandOutput
 from seaway.model import ENDED, RELEASE_COMMAND, BuildState, InstanceState, Phase
 
 POLL = 0.2  # seconds between looks at a document
+MOST_LINES = 10_000  # of a release command's output; what is behind them is in the logs
 LOG_TAIL = 5.0  # seconds a build's output may take to arrive after the build has ended
 
 BUILD_ENDED = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
@@ -187,6 +188,8 @@ class _ReleaseCommand:
 
     def __init__(self, waiter: Waiter, number: int) -> None:
         self._progress, self._patience = waiter.progress, waiter.patience
+        self._rest = f"`seaway logs -a {waiter.app} -p {RELEASE_COMMAND} --release {version(number)}`"
+        self._lines = 0
         query = {"process": RELEASE_COMMAND, "release": number}
         self._output = CommandOutput(waiter.api, waiter.app, query, self._show, waiter.patience)
         self._following: asyncio.Task[None] | None = None
@@ -200,10 +203,12 @@ class _ReleaseCommand:
         if self._following is None:
             return
         await self.aclose()
+        if self._lines >= MOST_LINES:
+            return
         try:
             await self._patience.ask(self._output.show_rest)
         except CliError as error:
-            self._progress.say(f"the release command's output cannot be shown: {error}")
+            self._progress.say(f"the release command's output cannot be shown: {error}; try {self._rest}")
 
     async def aclose(self) -> None:
         """Show nothing more."""
@@ -213,6 +218,13 @@ class _ReleaseCommand:
                 pass
 
     def _show(self, line: Doc) -> None:
+        self._lines += 1
+        if self._lines == MOST_LINES:
+            self._progress.say(f"the release command writes very much; {self._rest} shows what it wrote last")
+            if self._following is not None:
+                self._following.cancel()
+        if self._lines >= MOST_LINES:
+            return
         for text in first(line, "message").removesuffix("\n").split("\n"):
             self._progress.output(text.removesuffix("\r"), RELEASE_COMMAND)
 
