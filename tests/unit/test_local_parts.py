@@ -116,7 +116,7 @@ def test_last_lines_of_this_run(tmp_path: Path) -> None:
 
 
 def test_files_that_were_written_are_told_from_copies(tmp_path: Path) -> None:
-    """New, changed and replaced ones, the first few by name; no cache, no link that was only copied."""
+    """New, changed and replaced ones, the first few by name; no cache, and no link, such as one to a mount."""
     image, own = tmp_path / "image", tmp_path / "own"
     (image / "lib").mkdir(parents=True)
     for name in ("app.py", "lib/a.py", "lib/b.py"):
@@ -128,7 +128,8 @@ def test_files_that_were_written_are_told_from_copies(tmp_path: Path) -> None:
     (own / "__pycache__" / "app.pyc").write_text("x")
     (own / "lib" / "b.py").write_text("longer")
     (own / "lib" / "a.py").unlink()
-    (own / "lib" / "a.py").symlink_to("b.py")
+    (own / "lib" / "a.py").write_text("y")
+    (own / "data").symlink_to(tmp_path)
     (own / "new\x1b").mkdir()
     (own / "new\x1b" / "db").write_text("x")
     assert find_written(own, image) == ("lib/a.py", "lib/b.py", "new\\x1b/db")

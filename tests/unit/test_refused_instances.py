@@ -85,7 +85,7 @@ def test_a_release_command_that_wrote_files_says_that_they_are_gone(strategy: St
     releases = {1: spec(1), 2: spec(2).model_copy(update={"release_command": "./migrate"})}
     task = TaskState(id="shop-v2-release", app="shop", done=True, exit_code=0, wrote=("db.sqlite3",))
     facts = know(instance("a"), releases=releases, rollouts=(rollout,), tasks={task.id: task})
-    said = "wrote db.sqlite3 into its own copy of the app, which is gone now: what must stay goes to a service"
+    said = "wrote db.sqlite3 into its own copy of the app, which is gone now: what must stay goes into a folder of"
     assert said in decide(facts).rollout_status["shop.v2"].reason
 
 

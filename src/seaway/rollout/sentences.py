@@ -57,7 +57,7 @@ def describe_written(task: TaskState) -> str:
     if not task.wrote:
         return ""
     names = ", ".join(task.wrote)
-    gone = "its own copy of the app, which is gone now: what must stay goes to a service"
+    gone = "its own copy of the app, which is gone now: what must stay goes into a folder of [[mounts]] or to a service"
     return f", but wrote {names} into {gone}"
 
 

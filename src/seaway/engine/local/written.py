@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -20,14 +19,15 @@ NAME = 80  # characters of a name
 def find_written(own: Path, image: Path) -> tuple[str, ...]:
     """Return the first files, by name, in `own` that are not in `image` or not as they are there. Blocks.
 
-    Python's caches do not count. Nothing that is found there is an error. No process may write there meanwhile.
+    Links (some lead to mounts) and Python's caches do not count. Nothing that is found there is an error.
+    No process may write there meanwhile.
     """
     found = (name for name, info in islice(_list_files(str(own), ""), LOOKED_AT) if _is_written(info, image / name))
     return tuple(quote_text(name, NAME) for name in sorted(found)[:NAMED])
 
 
 def _list_files(folder: str, inside: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path below the topmost folder of each file, and what it is; links are not followed."""
+    """Yield the path below the topmost folder of each file, and what it is; not of links, which are not followed."""
     folders = [(folder, inside)]
     while folders:
         folder, inside = folders.pop()
@@ -36,7 +36,7 @@ def _list_files(folder: str, inside: str) -> Iterator[tuple[str, os.stat_result]
                 if entry.is_dir(follow_symlinks=False):
                     if entry.name != CACHE:
                         folders.append((entry.path, f"{inside}{entry.name}/"))
-                else:
+                elif not entry.is_symlink():
                     yield f"{inside}{entry.name}", entry.stat(follow_symlinks=False)
 
 
@@ -46,6 +46,4 @@ def _is_written(own: os.stat_result, original: Path) -> bool:
         there = original.lstat()
     except OSError:
         return True
-    if stat.S_ISLNK(own.st_mode) and stat.S_ISLNK(there.st_mode):
-        return False  # links are made anew
     return (own.st_mtime_ns, own.st_size) != (there.st_mtime_ns, there.st_size)
