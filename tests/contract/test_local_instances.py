@@ -571,7 +571,7 @@ async def test_persistent_folders(kit: LocalKit) -> None:
     write = "echo written > var/data/file; echo written > file"
     await kit.engine.start_task(make_task("shop-run-a", write, mounts=mounts))
     done = await kit.await_task()
-    assert (done.exit_code, done.wrote) == (0, ("file",))
+    assert (done.exit_code, " ".join(done.wrote)) == (0, "file")
     read = "cat file 2>/dev/null; cat var/data/file; echo more >> var/data/file; echo done; exec sleep 100"
 
     async def await_lines(release: int) -> list[str]:

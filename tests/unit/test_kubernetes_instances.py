@@ -243,6 +243,9 @@ def test_tasks() -> None:
     ended = {"reason": "Error", "exitCode": 1, "message": wrote, "finishedAt": LATER, "startedAt": LATER}
     broken = state_of(read("task-late", reason="", containerStatuses=[{"name": "app", "state": {"terminated": ended}}]))
     assert (broken.exit_code, broken.reason) == (1, "exited with code 1; last output: KeyError: 1")
+    long = ended | {"message": f"half of a secret\n{'x' * 2048}"}
+    cut = state_of(read("task-late", reason="", containerStatuses=[{"name": "app", "state": {"terminated": long}}]))
+    assert "half" not in cut.reason
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": LATER}
     lost = state_of(conditions=[failed])
     assert (lost.done, lost.exit_code, lost.reason) == (True, None, "its pod is gone: deleted, or lost with its node")

@@ -134,6 +134,7 @@ def test_files_that_were_written_are_told_from_copies(tmp_path: Path) -> None:
     (own / "new\x1b" / "db").write_text("x")
     assert find_written(own, image) == ("lib/a.py", "lib/b.py", "new\\x1b/db")
     (own / "before").write_text("x")
+    (own / "empty").mkdir()
     assert find_written(own, image) == ("before", "lib/a.py", "lib/b.py")
 
 

@@ -23,7 +23,7 @@ Traceback (most recent call last):
     main()
 shop.errors.Misconfigured: DATABASE_URL is not set
 """
-URL = "postgres://shop:correct-horse@db.example/shop"
+URL = "postgres://shop:correct%2Fhorse@db.example/shop"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_error_is_bounded_and_never_lost(lines: list[str], most: int) -> None
     ("text", "said"),
     [
         (f"cannot connect to {URL}", "cannot connect to $DATABASE_URL"),
-        ("wrong password correct-horse", "wrong password $DATABASE_URL"),
+        ("wrong password correct/horse or correct%2Fhorse", "wrong password $DATABASE_URL or $DATABASE_URL"),
         ("DEBUG is true, PEM is second line", "DEBUG is true, PEM is $PEM"),
         (f"{quote_text('x' * 160 + URL)}; it goes on", f"{'x' * 160}$DATABASE_URL...; it goes on"),
         ("nothing of it", "nothing of it"),

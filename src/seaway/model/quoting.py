@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import unquote
 
 QUOTED = 200  # characters of one quotation
 SHORTEST = 6  # characters of a value that is hidden: shorter ones (true, 8080) are words of any sentence
@@ -76,7 +77,8 @@ def hide_values(text: str, config: Mapping[str, str]) -> str:
 
 def _list_secrets(value: str) -> set[str]:
     """Return what of a value may stand in a line, as it is quoted: its lines, and the password of a URL."""
-    parts = [*value.splitlines(), *_PASSWORD.findall(value)]
+    passwords = _PASSWORD.findall(value)
+    parts = [*value.splitlines(), *passwords, *map(unquote, passwords)]
     quoted = {quote_text(part, 10 * len(part)) for part in parts}
     return {part for part in quoted if len(part) >= SHORTEST}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
-from seaway.model.quoting import hide_values
+from seaway.model.quoting import MARK, hide_values
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
     describe_routers,
@@ -118,7 +118,8 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
         return Verdict(f"runs the release command of v{rollout.spec.target}: {command}{waits}")
     if task.exit_code == 0:
         return Verdict(f"the release command succeeded{describe_written(task)}", go=True)
-    detail = hide_values(task.reason, release.config) or f"exit code {task.exit_code}"
+    said, mark, quoted = task.reason.partition(MARK)
+    detail = said + mark + hide_values(quoted, release.config) or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
 
 

@@ -10,6 +10,7 @@ from seaway.model.base import say_bytes
 from seaway.model.quoting import MARK, quote_error, quote_text
 
 SHOWN = 300  # letters of another program's message
+LOG_END = 2048  # bytes that a kubelet takes at most of the end of a log (FallbackToLogsOnError)
 
 _FACT = re.compile(r"(\d+) (?:node\(s\) )?(.+)")
 _TAINT = re.compile(r"had (?:untolerated )?taint \{([^:}]+)")
@@ -171,8 +172,13 @@ def quote_output(ended: Terminated) -> str:
 
 
 def quote_failure(ended: Terminated) -> str:
-    """Return "; last output: ..." with the error that a one-off ended with."""
-    error = quote_error(ended.message.splitlines(), ERROR_LINES)
+    """Return "; last output: ..." with the error that a one-off ended with; nothing is known of what ended well."""
+    if ended.exit_code == 0:
+        return ""
+    lines = ended.message.splitlines()
+    if len(ended.message.encode()) >= LOG_END and len(lines) > 1:
+        lines = lines[1:]  # it begins somewhere in a line, perhaps in the midst of a secret
+    error = quote_error(lines, ERROR_LINES)
     return f"; {MARK}{' | '.join(error)}" if error else "; it wrote nothing"
 
 

@@ -114,9 +114,8 @@ class TaskRunner:
         await self.machine.collector.finish(self.id)
         self._forget_secrets()
         ended, wrote = self.record.state.ended_at or utc_now(), await self._find_written()
-        self._update(
-            exit_code=code, reason=reason, ended_at=ended, wrote=wrote
-        )  # an agent that is killed here still knows the end
+        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote)
+        # an agent that is killed here still knows the end
         try:
             await asyncio.to_thread(self._discard_files)
         except OSError as error:
@@ -131,8 +130,8 @@ class TaskRunner:
             return self.record.state.wrote
         try:
             image = await self.machine.images.prepare(self.record.task.image)
-        except EngineError:
-            return ()
+        except (EngineError, OSError):
+            return ()  # nothing to compare it with
         return await asyncio.to_thread(find_written, own, image.workdir)
 
     def _forget_secrets(self) -> None:

@@ -22,28 +22,28 @@ def find_written(own: Path, image: Path) -> tuple[str, ...]:
     Links (some lead to mounts) and Python's caches do not count. Nothing that is found there is an error.
     No process may write there meanwhile.
     """
-    found = (name for name, info in islice(_list_files(str(own), ""), LOOKED_AT) if _is_written(info, image / name))
+    found = (name for name, entry in islice(_list(str(own)), LOOKED_AT) if _is_written(entry, image / name))
     return tuple(quote_text(name, NAME) for name in sorted(found)[:NAMED])
 
 
-def _list_files(folder: str, inside: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path below the topmost folder of each file, and what it is; not of links, which are not followed."""
-    folders = [(folder, inside)]
+def _list(top: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield each name below a folder, with the path from there; links are not followed."""
+    folders = [(top, "")]
     while folders:
         folder, inside = folders.pop()
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name != CACHE:
-                        folders.append((entry.path, f"{inside}{entry.name}/"))
-                elif not entry.is_symlink():
-                    yield f"{inside}{entry.name}", entry.stat(follow_symlinks=False)
+                yield f"{inside}{entry.name}", entry
+                if entry.is_dir(follow_symlinks=False) and entry.name != CACHE:
+                    folders.append((entry.path, f"{inside}{entry.name}/"))
 
 
-def _is_written(own: os.stat_result, original: Path) -> bool:
-    """Whether a file is not the copy that was made of the original, which has its size and time (files.py)."""
+def _is_written(entry: os.DirEntry[str], original: Path) -> bool:
+    """Whether it is a file, and not the copy that was made of the original, which has its size and time (files.py)."""
+    if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
+        return False
     try:
-        there = original.lstat()
+        own, there = entry.stat(follow_symlinks=False), original.lstat()
     except OSError:
         return True
     return (own.st_mtime_ns, own.st_size) != (there.st_mtime_ns, there.st_size)
