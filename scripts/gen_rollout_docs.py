@@ -56,6 +56,11 @@ B to be ready, `router_timeout` (30) for the routers, `keep` (30) for A to be ke
 on an instance that is to stop. Whatever gives up names its setting. An instance that takes long to start says from 2 s
 on what it lacks, such as that it listens on another port than `$PORT`, and from 8 s on also what it wrote last; it is
 given up only when its time is over, because some apps open an admin port first.
+
+What the release command writes is shown as it comes by whoever waits for the rollout (`seaway deploy`, `config set`,
+...), each line behind `release |` and at most 10,000 of them; `seaway logs -p release` shows it, too. If it fails, the
+rollout's reason ends with the error that it wrote, without a traceback's body; values of the app's config in it are
+shown as `$NAME`.
 """
     )
 

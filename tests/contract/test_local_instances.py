@@ -393,9 +393,34 @@ async def test_task_output_and_timeout(kit: LocalKit) -> None:
     """A task's output is in the app's logs under its id; one that takes too long is killed and says so."""
     await kit.engine.start_task(make_task("shop-run-1", "echo hello; sleep 60", timeout=0.5))
     done = await kit.await_task()
-    assert done.reason == "killed: it did not end within 0.5 s"
+    assert done.reason == "killed: it did not end within 0.5 s; last output: hello"
     lines = await kit.read_logs(instance="shop-run-1", process="run")
     assert lines[0]["message"] == "hello"  # its shell may add a word on its end
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('begins'); raise SystemExit('DATABASE_URL is not set')", "last output: DATABASE_URL is not set"),
+        ("print('begins'); {}['DATABASE_URL']", "last output: KeyError: 'DATABASE_URL'"),
+        ("print('no database here', end=''); exit(1)", "last output: no database here"),
+        ("exit(1)", "it wrote nothing"),
+    ],
+)
+async def test_a_task_that_fails_says_with_which_error(kit: LocalKit, code: str, said: str) -> None:
+    """Without a traceback's body, from stderr or else from stdout."""
+    await kit.engine.start_task(make_task("shop-v1-release", f'python -c "{code}"'))
+    assert (await kit.await_task()).reason == f"exited with code 1; {said}"
+
+
+async def test_a_task_says_what_it_wrote_into_its_copy_of_the_app(kit: LocalKit) -> None:
+    """New and changed files; what it wrote elsewhere, and Python's caches, are not meant."""
+    await kit.engine.start_task(make_task("shop-run-1", "true"))
+    assert (await kit.await_task()).wrote == ()
+    await kit.engine.remove_task("shop-run-1")
+    command = "mkdir -p data __pycache__; touch data/db.sqlite3 __pycache__/x.pyc $HOME/mine $TMPDIR/scratch"
+    await kit.engine.start_task(make_task("shop-run-1", command))
+    assert (await kit.await_task()).wrote == ("data/db.sqlite3",)
 
 
 async def test_only_the_latest_tasks_are_remembered(tmp_path: Path) -> None:
@@ -545,7 +570,8 @@ async def test_persistent_folders(kit: LocalKit) -> None:
     mounts = (Mount(name="db", path="var/data"),)
     write = "echo written > var/data/file; echo written > file"
     await kit.engine.start_task(make_task("shop-run-a", write, mounts=mounts))
-    assert (await kit.await_task()).exit_code == 0
+    done = await kit.await_task()
+    assert (done.exit_code, " ".join(done.wrote)) == (0, "file")
     read = "cat file 2>/dev/null; cat var/data/file; echo more >> var/data/file; echo done; exec sleep 100"
 
     async def await_lines(release: int) -> list[str]:

@@ -18,7 +18,9 @@ OTHER_PAGE = "python3 -m http.server --bind 127.0.0.1 $PORT"
 
 BAD = {
     "never listens": ({"Procfile": "web: sleep 600\n", "seaway.toml": SHORT}, "listen"),
-    "release fails": ({"Procfile": "release: exit 7\nweb: sleep 600\n"}, "release command"),
+    "release fails": (
+        {"Procfile": "release: echo no database; exit 7\nweb: sleep 600\n"}, "code 7; last output: no database",
+    ),
     "unknown key": ({"Procfile": "web: sleep 600\n", "seaway.toml": "[rollout]\nkep = 3\n"}, "kep"),
     "wrong type": ({"Procfile": "web: sleep 600\n", "seaway.toml": "[rollout]\nkeep = true\n"}, "keep"),
     "wrong TOML": ({"Procfile": "web: sleep 600\n", "seaway.toml": "[rollout\n"}, "seaway.toml"),

@@ -54,6 +54,11 @@ from seaway.model import (
 TOKEN = "swy_" + "t" * 43
 NOW = datetime.now(UTC)
 IMAGE = "sha256:" + "ab12" * 16
+PROGRAM = (
+    "import sys; from seaway.cli import InstallCommands, PlatformCommands, build_cli; n = lambda *a: 0; "
+    "build_cli(PlatformCommands(n, n, list, n, n, n, n), InstallCommands(n, n))(sys.argv[1:])"
+)
+"""The command line as a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -293,9 +298,18 @@ def release(number: int, *, image: str | None = IMAGE, **spec: Any) -> Release:
     return Release(meta=meta(f"shop.v{number}"), spec=ReleaseSpec(app="shop", number=number, image=image, **given))
 
 
-def rollout(number: int, phase: Phase, reason: str, *, base: int | None = 4, paused: bool = False) -> Rollout:
-    """A rollout of shop that has come to a phase."""
-    order = [Phase.STARTING, Phase.VERIFYING, Phase.SHIFTING, Phase.KEEPING, Phase.SUCCEEDED]
+def rollout(
+    number: int, phase: Phase, reason: str, *, base: int | None = 4, paused: bool = False, prepared: bool = False
+) -> Rollout:
+    """A rollout of shop that has come to a phase; `prepared`: by a release command."""
+    order = [
+        *([Phase.PREPARING] if prepared else []),
+        Phase.STARTING,
+        Phase.VERIFYING,
+        Phase.SHIFTING,
+        Phase.KEEPING,
+        Phase.SUCCEEDED,
+    ]
     passed = order[: order.index(phase)] if phase in order else []
     steps = [Step(phase=p, at=NOW, reason=f"entered {p}") for p in passed] + [Step(phase=phase, at=NOW, reason=reason)]
     history = () if phase is Phase.QUEUED else tuple(steps)

@@ -21,6 +21,7 @@ from seaway.home import Home, Settings
 from seaway.model import BuildState, InstanceState, Phase, Route
 from tests.unit.cli_recorded import (
     NOW,
+    PROGRAM,
     TOKEN,
     Bench,
     Events,
@@ -404,12 +405,15 @@ def test_run_streams_the_output_and_returns_the_commands_code(bench: Bench, code
     """Options after the command are the command's; no line is printed twice."""
     first, second = log_line("one", 0), log_line("two", 1)
     bench.api.on("POST", "/apps/shop/run", {"id": "shop-run-1", "app": "shop"})
-    done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why"}
+    done = {"id": "shop-run-1", "done": True, "exit_code": code, "reason": "why; last output: two", "wrote": ["db"]}
     states = [("state", {"id": "shop-run-1", "done": False}), ("state", done)]
     bench.api.on("GET", "/apps/shop/run/shop-run-1/attach", Events(states))
     bench.api.on("GET", "/apps/shop/logs", Events([("message", first), ("end", {})]), Lines([first, second]))
     result = bench.run("run", "-a", "shop", "python", "-c", "print(1)", "-o", "x")
     assert (result.exit_code, result.stdout) == (exit_code, "one\ntwo\n")
+    assert ("seaway: why\n" in result.stderr) is (exit_code == 143), "what it wrote is not told again"
+    wrote = "seaway: it wrote db into its own copy of the app, which is gone now\n"
+    assert (wrote in result.stderr) is (code is not None)
     (sent,) = bench.api.sent("POST", "/apps/shop/run")
     assert (sent["command"], sent["attached"]) == ("python -c 'print(1)' -o x", True)
 
@@ -517,13 +521,9 @@ def test_sigint_reaches_what_tests_start_in_a_background_job() -> None:
 
 def interrupt(bench: Bench, args: list[str], waiting: threading.Event) -> tuple[int, str]:
     """Run the command line as a process, send SIGINT once it waits; return exit code and standard error."""
-    program = (
-        "import sys; from seaway.cli import InstallCommands, PlatformCommands, build_cli; n = lambda *a: 0; "
-        "build_cli(PlatformCommands(n, n, list, n, n, n, n), InstallCommands(n, n))(sys.argv[1:])"
-    )
     env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
     with subprocess.Popen(
-        [sys.executable, "-c", program, *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert waiting.wait(30)

@@ -5,15 +5,31 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from seaway.model import BuildState, Phase
-from tests.unit.cli_recorded import Bench, Events, Failure, app, bench, build, recorder, release, rollout
+from tests.unit.cli_recorded import (
+    PROGRAM,
+    TOKEN,
+    Bench,
+    Events,
+    Failure,
+    Lines,
+    app,
+    bench,
+    build,
+    recorder,
+    release,
+    rollout,
+)
 
 __all__ = ["bench", "recorder"]
 
@@ -206,6 +222,59 @@ def test_the_output_of_a_crash_is_shown_once_however_often_it_crashes(shop: Benc
     assert "boot | KeyError: 'DATABASE_URL'; v4 serves on" in result.stderr
 
 
+def written(*messages: str) -> list[dict[str, str]]:
+    return [{"@timestamp": f"2026-11-23T10:00:0{n}.000Z", "message": said} for n, said in enumerate(messages)]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_a_release_command_writes_is_shown_between_the_phases(shop: Bench, seen: bool) -> None:
+    """Each line once, whether the stream brought it or not; nothing that a terminal obeys."""
+    lines = written("migrating\x1b[2J", "a\nb", "done")
+    shop.api.on(
+        "GET", "/apps/shop/logs", *([Events([("message", lines[0]), ("end", {})])] if seen else []), Lines(lines)
+    )
+    runs = rollout(5, Phase.PREPARING, "runs the release command of v5: ./migrate")
+    shop.api.on(
+        "GET",
+        "/apps/shop/rollouts/5",
+        *([runs, runs] if seen else []),
+        rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True),
+    )
+    result = shop.run("deploy", "-a", "shop")
+    shown = result.stdout.splitlines()
+    begin = next(n for n, line in enumerate(shown) if line.startswith("  preparing "))
+    output = ["  release | migrating\\x1b[2J", "  release | a", "  release | b", "  release | done"]
+    assert [line for line in shown if " | " in line and "release" in line] == output
+    assert shown[begin + 1 : begin + 5] == output
+    asked = {query["process"] + query["release"] for query in shop.api.queries("GET", "/apps/shop/logs")}
+    assert asked == {"release5"}
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_release_command_that_writes_very_much_is_not_shown_for_ever(
+    shop: Bench, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logs have what it wrote last; the deploy goes on."""
+    monkeypatch.setattr("seaway.cli.waiting.MOST_LINES", 3)
+    lines = written("one", "two", "three", "four")
+    stream = Events([("message", line) for line in lines])
+    shop.api.on("GET", "/apps/shop/logs", *([stream] if followed else []), Lines(lines))
+    runs = rollout(5, Phase.PREPARING, "runs the release command of v5: ./migrate")
+    over = rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True)
+    shop.api.on("GET", "/apps/shop/rollouts/5", *([runs, runs] if followed else []), over)
+    result = shop.run("deploy", "-a", "shop")
+    assert (result.exit_code, result.stdout.count("release | ")) == (0, 2)
+    assert result.stdout.count("`seaway logs -a shop -p release --release v5` shows what it wrote last") == 1
+
+
+def test_a_deploy_goes_on_without_its_release_commands_output(shop: Bench) -> None:
+    """It says that it cannot be shown."""
+    shop.api.on("GET", "/apps/shop/logs", Failure(403, "not for you", "not-allowed"))
+    shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.KEEPING, "all traffic is on v5", prepared=True))
+    result = shop.run("deploy", "-a", "shop")
+    assert (result.exit_code, "output cannot be shown: not for you" in result.stdout) == (0, True)
+
+
 def test_a_deploy_that_takes_too_long_exits_5_and_goes_on(shop: Bench) -> None:
     """It says so, and how to stop it."""
     shop.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.STARTING, "0 of 2 are ready"))
@@ -264,12 +333,74 @@ def test_deploy_of_an_image_from_ci_takes_the_app_files_of_this_folder(shop: Ben
 
 
 def test_deploy_to_an_app_that_is_not_there_says_how_to_create_it(shop: Bench) -> None:
-    """The server's did-you-mean is kept."""
+    """The server's did-you-mean is kept. Nothing is asked without a terminal, and nothing sent."""
     shop.api.on("GET", "/apps/shpo", Failure(404, "there is no app 'shpo'; did you mean 'shop'?", "not-found"))
     result = shop.run("deploy", "-a", "shpo")
     assert result.exit_code == 3
     assert "did you mean 'shop'?" in result.stderr
     assert "seaway apps create shpo" in result.stderr
+    assert "--create" in result.stderr
+    assert [method for method, *_ in shop.api.requests] == ["GET"]
+
+
+def test_deploy_creates_an_app_if_told_to(shop: Bench) -> None:
+    """Before anything is sent; one that is there is deployed as it is."""
+    shop.api.on("GET", "/apps/shop", Failure(404, "there is no app 'shop'", "no-such-app"), app())
+    shop.api.on("POST", "/apps", app())
+    created = shop.run("deploy", "-a", "shop", "--create")
+    assert (created.exit_code, created.stdout.splitlines()[0]) == (0, "created shop")
+    assert [(method, path) for method, path, *_ in shop.api.requests][:3] == [
+        ("GET", "/apps/shop"),
+        ("POST", "/apps"),
+        ("PUT", "/sources"),
+    ]
+    assert shop.run("deploy", "-a", "shop", "--create").exit_code == 0
+    assert shop.api.sent("POST", "/apps") == [{"name": "shop"}]
+
+
+def test_who_may_create_no_app_is_told_so_before_anything_is_sent(shop: Bench) -> None:
+    """As by `seaway apps create`."""
+    shop.api.on("GET", "/apps/shop", Failure(404, "there is no app 'shop'", "no-such-app"))
+    shop.api.on("POST", "/apps", Failure(403, "a viewer may not create apps", "not-allowed"))
+    refused, told = shop.run("deploy", "-a", "shop", "--create"), shop.run("apps", "create", "shop")
+    assert (refused.exit_code, refused.stderr) == (told.exit_code, told.stderr)
+    assert "a viewer may not create apps" in refused.stderr
+    assert shop.api.sent("PUT", "/sources") == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "created"),
+    [("\n", 0, 1), ("what\nYes\n", 0, 1), ("n\n", 3, 0), ("\x04", 3, 0), ("\x03", 130, 0)],
+)
+def test_deploy_offers_to_create_an_app_on_a_terminal(shop: Bench, typed: str, code: int, created: int) -> None:
+    """Return is a yes; the end of input is a no, and so is Ctrl-C."""
+    hint = "did you mean shop?"
+    shop.api.on("GET", "/apps/new", Failure(404, "there is no app 'new'", "no-such-app", hint), app())
+    shop.api.on("POST", "/apps", app())
+    shop.api.on("POST", "/apps/new/releases", release(5))
+    ended, shown = at_terminal(shop, ["deploy", "-a", "new", "--no-wait", "--image", f"sha256:{'ab' * 32}"], typed)
+    assert "there is no app new (did you mean shop?); create it? [Y/n] " in shown
+    assert (ended, len(shop.api.sent("POST", "/apps"))) == (code, created)
+    assert ("created new" in shown) is bool(created)
+
+
+def at_terminal(bench: Bench, args: list[str], typed: str) -> tuple[int, str]:
+    """Run the command line on a terminal of its own, where this is typed once it asks; return exit code and screen."""
+    env = {"SEAWAY_URL": f"http://127.0.0.1:{bench.api.port}", "SEAWAY_TOKEN": TOKEN, "HOME": str(bench.home)}
+    begin = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {PROGRAM}"
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", begin, *args], env=env, stdin=its, stdout=its, stderr=its, start_new_session=True
+    ) as process:
+        os.close(its)
+        shown = b""
+        with open(ours, "r+b", buffering=0) as screen, suppress(OSError):  # EIO: it has ended
+            while block := screen.read(4096):
+                shown += block
+                if typed and b"[Y/n]" in shown:
+                    screen.write(typed.encode())
+                    typed = ""
+    return process.returncode, shown.decode()
 
 
 @pytest.mark.parametrize(

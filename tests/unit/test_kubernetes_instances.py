@@ -237,8 +237,15 @@ def test_tasks() -> None:
     over = state_of(read("task-running"), conditions=[{"type": "Failed", "status": "True", "reason": "BackoffLimit"}])
     assert (over.done, over.reason) == (False, "has ended"), "its exit code is on the way: pods are watched apart"
     late = state_of(read("task-late"))
-    assert (late.done, late.reason) == (True, "killed: it did not end within 2 s")
+    assert (late.done, late.reason) == (True, "killed: it did not end within 2 s; it wrote nothing")
     assert late.exit_code not in (0, None)
+    wrote = 'begins\nTraceback (most recent call last):\n  File "x", line 1\nKeyError: 1\n'
+    ended = {"reason": "Error", "exitCode": 1, "message": wrote, "finishedAt": LATER, "startedAt": LATER}
+    broken = state_of(read("task-late", reason="", containerStatuses=[{"name": "app", "state": {"terminated": ended}}]))
+    assert (broken.exit_code, broken.reason) == (1, "exited with code 1; last output: KeyError: 1")
+    long = ended | {"message": f"half of a secret\n{'x' * 2048}"}
+    cut = state_of(read("task-late", reason="", containerStatuses=[{"name": "app", "state": {"terminated": long}}]))
+    assert "half" not in cut.reason
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": LATER}
     lost = state_of(conditions=[failed])
     assert (lost.done, lost.exit_code, lost.reason) == (True, None, "its pod is gone: deleted, or lost with its node")

@@ -17,13 +17,14 @@ import pytest
 from seaway.engine.base import EngineError
 from seaway.engine.local.base import RunRoot, Timings
 from seaway.engine.local.changes import Changes
-from seaway.engine.local.files import put_in_place
+from seaway.engine.local.files import copy_tree, put_in_place
 from seaway.engine.local.health import Checks, await_dead, await_passing, follow_readiness
 from seaway.engine.local.ports import PortPool, is_free
 from seaway.engine.local.probe import Prober, Target, Unknown
 from seaway.engine.local.process import exec_plain
 from seaway.engine.local.reasons import describe_exit, describe_starting, describe_unstarted, read_last_lines
 from seaway.engine.local.state import Desired, NodeState, Record
+from seaway.engine.local.written import find_written
 from seaway.model import Check, Health, Instance, InstanceState, Process, Workload, WorkloadKey
 from seaway.sandbox.removing import remove_tree
 from tests.wants import without_descriptors
@@ -112,6 +113,29 @@ def test_last_lines_of_this_run(tmp_path: Path) -> None:
     lines = read_last_lines(tmp_path, {"stderr": 4})
     assert [len(line) for line in lines] == [5, 200, 3]
     assert lines[-1] == "new"
+
+
+def test_files_that_were_written_are_told_from_copies(tmp_path: Path) -> None:
+    """New, changed and replaced ones, the first few by name; no cache, and no link, such as one to a mount."""
+    image, own = tmp_path / "image", tmp_path / "own"
+    (image / "lib").mkdir(parents=True)
+    for name in ("app.py", "lib/a.py", "lib/b.py"):
+        (image / name).write_text("x")
+    (image / "link").symlink_to("app.py")
+    copy_tree(image, own)
+    assert find_written(own, image) == ()
+    (own / "__pycache__").mkdir()
+    (own / "__pycache__" / "app.pyc").write_text("x")
+    (own / "lib" / "b.py").write_text("longer")
+    (own / "lib" / "a.py").unlink()
+    (own / "lib" / "a.py").write_text("y")
+    (own / "data").symlink_to(tmp_path)
+    (own / "new\x1b").mkdir()
+    (own / "new\x1b" / "db").write_text("x")
+    assert find_written(own, image) == ("lib/a.py", "lib/b.py", "new\\x1b/db")
+    (own / "before").write_text("x")
+    (own / "empty").mkdir()
+    assert find_written(own, image) == ("before", "lib/a.py", "lib/b.py")
 
 
 @pytest.mark.parametrize("command", ["python app.py", "gunicorn -b :$PORT app:wsgi", "./run.sh 'a b'"])

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from seaway.model import InstanceState, Meta, Phase, Rollout, RolloutSpec, RolloutStatus, TaskState, WorkloadKey
+import pytest
+
+from seaway.model import (
+    InstanceState,
+    Meta,
+    Phase,
+    Rollout,
+    RolloutSpec,
+    RolloutStatus,
+    Strategy,
+    TaskState,
+    WorkloadKey,
+)
 from seaway.rollout.decide import decide
 from tests.unit.test_lost_instances import NOW, instance, know, reason, spec
 
@@ -47,6 +59,34 @@ def test_a_release_command_that_does_not_start_says_why() -> None:
         facts = know(instance("a"), releases=releases, rollouts=(rollout,), tasks={task.id: task})
         found = decide(facts).rollout_status["shop.v2"]
         assert (found.phase, found.reason) == (Phase.PREPARING, f"runs the release command of v2: ./migrate{waits}")
+
+
+def test_a_release_command_that_fails_says_with_which_error() -> None:
+    """But no value of the app's config, which its error may quote."""
+    config = {"DATABASE_URL": "postgres://shop:correct-horse@db/shop"}
+    status = RolloutStatus(phase=Phase.PREPARING, base=1, entered_at=NOW, deadline=NOW + timedelta(seconds=60))
+    rollout = Rollout(meta=Meta(name="shop.v2"), spec=RolloutSpec(app="shop", target=2), status=status)
+    releases = {1: spec(1), 2: spec(2).model_copy(update={"release_command": "./migrate", "config": config})}
+    said = f"exited with code 1; last output: no database at {config['DATABASE_URL']}"
+    task = TaskState(id="shop-v2-release", app="shop", done=True, exit_code=1, reason=said, started_at=NOW)
+    plan = decide(know(instance("a"), releases=releases, rollouts=(rollout,), tasks={task.id: task}))
+    why = "the release command of v2 failed: exited with code 1; last output: no database at $DATABASE_URL"
+    found = plan.rollout_status["shop.v2"]
+    assert (found.phase, found.reason) == (Phase.FAILED, f"{why}; v1 serves on")
+    assert [event.message for event in plan.events if "failed" in event.message] == [found.reason]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_release_command_that_wrote_files_says_that_they_are_gone(strategy: Strategy) -> None:
+    """In the reason of the next phase, whichever that is."""
+    status = RolloutStatus(phase=Phase.PREPARING, base=1, entered_at=NOW, deadline=NOW + timedelta(seconds=60))
+    rollout_spec = RolloutSpec(app="shop", target=2, strategy=strategy)
+    rollout = Rollout(meta=Meta(name="shop.v2"), spec=rollout_spec, status=status)
+    releases = {1: spec(1), 2: spec(2).model_copy(update={"release_command": "./migrate"})}
+    task = TaskState(id="shop-v2-release", app="shop", done=True, exit_code=0, wrote=("db.sqlite3",))
+    facts = know(instance("a"), releases=releases, rollouts=(rollout,), tasks={task.id: task})
+    said = "wrote db.sqlite3 into its own copy of the app, which is gone now: what must stay goes into a folder of"
+    assert said in decide(facts).rollout_status["shop.v2"].reason
 
 
 def test_a_rollout_waits_then_gives_up_with_the_reason() -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from seaway.builder.interpreter import Interpreter, NoInterpreter, find_interpre
 from seaway.builder.plan import BuildPlan, Recipe, SourceFacts
 from seaway.builder.poetry import find_dependencies, list_locked, write_project
 from seaway.builder.source import SourceFile
+from seaway.model.quoting import drop_tracebacks
 
 DROPPED = frozenset({"REQUESTED", "uv_cache.json", "uv_build.json"})  # of *.dist-info: differ from machine to machine
 HEAD, TAIL = 300, 600  # characters that are left of a long reason
@@ -179,18 +180,6 @@ def explain_failure(recipe: Recipe, output: list[str], scratch: str) -> str:
     else:
         todo = "the build's log has it in full"
     return f"{file}: the dependencies cannot be installed: {squeeze(reason).rstrip('.')}; {todo}"
-
-
-def drop_tracebacks(lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines without Python's tracebacks, but for what they end with: the error."""
-    depth: int | None = None
-    for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if line.lstrip().startswith("Traceback (most recent call last)"):
-            depth = indent
-        elif depth is None or indent <= depth:
-            depth = None
-            yield line
 
 
 def squeeze(reason: str) -> str:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from seaway.builder.base import BuildError
 from seaway.builder.commands import CommandFailed
-from seaway.builder.dependencies import Runner, drop_tracebacks, squeeze
+from seaway.builder.dependencies import Runner, squeeze
 from seaway.builder.image import PYTHON_ENV, VENV
 from seaway.builder.interpreter import Interpreter
 from seaway.builder.source import SourceFile, list_built
 from seaway.builder.unpack import list_machine_path, unpack_layer
 from seaway.builder.venv import add_interpreter
+from seaway.model.quoting import drop_tracebacks
 
 FIELD = "build.command"
 SHELL = ("/bin/sh", "-c")

@@ -30,8 +30,8 @@ class Progress(Protocol):
         """Say one sentence."""
         ...
 
-    def output(self, line: str) -> None:
-        """Show a line of a build's or command's output."""
+    def output(self, line: str, whose: str = "") -> None:
+        """Show a line of a build's output, or of that of the command `whose` it is."""
         ...
 
     def phase(self, name: str, reason: str) -> None:
@@ -63,7 +63,7 @@ class SilentProgress:
     def say(self, text: str) -> None:
         """Say nothing."""
 
-    def output(self, line: str) -> None:
+    def output(self, line: str, whose: str = "") -> None:
         """Show nothing."""
 
     def phase(self, name: str, reason: str) -> None:
@@ -90,9 +90,9 @@ class PlainProgress:
         """Print the sentence."""
         self._print(text)
 
-    def output(self, line: str) -> None:
+    def output(self, line: str, whose: str = "") -> None:
         """Print the line, indented."""
-        self._print(Text.assemble("  | ", show_line(line)))
+        self._print(Text.assemble(f"  {whose} | " if whose else "  | ", show_line(line)))
 
     def phase(self, name: str, reason: str) -> None:
         """Print phase and reason unless they are the last printed."""
@@ -127,9 +127,9 @@ class LiveProgress:
         """Print the sentence above the live line."""
         self._out.print(text, soft_wrap=True)
 
-    def output(self, line: str) -> None:
+    def output(self, line: str, whose: str = "") -> None:
         """Print the line behind a dim bar, in its own colours."""
-        self._out.print(Text.assemble(("  │ ", "dim"), show_line(line)), soft_wrap=True)
+        self._out.print(Text.assemble((f"  {whose} │ " if whose else "  │ ", "dim"), show_line(line)), soft_wrap=True)
 
     def phase(self, name: str, reason: str) -> None:
         """Show the phase live; the one before it becomes a line."""

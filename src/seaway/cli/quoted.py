@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 
-MARK = "last output: "  # before what an instance wrote last, in reasons of every engine
+from seaway.model.quoting import MARK
+
 SAME = 12  # characters that two outputs begin with alike before the second is shortened
 ABOVE = "(as above)"
 

@@ -8,11 +8,14 @@ from contextlib import aclosing, asynccontextmanager
 
 from seaway.cli.client import FIRST_PAUSE, LONGEST_PAUSE, Api, Doc, Patience, cancelling
 from seaway.cli.errors import ApiError, CliError, ExitCode, TimedOut, Unreachable
+from seaway.cli.logline import first
 from seaway.cli.progress import Progress
 from seaway.cli.show import dig, seconds_text, version
-from seaway.model import ENDED, BuildState, InstanceState, Phase
+from seaway.cli.streaming import CommandOutput
+from seaway.model import ENDED, RELEASE_COMMAND, BuildState, InstanceState, Phase
 
 POLL = 0.2  # seconds between looks at a document
+MOST_LINES = 10_000  # of a release command's output; what is behind them is in the logs
 LOG_TAIL = 5.0  # seconds a build's output may take to arrive after the build has ended
 
 BUILD_ENDED = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
@@ -103,20 +106,24 @@ class Waiter:
     # Rollouts
 
     async def follow_rollout(self, number: int) -> Doc:
-        """Show a rollout's phases until all traffic is on release `number` (or it ended); return the rollout."""
+        """Show a rollout's phases until all traffic is on release `number` (or it ended); return the rollout.
+
+        And what its release command writes, between the phases.
+        """
         shown = 0
         paused = False
-        while True:
-            rollout = await self._rollout_or_none(number)
-            if rollout is not None:
-                shown = self._show_history(rollout, shown)
-                phase = dig(rollout, "status.phase")
-                self.progress.phase(phase, dig(rollout, "status.reason", ""))
-                if phase in SERVES or phase in ENDED:
-                    self.progress.settle()
-                    return rollout
-                paused = self._show_pause(rollout, paused)
-            await asyncio.sleep(POLL)
+        async with aclosing(_ReleaseCommand(self, number)) as command:
+            while True:
+                rollout = await self._rollout_or_none(number)
+                if rollout is not None:
+                    shown = await self._show_history(rollout, shown, command)
+                    phase = dig(rollout, "status.phase")
+                    self.progress.phase(phase, dig(rollout, "status.reason", ""))
+                    if phase in SERVES or phase in ENDED:
+                        self.progress.settle()
+                        return rollout
+                    paused = self._show_pause(rollout, paused)
+                await asyncio.sleep(POLL)
 
     async def _rollout_or_none(self, number: int) -> Doc | None:
         try:
@@ -128,11 +135,15 @@ class Waiter:
             await self.get("")  # the app itself is gone: this raises, and says so
             return None
 
-    def _show_history(self, rollout: Doc, shown: int) -> int:
+    async def _show_history(self, rollout: Doc, shown: int, command: _ReleaseCommand) -> int:
         """Show the steps that were passed between two looks."""
         history = dig(rollout, "status.history", [])
         for step in history[shown:]:
-            self.progress.phase(dig(step, "phase", ""), dig(step, "reason", ""))
+            phase = dig(step, "phase", "")
+            await command.finish()
+            self.progress.phase(phase, dig(step, "reason", ""))
+            if phase == Phase.PREPARING:
+                command.begin()
         return len(history)
 
     def _show_pause(self, rollout: Doc, before: bool) -> bool:
@@ -170,6 +181,52 @@ class Waiter:
                 raise
             self.progress.phase("destroying", dig(app, "status.reason", ""))
             await asyncio.sleep(POLL)
+
+
+class _ReleaseCommand:
+    """What a rollout's release command writes, shown while it runs. Close it."""
+
+    def __init__(self, waiter: Waiter, number: int) -> None:
+        self._progress, self._patience = waiter.progress, waiter.patience
+        self._rest = f"`seaway logs -a {waiter.app} -p {RELEASE_COMMAND} --release {version(number)}`"
+        self._lines = 0
+        query = {"process": RELEASE_COMMAND, "release": number}
+        self._output = CommandOutput(waiter.api, waiter.app, query, self._show, waiter.patience)
+        self._following: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """It is about to run."""
+        self._following = asyncio.create_task(self._output.follow())
+
+    async def finish(self) -> None:
+        """Show what is missing of its output if it has run: it has ended."""
+        if self._following is None:
+            return
+        await self.aclose()
+        if self._lines >= MOST_LINES:
+            return
+        try:
+            await self._patience.ask(self._output.show_rest)
+        except CliError as error:
+            self._progress.say(f"the release command's output cannot be shown: {error}; try {self._rest}")
+
+    async def aclose(self) -> None:
+        """Show nothing more."""
+        following, self._following = self._following, None
+        if following is not None:
+            async with cancelling(following):
+                pass
+
+    def _show(self, line: Doc) -> None:
+        self._lines += 1
+        if self._lines == MOST_LINES:
+            self._progress.say(f"the release command writes very much; {self._rest} shows what it wrote last")
+            if self._following is not None:
+                self._following.cancel()
+        if self._lines >= MOST_LINES:
+            return
+        for text in first(line, "message").removesuffix("\n").split("\n"):
+            self._progress.output(text.removesuffix("\r"), RELEASE_COMMAND)
 
 
 def _count(instances: list[Doc], process: str) -> int:

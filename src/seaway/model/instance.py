@@ -152,6 +152,7 @@ class TaskState(Frozen):
     exit_code: int | None = None  # -N: ended by signal N
     reason: str = ""
     attached: bool = False  # as its Task
+    wrote: tuple[str, ...] = ()  # files of its copy of the app that it left new or changed: some, where known
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
+from seaway.model.quoting import MARK, hide_values
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
     describe_routers,
     describe_unreachable,
     describe_unready,
+    describe_written,
     find_broken,
     find_fault,
     is_full,
@@ -115,8 +117,9 @@ def _judge_release_command(facts: Facts, rollout: Rollout) -> Verdict:
         waits = f" (not started yet: {task.reason})" if task and task.reason and task.started_at is None else ""
         return Verdict(f"runs the release command of v{rollout.spec.target}: {command}{waits}")
     if task.exit_code == 0:
-        return Verdict("the release command succeeded", go=True)
-    detail = task.reason or f"exit code {task.exit_code}"
+        return Verdict(f"the release command succeeded{describe_written(task)}", go=True)
+    said, mark, quoted = task.reason.partition(MARK)
+    detail = said + mark + hide_values(quoted, release.config) or f"exit code {task.exit_code}"
     return Verdict(f"the release command of v{rollout.spec.target} failed: {detail}", fail=True)
 
 
@@ -229,7 +232,7 @@ def _enter_work(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
     others = {*find_others(facts, target), *(() if status.base is None else (status.base,))}
     if rollout.spec.strategy is Strategy.RECREATE and others:
         limit = max(_stop_limit(facts, release, policy) for release in others)
-        why = f"{_name(sorted(others))} stops before v{target} starts"
+        why = f"{_name(sorted(others))} stops before v{target} starts ({reason})"
         return advance(status, Phase.CLEARING, why, facts.now, limit)
     limit = facts.now + timedelta(seconds=policy.start_timeout)
     return advance(status, Phase.STARTING, f"v{target} starts ({reason})", facts.now, limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seaway.model import WEB, AppState, Instance, InstanceState, Phase, Rollout, WorkloadKey
+from seaway.model import WEB, AppState, Instance, InstanceState, Phase, Rollout, TaskState, WorkloadKey
 from seaway.rollout.facts import Facts, RouterFacts
 
 
@@ -50,6 +50,15 @@ def describe_unreachable(facts: Facts, releases: list[int]) -> str:
     if not left or not all(i.unreachable for i in left):
         return ""
     return f"{left[0].reason}, and it may still run there; {OFF} or promote this rollout"
+
+
+def describe_written(task: TaskState) -> str:
+    """Say which files a release command wrote that nothing else will see; "" if none is known."""
+    if not task.wrote:
+        return ""
+    names = ", ".join(task.wrote)
+    gone = "its own copy of the app, which is gone now: what must stay goes into a folder of [[mounts]] or to a service"
+    return f", but wrote {names} into {gone}"
 
 
 def find_broken(facts: Facts, release: int) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from seaway.cli.client import Doc
+from seaway.cli.creating import create_app
 from seaway.cli.errors import UsageError
 from seaway.cli.group import ListingGroup
 from seaway.cli.progress import show_progress
@@ -70,7 +71,7 @@ async def create(
 ) -> None:
     """Create an app. In a folder that looks like an app's, the folder is linked to it (file `.seaway`)."""
     async with connect() as api:
-        app = await api.post("/apps", {"name": name} | ({"team": team} if team else {}))
+        app = await create_app(api, name, team)
     linked = link_folder(Path.cwd(), name)
     if output is Output.JSON:
         print_json(app)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from seaway.cli.client import Api, Doc, Patience
-from seaway.cli.errors import ApiError, CliError, ExitCode, UsageError
+from seaway.cli.creating import require_app
+from seaway.cli.errors import CliError, ExitCode, UsageError
 from seaway.cli.group import ListingGroup
 from seaway.cli.outcome import Outcome, bring_release
 from seaway.cli.pack import pack_folder
@@ -82,12 +83,15 @@ async def deploy(
     git: Annotated[str | None, typer.Option("--git", metavar="URL", help="Build from this git repository.")] = None,
     ref: Annotated[str | None, typer.Option("--ref", metavar="REF", help="Branch, tag or commit of --git.")] = None,
     strategy: Annotated[Strategy | None, typer.Option("--strategy", help="How traffic moves, this time.")] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the app first if it is not there.")] = False,
     force: ForceOption = False,
     no_wait: NoWaitOption = False,
     timeout: TimeoutOption = 1800.0,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Build an app's folder (or a git ref, or take an image), release it and move the traffic to it.
+
+    An app that is not there is created by --create, or when you say so on a terminal. It belongs to the token's team.
 
     An image that others built runs its own command as `web`, unless a Procfile or seaway.toml of this folder says more.
 
@@ -98,7 +102,7 @@ async def deploy(
     wanted = _check(path, image, git, ref, choice)
     app = find_app(app, wanted.folder)
     async with connect() as api:
-        await _require_app(api, app)
+        await require_app(api, app, create=create, output=output)
         with show_progress(quiet=output is Output.JSON) as progress:
             if wanted.folder == Path.cwd() and link_folder(wanted.folder, app):
                 progress.say(f"this folder is linked to {app} from now on ({LINK_FILE})")
@@ -131,21 +135,6 @@ def _check(path: Path | None, image: str | None, git: str | None, ref: str | Non
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"{path} {what}", hint="give the folder that holds the app's Procfile", field="PATH")
     return _Wanted(folder, None, None, None, choice)
-
-
-async def _require_app(api: Api, app: str) -> None:
-    try:
-        await api.get(f"/apps/{app}")
-    except ApiError as error:
-        if error.exit_code != ExitCode.NOT_FOUND:
-            raise
-        raise CliError(
-            error.message,
-            hint=f"create it first: seaway apps create {app}" + (f" ({error.hint})" if error.hint else ""),
-            exit_code=ExitCode.NOT_FOUND,
-            code=error.code,
-            field=error.field,
-        ) from error
 
 
 async def _deploy(waiter: Waiter, wanted: _Wanted, *, no_wait: bool) -> Outcome | dict[str, Doc]:

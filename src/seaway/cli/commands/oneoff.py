@@ -16,20 +16,20 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from seaway.cli.client import FIRST_PAUSE, LONGEST_PAUSE, Api, Doc, Patience, cancelling
-from seaway.cli.commands.watching import read_stream
 from seaway.cli.errors import ApiError, CliError, ExitCode, Unreachable, UsageError
 from seaway.cli.logline import is_partial, own_text
 from seaway.cli.session import AppOption, OutputOption, command, connect, parse_seconds
 from seaway.cli.show import Output, dig, print_json, print_json_line, print_note, print_text, seconds_text, version
+from seaway.cli.streaming import CommandOutput
 from seaway.cli.target import find_app
 from seaway.cli.waiting import POLL
+from seaway.model.quoting import MARK
 
-ALL_LINES = 100_000
 SILENCE = 8.0  # seconds without a sign of life until a leader counts as hung; it sends one every 2 s
 KILL_LIMIT = 2.0  # seconds for an interrupted request to start the command to be answered, so that it can be killed
 PATIENT = 5.0  # seconds for which nobody is told why a command has not started yet
@@ -173,9 +173,7 @@ class _Run:
         self.app = app
         self.path = f"/apps/{app}/run/{task}"
         self.output = output
-        self.logs = f"/apps/{app}/logs"
-        self.query: dict[str, Any] = {"instance": task}
-        self.printed = 0
+        self.written = CommandOutput(api, app, {"instance": task}, self._print, Patience(print_note))
         self.patience = Patience(print_note)
         self.began = time.monotonic()
         self.waits_for = ""  # why it has not started yet
@@ -188,7 +186,7 @@ class _Run:
         """
         try:
             async with (
-                cancelling(asyncio.create_task(self._stream())),
+                cancelling(asyncio.create_task(self.written.follow())),
                 cancelling(asyncio.create_task(self._hold())) as held,
             ):
                 while not held.done():
@@ -196,7 +194,7 @@ class _Run:
                         raise BrokenPipeError
                     self._tell_waiting()
                     await asyncio.wait({held}, timeout=POLL)
-            await self.patience.ask(self._print_rest)
+            await self.patience.ask(self.written.show_rest)
             state: Doc = held.result()
             return state
         except (asyncio.CancelledError, BrokenPipeError):
@@ -243,26 +241,7 @@ class _Run:
             async with asyncio.timeout(KILL_LIMIT):
                 await self.api.call("DELETE", self.path)
 
-    async def _stream(self) -> None:
-        stream = read_stream(self.api, self.logs, self.query, ALL_LINES, follow=True, time_field="@timestamp")
-        try:
-            async with aclosing(stream) as lines:
-                async for line in lines:
-                    self._print(line)
-        except (Unreachable, ApiError):
-            return  # everything not printed by now comes with the rest, and errors show there
-
-    async def _print_rest(self) -> None:
-        """Print what the stream had not brought when the task ended."""
-        position = 0
-        async with aclosing(self.api.stream(self.logs, **self.query, n=ALL_LINES)) as items:
-            async for item in items:
-                position += 1
-                if position > self.printed:
-                    self._print(item.json())
-
     def _print(self, line: Doc) -> None:
-        self.printed += 1
         if self.output is Output.JSON:
             print_json_line(line)
             return
@@ -278,6 +257,9 @@ def _finish(state: Doc, output: Output) -> None:
     code, reason = dig(state, "exit_code"), dig(state, "reason", "")
     if code is None:
         raise CliError(f"the command did not run: {reason}", code="not-run")
+    if output is Output.TEXT and (wrote := dig(state, "wrote", [])):
+        print_note(f"seaway: it wrote {', '.join(wrote)} into its own copy of the app, which is gone now")
     if code < 0 and output is Output.TEXT:
-        print_note(f"seaway: {reason or f'ended by signal {-code}'}")
+        why = reason.partition(f"; {MARK}")[0]  # what it wrote was printed
+        print_note(f"seaway: {why or f'ended by signal {-code}'}")
     raise typer.Exit(SIGNAL_BASE - code if code < 0 else code)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from seaway.cli.client import FIRST_PAUSE, LONGEST_PAUSE, Api, Doc, Patience
-from seaway.cli.errors import ApiError, Unreachable
-from seaway.cli.logline import Resume, format_line
+from seaway.cli.client import Doc, Patience
+from seaway.cli.logline import format_line
 from seaway.cli.session import AppOption, OutputOption, command, connect, parse_release
 from seaway.cli.show import Output, age, console, dig, print_json, print_json_line, print_note, print_table
+from seaway.cli.streaming import read_stream
 from seaway.cli.target import check_name, find_app
-
-OVERLAP = 1000  # lines asked for again after an outage, to go on without a gap
 
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes; Ctrl-C ends it.")]
 
@@ -49,7 +45,17 @@ async def logs(
     out, printed = console(), False
     async with (
         connect() as api,
-        aclosing(read_stream(api, f"/apps/{app}/logs", query, lines, follow=follow, time_field="@timestamp")) as stream,
+        aclosing(
+            read_stream(
+                api,
+                f"/apps/{app}/logs",
+                query,
+                lines,
+                follow=follow,
+                time_field="@timestamp",
+                patience=Patience(print_note),
+            )
+        ) as stream,
     ):
         async for line in stream:
             printed = True
@@ -62,33 +68,6 @@ async def logs(
     if not printed and lines and output is Output.TEXT:
         chosen = ", ".join(f"{name} {value}" for name, value in query.items() if value is not None)
         print_note(f"{app} has no output" + (f" of {chosen}" if chosen else " yet"))
-
-
-async def read_stream(
-    api: Api, path: str, query: dict[str, Any], count: int, *, follow: bool, time_field: str
-) -> AsyncGenerator[Doc, None]:
-    """Yield the last `count` objects, then (following) what comes, across outages without gap or repetition."""
-    patience, resume, pause = Patience(print_note), Resume(time_field, 2 * OVERLAP), FIRST_PAUSE
-    connected, wanted = False, count
-    while True:
-        try:
-            async with aclosing(api.stream(path, **query, n=wanted, follow=1 if follow else None)) as items:
-                async for item in items:
-                    line = item.json() if item.event != "end" else None
-                    connected, pause = True, FIRST_PAUSE
-                    if isinstance(line, dict) and resume.is_new(line, item.data):
-                        yield line
-            connected = True
-            if not follow:
-                return
-        except (Unreachable, ApiError) as error:
-            if not connected or (isinstance(error, ApiError) and not error.passing):
-                raise
-            patience.outage()
-        resume.begin_again()
-        wanted = count if resume.empty else max(count, OVERLAP)
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 @command
@@ -106,7 +85,9 @@ async def events(
             _print_events(await api.get("/events", **query, n=lines), output)
             return
         out = console()
-        stream = read_stream(api, "/events", query, lines, follow=True, time_field="spec.at")
+        stream = read_stream(
+            api, "/events", query, lines, follow=True, time_field="spec.at", patience=Patience(print_note)
+        )
         async with aclosing(stream) as items:
             async for event in items:
                 if output is Output.JSON:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from seaway.engine.kubernetes.objects import Amounts, Terminated
-from seaway.engine.local.reasons import LINES, describe_exit
+from seaway.engine.local.reasons import ERROR_LINES, LINES, describe_exit
 from seaway.model.base import say_bytes
-from seaway.model.quoting import quote_text
+from seaway.model.quoting import MARK, quote_error, quote_text
 
 SHOWN = 300  # letters of another program's message
+LOG_END = 2048  # bytes that a kubelet takes at most of the end of a log (FallbackToLogsOnError)
 
 _FACT = re.compile(r"(\d+) (?:node\(s\) )?(.+)")
 _TAINT = re.compile(r"had (?:untolerated )?taint \{([^:}]+)")
@@ -142,6 +143,15 @@ def read_exit_code(ended: Terminated) -> int:
 
 def describe_end(ended: Terminated, lived: float | None, limit: str) -> str:
     """Say how a container ended, after how long, and what it wrote last; `limit`: its memory as a quantity, or ""."""
+    return _describe_end(ended, lived, limit, quote_output(ended))
+
+
+def describe_failure(ended: Terminated, limit: str) -> str:
+    """Say how a one-off failed, and with which error; `limit` as above."""
+    return _describe_end(ended, None, limit, quote_failure(ended))
+
+
+def _describe_end(ended: Terminated, lived: float | None, limit: str, output: str) -> str:
     if ended.reason == "ContainerStatusUnknown":
         return "ended while its node did not answer"
     if ended.reason in ("StartError", "ContainerCannotRun"):
@@ -149,8 +159,8 @@ def describe_end(ended: Terminated, lived: float | None, limit: str) -> str:
     after = f" after {lived:.1f} s" if lived is not None else ""
     if ended.reason == "OOMKilled":
         most = f" of {say_bytes(parse_quantity(limit))}" if limit else ""
-        return f"was killed{after}: it used more memory than its limit{most}{quote_output(ended)}"
-    return describe_exit(read_exit_code(ended)) + after + quote_output(ended)
+        return f"was killed{after}: it used more memory than its limit{most}{output}"
+    return describe_exit(read_exit_code(ended)) + after + output
 
 
 def quote_output(ended: Terminated) -> str:
@@ -158,7 +168,18 @@ def quote_output(ended: Terminated) -> str:
     if ended.exit_code == 0:
         return ""
     lines = [quote_text(line) for line in ended.message.splitlines() if line.strip()][-LINES:]
-    return f"; last output: {' | '.join(lines)}" if lines else "; it wrote nothing"
+    return f"; {MARK}{' | '.join(lines)}" if lines else "; it wrote nothing"
+
+
+def quote_failure(ended: Terminated) -> str:
+    """Return "; last output: ..." with the error that a one-off ended with; nothing is known of what ended well."""
+    if ended.exit_code == 0:
+        return ""
+    lines = ended.message.splitlines()
+    if len(ended.message.encode()) >= LOG_END and len(lines) > 1:
+        lines = lines[1:]  # it begins somewhere in a line, perhaps in the midst of a secret
+    error = quote_error(lines, ERROR_LINES)
+    return f"; {MARK}{' | '.join(error)}" if error else "; it wrote nothing"
 
 
 def describe_fault(message: str, port: int) -> tuple[str, str]:

@@ -86,8 +86,9 @@ def _judge_ended(state: TaskState, pod: Pod, status: ContainerStatus) -> TaskSta
         code = -9 if late else None  # Kubernetes forgets the code of what it killed for that
         return state.model_copy(update={"done": True, "exit_code": code, "reason": why})
     code = reasons.read_exit_code(ended)
-    why = "exited with code 0" if code == 0 else reasons.describe_end(ended, None, pod.spec.memory_limit)
+    why = "exited with code 0" if code == 0 else reasons.describe_failure(ended, pod.spec.memory_limit)
     if late:
-        why, code = f"killed: it did not end within {pod.spec.active_deadline_seconds} s", -9  # by SIGTERM or SIGKILL
+        why = f"killed: it did not end within {pod.spec.active_deadline_seconds} s{reasons.quote_failure(ended)}"
+        code = -9  # by SIGTERM or SIGKILL
     finished = parse_time(ended.finished_at) if ended.finished_at else None
     return state.model_copy(update={"done": True, "exit_code": code, "reason": why, "ended_at": finished})

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seaway.model.base import say_bytes
-from seaway.model.quoting import quote_text
+from seaway.model.quoting import MARK, quote_error, quote_text
 from seaway.sandbox.controllers import Memory
 
 LINES = 5
+ERROR_LINES = 3  # of a command's error; its output is shown elsewhere in whole
 TAIL = 8192  # bytes read from the end of a raw file
 
 MEANINGS = {
@@ -124,12 +125,22 @@ def read_last_lines(folder: Path, marks: Mapping[str, int], count: int = LINES) 
 def quote_output(folder: Path, marks: Mapping[str, int]) -> str:
     """Return "; last output: ..." with the last lines, or nothing if there was none."""
     lines = read_last_lines(folder, marks)
-    return f"; last output: {' | '.join(lines)}" if lines else "; it wrote nothing"
+    return f"; {MARK}{' | '.join(lines)}" if lines else "; it wrote nothing"
+
+
+def quote_failure(folder: Path) -> str:
+    """Return "; last output: ..." with the error that a command ended with: of stderr, else of stdout."""
+    lines = _read_end(folder / "stderr", 0) or _read_end(folder / "stdout", 0)
+    error = quote_error(lines, ERROR_LINES)
+    return f"; {MARK}{' | '.join(error)}" if error else "; it wrote nothing"
 
 
 def _tail(path: Path, mark: int, count: int) -> list[str]:
-    if count <= 0:
-        return []
+    return [quote_text(line) for line in _read_end(path, mark)][-count:] if count > 0 else []
+
+
+def _read_end(path: Path, mark: int) -> list[str]:
+    """Return the lines at the end of a raw file, behind `mark`, that are not blank."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -140,4 +151,4 @@ def _tail(path: Path, mark: int, count: int) -> list[str]:
     if start > mark:
         data = data.partition(b"\n")[2]
     lines = data.replace(b"\0", b"").decode(errors="replace").splitlines()
-    return [quote_text(line) for line in lines if line.strip()][-count:]
+    return [line for line in lines if line.strip()]

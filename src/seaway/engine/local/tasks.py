@@ -12,13 +12,14 @@ from typing import Any
 import structlog
 
 from seaway.engine.base import EngineError
-from seaway.engine.local.files import discard_files, list_own, renew_files
+from seaway.engine.local.files import APP, discard_files, list_own, renew_files
 from seaway.engine.local.footprint import Footprint
 from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaults
 from seaway.engine.local.overdisk import Place
 from seaway.engine.local.process import Group, launch, read_exit_code
-from seaway.engine.local.reasons import describe_disk, describe_end
+from seaway.engine.local.reasons import describe_disk, describe_end, quote_failure
 from seaway.engine.local.state import RECORD, Launched, TaskRecord
+from seaway.engine.local.written import find_written
 from seaway.model import WEB, Task
 from seaway.sandbox.removing import remove_tree
 
@@ -112,14 +113,26 @@ class TaskRunner:
         await self.machine.kin.sweep(self.id, self._group.launched if self._group else None)
         await self.machine.collector.finish(self.id)
         self._forget_secrets()
-        ended = self.record.state.ended_at or utc_now()
-        self._update(exit_code=code, reason=reason, ended_at=ended)  # an agent that is killed here still knows the end
+        ended, wrote = self.record.state.ended_at or utc_now(), await self._find_written()
+        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote)
+        # an agent that is killed here still knows the end
         try:
             await asyncio.to_thread(self._discard_files)
         except OSError as error:
             log.error("what a one-off wrote stays", task=self.id, error=str(error))
         self._update(done=True)
         self.machine.collector.forget(self.id)
+
+    async def _find_written(self) -> tuple[str, ...]:
+        """Return what it left in its copy of the app, before that is discarded."""
+        own = self.folder / APP
+        if self.record.state.ended_at is not None or not own.exists():
+            return self.record.state.wrote
+        try:
+            image = await self.machine.images.prepare(self.record.task.image)
+        except (EngineError, OSError):
+            return ()  # nothing to compare it with
+        return await asyncio.to_thread(find_written, own, image.workdir)
 
     def _forget_secrets(self) -> None:
         task = self.record.task.model_copy(update={"env": {}, "stdin": None})
@@ -141,7 +154,7 @@ class TaskRunner:
         if self._group is None and launched.run:
             code = read_exit_code(self.folder, launched.run)
             if code is not None or launched.pid is not None:
-                return code, self._explain(code)
+                return code, await self._explain(code)
         if self._group is None:
             self._group = await self._launch(self.record.task)
         return await self._await_end(self._group)
@@ -183,8 +196,9 @@ class TaskRunner:
             await asyncio.wait([told, ended], timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 code = group.exit_code()
-                return code, self._explain(code)
+                return code, await self._explain(code)
             why = self._why if told.done() else f"killed: it did not end within {limit:g} s"
+            why += await self._quote()  # before its shell has a last word
             await group.stop(0.0, self.id)
             return group.exit_code(), why
         finally:
@@ -193,7 +207,12 @@ class TaskRunner:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(told, ended, return_exceptions=True)
 
-    def _explain(self, code: int | None) -> str:
+    async def _explain(self, code: int | None) -> str:
         if code == 0:
             return "exited with code 0"
-        return describe_end(code, self.machine.kin.read_memory(self.id), self.record.task.limits.memory)
+        memory = self.machine.kin.read_memory(self.id)
+        return describe_end(code, memory, self.record.task.limits.memory) + await self._quote()
+
+    async def _quote(self) -> str:
+        await self.machine.collector.drain(self.id)
+        return quote_failure(self.folder)
