@@ -40,6 +40,7 @@ from seaway.engine.local.starts import Turn
 from seaway.engine.local.state import Launched, Record
 from seaway.engine.local.usage import Sample, find_listening
 from seaway.model import Check, Instance, InstanceState, Workload
+from seaway.model.quoting import hide_values
 from seaway.sandbox.removing import remove_tree
 
 log = structlog.get_logger(__name__)
@@ -367,7 +368,7 @@ class Runner:
 
     async def _quote(self) -> str:
         await self.machine.collector.drain(self.id)
-        return quote_output(self.folder, self.record.launched.marks)
+        return hide_values(quote_output(self.folder, self.record.launched.marks), self.workload.env)
 
     async def _watch_health(self, group: Group) -> Failure:
         """Verify the start, then follow readiness and liveness; return when it has to be restarted."""
