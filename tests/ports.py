@@ -2,13 +2,15 @@
 
 The kernel's own choice (port 0) is free only until somebody else is given it: a connection from this machine, or
 another test between the look and the listening. So these come from below the ephemeral range and below the ports of
-instances, and a counter that all processes share goes round.
+instances, and a counter that all processes share goes round. It begins anywhere: another run on this machine, in a root
+of its own, has another counter for the same ports.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import random
 import socket
 import tempfile
 from pathlib import Path
@@ -21,7 +23,7 @@ def free_port() -> int:
     with _counter().open("a+", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        port = int(file.read() or FIRST)
+        port = int(file.read() or random.randrange(FIRST, LAST))
         while not _is_free(port):
             port = _after(port)
         file.truncate(0)

@@ -71,9 +71,15 @@ def list_compiles(pid: int | None = None) -> list[psutil.Process]:
 
 def find_compile(pid: int | None = None) -> psutil.Process:
     """Return the one compile that runs, once it does."""
-    wait_until(lambda: list_compiles(pid))
-    (found,) = list_compiles(pid)
-    return found
+    found: list[psutil.Process] = []
+
+    def look() -> list[psutil.Process]:
+        found[:] = list_compiles(pid)
+        return found
+
+    wait_until(look)
+    (process,) = found  # that a second look does not find while it becomes the image's interpreter
+    return process
 
 
 def read_argv(process: psutil.Process) -> list[str]:
