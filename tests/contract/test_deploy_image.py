@@ -83,7 +83,8 @@ async def test_app_files_given_along(ship: Ship) -> None:
     both = (await ship.release(name, seaway_toml=toml)).json()["spec"]["processes"]
     assert (both["web"]["port"], both["web"]["health"]["readiness"]["http"]) == (9000, "/ok")
     assert sorted(both) == ["mail", "web"]
-    for field, text in [("procfile", "web"), ("seaway_toml", "[process]\n")]:
+    mount = '[[mounts]]\nname = "db"\npath = "db"\n'
+    for field, text in [("procfile", "web"), ("seaway_toml", "[process]\n"), ("seaway_toml", mount)]:
         answer = await ship.bench.http.post("/v1/apps/shop/releases", json={"image": name, field: text})
         assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
 

@@ -11,7 +11,7 @@ from seaway.api.deps import ApiDeps
 from seaway.api.errors import ApiError
 from seaway.api.inputs import NewRelease
 from seaway.builder.base import TO_CONTAINERS, BuildError, ForeignImage, ImageReader, ImageRefused
-from seaway.builder.manifest import PROCFILE, read_app_files, set_port
+from seaway.builder.manifest import PROCFILE, check_mounts, read_app_files, set_port
 from seaway.control.pruning import list_needed_images
 from seaway.model import App, Build, BuildManifest, Release
 from seaway.rollout.releases import ImageChange
@@ -124,6 +124,7 @@ def _choose_manifest(found: ForeignImage, body: NewRelease) -> BuildManifest:
         raise ApiError(422, "no-command", message, field="image", hint="give a Procfile with a line web: COMMAND")
     try:
         files = read_app_files(body.procfile, body.seaway_toml, image_command=shlex.join(found.command))
+        check_mounts(files.manifest.mounts, frozenset(), containers=True)
     except BuildError as error:
         field = "procfile" if str(error).startswith(PROCFILE) or body.seaway_toml is None else "seaway_toml"
         raise ApiError(422, "app-files", str(error), field=field) from error

@@ -79,9 +79,10 @@ def find_app(reference: Reference, own: Place) -> str | None:
 
 def _read_manifest(label: str | None) -> BuildManifest | None:
     try:
-        return BuildManifest.model_validate_json(label) if label else None
+        manifest = BuildManifest.model_validate_json(label) if label else None
     except ValidationError:  # of another version of Seaway, or somebody else's label
         return None
+    return manifest if manifest is None or not manifest.mounts else None  # no build for containers notes any
 
 
 def _read_port(exposed: object) -> int | None:

@@ -73,7 +73,7 @@ def make_notes(workload: Workload, written: int) -> dict[str, str]:
     """Return the annotations that say what was applied: everything but the config, which is in the Secret."""
     config = names.config_name(names.workload_name(workload.key), workload.env) if workload.env else ""
     return {
-        names.WORKLOAD: workload.model_dump_json(exclude={"env"}),
+        names.WORKLOAD: workload.model_dump_json(exclude={"env", "mounts"}),
         names.WRITTEN: str(written),
         names.CONFIG: config,
     }
