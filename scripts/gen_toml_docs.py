@@ -33,6 +33,12 @@ worker: python -m shop.worker
 release: python -m shop.migrate
 ```
 
+A process type that is new to an app, and of which nobody says how many (neither `[scale]` below nor `seaway ps
+scale`), starts with 1 if it is `web` and 0 if it is another, which the deploy says; without `web` all start with 1.
+What runs goes on at its number, also when a later `seaway.toml` does not say it any more; a rollback brings back the
+numbers of the release that it copies. One-offs are no processes: what has to run before each release is `release`,
+what people run is `seaway run`.
+
 ## seaway.toml
 
 For everything a Procfile cannot say; every key may be left out. Durations are numbers of seconds or text such as

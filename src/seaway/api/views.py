@@ -241,7 +241,7 @@ def diff_releases(old: Release, new: Release) -> ReleaseDiff:
 
 def _flatten(spec: ReleaseSpec) -> dict[str, Any]:
     """Return leaf fields by dotted name; routes are joined into one text."""
-    story = {"app", "number", "copies", "description", "by"}
+    story = {"app", "number", "copies", "description", "note", "by"}
     data = spec.model_dump(mode="json", exclude=story | {"routes"}, exclude_none=True)
     flat: dict[str, Any] = {"routes": " ".join(sorted(map(str, spec.routes)))} if spec.routes else {}
     pending: list[tuple[tuple[str, ...], Any]] = [((), data)]

@@ -139,7 +139,7 @@ class AppSpec(Frozen):
     """What the team wants of the app."""
 
     team: Name = "default"
-    scale: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}  # process type -> instances; absent: 1
+    scale: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}  # by process type; absent: as the release says
     routes: tuple[Route, ...] = ()  # besides the default host and the routes a release declares
     destroy: bool = False  # wanted gone: the control loop takes everything down, then the document
 

@@ -10,6 +10,7 @@ from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Stra
 from seaway.model.quoting import MARK, hide_values
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
+    advise_without,
     describe_routers,
     describe_unreachable,
     describe_unready,
@@ -60,7 +61,8 @@ def progress_rollout(
     blind = not facts.observed and status.phase not in BEFORE_SHIFT
     if deadline is not None and now >= deadline and not blind:
         setting = f" (`{_SETTINGS[status.phase]}` of [rollout])" if status.phase in _SETTINGS else ""
-        why = f"gave up after {_seconds(status, now)} s of {status.phase}{setting}: {verdict.reason}"
+        advice = advise_without(facts, rollout.spec.target) if status.phase in _STARTS else ""
+        why = f"gave up after {_seconds(status, now)} s of {status.phase}{setting}: {verdict.reason}{advice}"
         return _undo(facts, rollout, why, cancelled=paused), None
     reason = f"paused ({verdict.reason}); resume, promote or cancel it" if paused else verdict.reason
     again = min(t for t in (deadline, now + LOOK_INTERVAL) if t is not None)
@@ -74,6 +76,7 @@ _SETTINGS = {
     Phase.SHIFTING: "router_timeout",
 }
 """Which setting of an app gives a phase more time."""
+_STARTS = frozenset({Phase.STARTING, Phase.VERIFYING})
 
 
 def _seconds(status: RolloutStatus, now: datetime) -> int:

@@ -71,13 +71,40 @@ def find_broken(facts: Facts, release: int) -> str:
         live = facts.live(release, process)
         for instance in live:
             if instance.state is InstanceState.CRASHING:
-                return f"{process} of v{release} crashes: {instance.reason or 'no reason given'}"
+                why = instance.reason or "no reason given"
+                return f"{process} of v{release} crashes: {why}{advise_without(facts, release)}"
         if live and not any(i.serving for i in live):
             hopeless = [i for i in live if not i.unreachable and (i.restarts >= 2 or i.state is InstanceState.RUNNING)]
             if hopeless:
                 why = _find_reason(hopeless)
-                return f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
+                sick = f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
+                return sick + advise_without(facts, release)
     return ""
+
+
+ENDED = frozenset({InstanceState.BACKOFF, InstanceState.CRASHING})
+"""States of instances whose command has ended, and is started again."""
+BY_ITSELF = "exited with code 0"
+"""How engines begin the reason of an instance that ended by itself, and well."""
+
+
+def advise_without(facts: Facts, release: int) -> str:
+    """Say how to deploy without the processes that end again and again, as the end of a sentence; or "".
+
+    Nothing is advised if `web` is one of them, or if no other process is wanted: nobody wants to deploy what is left.
+    """
+    wanted = {process for process in facts.releases[release].processes if facts.count(release, process)}
+    ends = [i for i in facts.live(release) if i.state in ENDED]
+    names = sorted({i.key.process for i in ends})
+    if not names or WEB in names or wanted <= set(names):
+        return ""
+    well = sorted({i.key.process for i in ends if i.reason.startswith(BY_ITSELF)})
+    counts = " ".join(f"{name}=0" for name in names)
+    told = f"; {' and '.join(well)} ended by itself, as a one-off does: {ONE_OFFS}" if well else ""
+    return f"{told}; to deploy without {' and '.join(names)}: `seaway ps scale {counts} -a {facts.app.name}` first"
+
+
+ONE_OFFS = "those are for `seaway run`, or for `release:` in the Procfile if they have to run before traffic moves"
 
 
 def find_fault(facts: Facts, rollout: Rollout) -> str:

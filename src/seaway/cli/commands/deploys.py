@@ -186,6 +186,8 @@ def _read_app_files(folder: Path) -> dict[str, str]:
 async def _bring(waiter: Waiter, release: Doc) -> Outcome:
     number, strategy = dig(release, "spec.number"), dig(release, "spec.rollout.strategy", "")
     waiter.progress.say(f"release {version(number)} of {waiter.app}" + (f" ({strategy})" if strategy else ""))
+    if note := dig(release, "spec.note"):
+        waiter.progress.say(note)
     return await bring_release(waiter, release)
 
 
