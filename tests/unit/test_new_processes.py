@@ -116,6 +116,24 @@ def test_a_rollback_copies_numbers_and_says_nothing_of_them() -> None:
     assert found.number == 1
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("web",), "v1 serves all traffic"), (("job",), "v1 runs; it takes no requests, as it has no web process")],
+)
+def test_a_release_without_web_is_not_said_to_serve(names: tuple[str, ...], said: str) -> None:
+    """It has the traffic, as far as documents go, and nobody is sent there."""
+    facts = know(S.RUNNING, "", names=names)
+    shifted = replace(facts, rollouts=(rollout(1, Phase.KEEPING),))
+    app = facts.app.model_copy(update={"status": AppStatus(current=1, traffic={1: 100})})
+    ended = decide(replace(shifted, app=app))
+    assert ended.rollout_status["shop.v1"].reason == said
+    assert ended.app_status is None or ended.app_status.webless == (names == ("job",))
+    settled = decide(replace(facts, app=app, rollouts=(rollout(1, Phase.SUCCEEDED),))).app_status
+    assert settled is not None
+    assert (settled.state, settled.webless) == ("serving", names == ("job",))
+    assert settled.reason.endswith("1 job; takes no requests, as it has no web process") == (names == ("job",))
+
+
 def know(state: InstanceState, why: str, *ending: str, names: tuple[str, ...] = ("web", "worker")) -> Facts:
     """Return facts while v1, the first, starts: some of its processes end again and again, the others are ready."""
     ends = [instance(f"a-{name}", state=state, process=name, restarts=1, reason=why) for name in ending]

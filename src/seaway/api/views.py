@@ -31,7 +31,7 @@ MASK = "********"
 
 
 class AppView(App):
-    """An app, and where it is reached."""
+    """An app, and where it is reached ("": it has no web process, and takes no requests)."""
 
     url: str
 
@@ -172,9 +172,10 @@ def make_url(host: str, path: str, settings: Settings) -> str:
 
 
 def view_app(app: App, settings: Settings) -> AppView:
-    """Add the URL."""
+    """Add the URL, if requests are taken there."""
     route = default_route(app.name, settings.domain)
-    return AppView(meta=app.meta, spec=app.spec, status=app.status, url=make_url(route.host, "/", settings))
+    url = "" if app.status.webless else make_url(route.host, "/", settings)
+    return AppView(meta=app.meta, spec=app.spec, status=app.status, url=url)
 
 
 def view_release(release: Release, *, reveal: bool = False) -> Release:

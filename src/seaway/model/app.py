@@ -161,6 +161,7 @@ class AppStatus(Frozen):
 
     current: int | None = None  # release that serves when no rollout is under way
     traffic: dict[int, Annotated[int, Field(ge=0, le=100)]] = {}  # release -> weight; the routers' only source
+    webless: bool = False  # the current release has no web process: the app takes no requests
     drains: dict[str, Drain] = {}  # instance id -> drain
     state: AppState = "empty"
     reason: str = "no release yet"

@@ -142,6 +142,18 @@ def is_serving(facts: Facts, release: int | None) -> bool:
     return all(facts.count(release, name) == 0 or any(i.serving for i in facts.live(release, name)) for name in names)
 
 
+def is_webless(facts: Facts, release: int | None) -> bool:
+    """Whether a release is there that has no web process: no request is meant for it."""
+    return release is not None and release in facts.releases and WEB not in facts.releases[release].processes
+
+
+def describe_holder(facts: Facts, release: int | None) -> str:
+    """Say that a release has all the traffic, or that it runs where it takes no requests."""
+    if is_webless(facts, release):
+        return f"v{release} runs; it takes no requests, as it has no web process"
+    return f"v{release} serves all traffic"
+
+
 def is_full(facts: Facts, release: int) -> bool:
     """Whether as many instances of each process of a release are ready as are wanted."""
     return all(
@@ -184,6 +196,7 @@ def _describe_current(facts: Facts, current: int) -> tuple[AppState, str]:
         return "stopped", f"v{current} is scaled to zero"
     ready = {p: sum(i.serving for i in facts.live(current, p)) for p in wanted}
     if all(ready[p] >= n for p, n in wanted.items()):
-        return "serving", f"v{current}: " + ", ".join(f"{n} {p}" for p, n in wanted.items())
+        more = "; takes no requests, as it has no web process" if is_webless(facts, current) else ""
+        return "serving", f"v{current}: " + ", ".join(f"{n} {p}" for p, n in wanted.items()) + more
     state: AppState = "degraded" if is_serving(facts, current) else "down"
     return state, describe_unready(facts, current)
