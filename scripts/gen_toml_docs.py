@@ -22,10 +22,11 @@ HEAD = """# App files: Procfile and seaway.toml
 ## Procfile
 
 One line per process type: `name: command`. `web` gets traffic and must listen on `$PORT`; `release` runs once, before
-any traffic moves, and stops the rollout if it fails; any other name is a process without traffic. Names are lower-case
-letters, digits and hyphens. `celery_beat` is called `celery-beat` everywhere (instances, logs, metrics and objects of
-Kubernetes are named by it, and DNS names hold no `_`), and may still be written either way. All that is wrong in both
-files is told at once.
+any traffic moves, and stops the rollout if it fails; any other name is a process without traffic. Its instances have a
+`$PORT` each as well, on which they may listen (for metrics, say), and which `http` and `tcp` checks ask. Names are
+lower-case letters, digits and hyphens. `celery_beat` is called `celery-beat` everywhere (instances, logs, metrics and
+objects of Kubernetes are named by it, and DNS names hold no `_`), and may still be written either way. All that is
+wrong in both files is told at once.
 
 ```
 web: gunicorn shop:app --bind 0.0.0.0:$PORT

@@ -98,7 +98,7 @@ class Process(Limits):
     """One process type of a release: the shell command it runs and how it is looked after."""
 
     command: str = Field(min_length=1, max_length=8192)
-    port: int | None = Field(default=None, ge=1, le=65535)  # where it listens in a container, if not on $PORT
+    port: int | None = Field(default=None, ge=1, le=65535)  # its PORT where containers run; None: the platform's choice
     health: Health = Health()
     stop_grace: Seconds = 30.0
 
