@@ -166,7 +166,9 @@ def test_a_process_that_crashes_is_told_how_to_deploy_without_it() -> None:
 
 def test_a_process_that_ends_well_is_told_where_one_offs_go() -> None:
     """It did what it was there for, and nothing is to be corrected in it."""
-    assert fail(know(S.CRASHING, "exited with code 0 (it is meant to run on) after 0.1 s", "worker")).endswith(
+    why, names = "exited with code 0 (it is meant to run on) after 0.1 s", ("web", "init", "migrate")
+    assert "; init and migrate ended by themselves" in fail(know(S.CRASHING, why, "migrate", "init", names=names))
+    assert fail(know(S.CRASHING, why, "worker")).endswith(
         "; worker ended by itself, as a one-off does: those are for `seaway run`, or for `release:` in the Procfile if "
         "they have to run before traffic moves; to deploy without worker: `seaway ps scale worker=0 -a shop` first"
     )

@@ -206,7 +206,8 @@ def _with_image(base: ReleaseSpec, change: ImageChange, app: App, last: Mapping[
 def count_last(app: App, releases: Iterable[Release], rollouts: Iterable[Rollout]) -> dict[str, int]:
     """Return as how many each process that the app ever had ran last, or is about to, by its release's own word.
 
-    Releases whose rollout brought nothing do not count: what they asked for does not run.
+    Releases whose rollout brought nothing do not count: what they asked for does not run. A process that only releases
+    had which are not kept any more (see `history`) is as good as new.
     """
     vain = {rollout.spec.target for rollout in rollouts if rollout.ended and rollout.status.phase != Phase.SUCCEEDED}
     specs = sorted((release.spec for release in releases), key=lambda spec: spec.number)

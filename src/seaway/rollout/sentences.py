@@ -100,7 +100,8 @@ def advise_without(facts: Facts, release: int) -> str:
         return ""
     well = sorted({i.key.process for i in ends if i.reason.startswith(BY_ITSELF)})
     counts = " ".join(f"{name}=0" for name in names)
-    told = f"; {' and '.join(well)} ended by itself, as a one-off does: {ONE_OFFS}" if well else ""
+    itself = "itself, as a one-off does" if len(well) == 1 else "themselves, as one-offs do"
+    told = f"; {' and '.join(well)} ended by {itself}: {ONE_OFFS}" if well else ""
     return f"{told}; to deploy without {' and '.join(names)}: `seaway ps scale {counts} -a {facts.app.name}` first"
 
 
