@@ -22,16 +22,23 @@ HEAD = """# App files: Procfile and seaway.toml
 ## Procfile
 
 One line per process type: `name: command`. `web` gets traffic and must listen on `$PORT`; `release` runs once, before
-any traffic moves, and stops the rollout if it fails; any other name is a process without traffic. Names are lower-case
-letters, digits and hyphens. `celery_beat` is called `celery-beat` everywhere (instances, logs, metrics and objects of
-Kubernetes are named by it, and DNS names hold no `_`), and may still be written either way. All that is wrong in both
-files is told at once.
+any traffic moves, and stops the rollout if it fails; any other name is a process without traffic. Its instances have a
+`$PORT` each as well, on which they may listen (for metrics, say), and which `http` and `tcp` checks ask. Names are
+lower-case letters, digits and hyphens. `celery_beat` is called `celery-beat` everywhere (instances, logs, metrics and
+objects of Kubernetes are named by it, and DNS names hold no `_`), and may still be written either way. All that is
+wrong in both files is told at once.
 
 ```
 web: gunicorn shop:app --bind 0.0.0.0:$PORT
 worker: python -m shop.worker
 release: python -m shop.migrate
 ```
+
+A process type that is new to an app, and of which nobody says how many (neither `[scale]` below nor `seaway ps
+scale`), starts with 1 if it is `web` and 0 if it is another, which the deploy says; without `web` all start with 1.
+What runs goes on at its number, also when a later `seaway.toml` does not say it any more; a rollback brings back the
+numbers of the release that it copies. One-offs are no processes: what has to run before each release is `release`,
+what people run is `seaway run`.
 
 ## seaway.toml
 

@@ -254,7 +254,7 @@ async def test_command_check(kit: LocalKit) -> None:
     check = Check(command='test -f app.py && test -e "$FLAG" || { echo no flag; exit 7; }', interval=0.1)
     health = Health(startup=check, start_timeout=20)
     await kit.engine.apply(kit.workload("silent", process="worker", health=health, env={"FLAG": str(seen)}))
-    assert (await kit.await_instance(lambda i: i.state is S.STARTING)).port is None
+    assert (await kit.await_instance(lambda i: i.state is S.STARTING)).reason == "starting"
     flag.touch()
     await kit.await_serving()
     flag.unlink()
@@ -374,11 +374,26 @@ async def test_an_agent_without_descriptors_goes_on_with_what_runs(kit: LocalKit
 
 
 async def test_worker_is_ready_after_a_moment(kit: LocalKit) -> None:
-    """A process without checks and traffic counts as ready once it has run for a moment, and has no port."""
+    """A process without checks and traffic counts as ready once it has run for a moment; it need not listen."""
     await kit.engine.apply(kit.workload("silent", process="worker"))
     seen = await kit.await_serving()
-    assert seen.port is None
-    assert seen.address is None
+    assert (seen.address, FIRST <= (seen.port or 0) <= LAST) == ("127.0.0.1", True)
+
+
+async def test_every_instance_has_a_port_of_its_own(kit: LocalKit) -> None:
+    """Of any process: one that listens there, such as an exporter, may be asked by a check as web is."""
+    workload = kit.workload("serve", 2, process="flower", health=Health(readiness=Check(http="/")))
+    await kit.engine.apply(workload)
+
+    async def look() -> list[Instance] | None:
+        living = await kit.list_living()
+        return living if len(living) == 2 and all(instance.serving for instance in living) else None
+
+    seen = await eventually(look)
+    assert len({instance.port for instance in seen}) == 2
+    async with httpx.AsyncClient() as http:
+        for instance in seen:
+            assert (await http.get(f"http://127.0.0.1:{instance.port}/")).status_code == 200
 
 
 async def test_usage(kit: LocalKit) -> None:

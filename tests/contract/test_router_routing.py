@@ -32,9 +32,12 @@ async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
         )
         lab.set_app(make_app("empty", {}))
         lab.set_app(make_app("broken", {1: 100}), make_instance("broken", 1, free_port()))
+        jobs = ReleaseSpec(app="jobs", number=1, processes={"worker": Process(command="x")})
+        lab.releases["jobs"] = {1: Release(meta=Meta(name="jobs.v1"), spec=jobs)}
+        lab.set_app(make_app("jobs", {1: 100}))
         lab.plane.open()
         await lab.start_router("r1")
-        await lab.until_acked("shop", "docs", "empty", "broken")
+        await lab.until_acked("shop", "docs", "empty", "broken", "jobs")
         await lab.until_healthy("shop:v1")
         yield lab
     finally:
@@ -100,6 +103,7 @@ async def test_forwarded_headers_and_request_id(lab: Lab) -> None:
     [
         ("nobody.localhost", 404, "no-such-app", "no app has a route for nobody.localhost/"),
         ("empty.localhost", 503, "no-release", "empty"),
+        ("jobs.localhost", 503, "no-web-process", "app jobs takes no requests, as it has no web process"),
         ("broken.localhost", 503, "no-healthy-instance", "broken"),
     ],
 )
@@ -212,7 +216,8 @@ async def test_access_log_is_json_with_ecs_names(lab: Lab) -> None:
 async def test_idle_request_times_out_with_reason(lab: Lab) -> None:
     """A request without a byte for the release's idle timeout ends with 504 and a reason."""
     idle = await lab.start_backend("idle")
-    spec = ReleaseSpec(app="idle", number=1, router=RouterPolicy(idle_timeout=0.3))
+    policy = RouterPolicy(idle_timeout=0.3)
+    spec = ReleaseSpec(app="idle", number=1, processes={"web": Process(command="x")}, router=policy)
     lab.releases["idle"] = {1: Release(meta=Meta(name="idle.v1"), spec=spec)}
     lab.set_app(make_app("idle", {1: 1}), make_instance("idle", 1, idle.port))
     await lab.until_acked("idle")

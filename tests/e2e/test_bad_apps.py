@@ -29,6 +29,10 @@ BAD = {
     "exits at once": ({"Procfile": "web: echo cannot go on >&2; exit 3\n", "seaway.toml": SHORT}, "cannot go on"),
     "command not found": ({"Procfile": "web: nosuchcommand\n", "seaway.toml": SHORT}, "127"),
     "fails its health check": ({"Procfile": f"web: {OTHER_PAGE}\n", "seaway.toml": CHECKED}, "404"),
+    "ends as one-offs do": (
+        {"Procfile": f"web: {OTHER_PAGE}\nmigrate: true\n", "seaway.toml": "[scale]\nmigrate = 1\n"},
+        "to deploy without migrate: `seaway ps scale migrate=0 -a spoilt` first",
+    ),
     "no such dependency": (
         {"Procfile": "web: python app.py\n", "requirements.txt": "flask==0.0.0.999\n"}, "flask==0.0.0.999",
     ),

@@ -161,7 +161,9 @@ def test_a_process_with_an_underscore_and_a_worker_that_forges_lines(platform: P
     forge = r"""echo '{"message": "one\\nshop[web.v1.x] \\u009b2J"}'; exec sleep 1000"""
     folder = write_app(tmp_path / "app", f"web: python3 app.py\ncelery_beat: {forge}\n")
     platform.run("apps", "create", "beaten")
-    assert "note: celery_beat is called celery-beat: " in platform.run("deploy", str(folder), "-a", "beaten").stdout
+    told = platform.run("deploy", str(folder), "-a", "beaten").stdout
+    assert "note: celery_beat is called celery-beat: " in told
+    assert "celery-beat is not started: nobody has said how many; `seaway ps scale celery-beat=1 -a beaten`" in told
     platform.run("ps", "scale", "celery_beat=1", "-a", "beaten")
     assert {one["key"]["process"] for one in platform.read("ps", "-a", "beaten")} == {"web", "celery-beat"}
     said = wait_until(lambda: platform.run("logs", "-p", "celery_beat", "-a", "beaten").stdout, "it says something")

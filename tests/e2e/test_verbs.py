@@ -96,7 +96,10 @@ def test_recreate_never_runs_two_at_once(platform: Platform) -> None:
         (folder / name).write_text(text)
     platform.run("apps", "create", "alone")
     platform.run("config", "set", f"LOCK={find_shared(platform.home, 'alone')[0] / 'lock'}", "-a", "alone")
-    platform.run("deploy", str(folder), "-a", "alone")
+    told = platform.run("deploy", str(folder), "-a", "alone").stdout
+    assert told.endswith("runs; it takes no requests, as it has no web process\n")
+    assert platform.get("alone.localhost")[0] == 503
+    assert platform.read("apps", "info", "alone")["url"] == ""
     platform.run("config", "set", "X=1", "-a", "alone")
     platform.run("ps", "restart", "-a", "alone")
     (folder / "Procfile").write_text("worker: exit 4\n")

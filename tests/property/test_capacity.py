@@ -66,7 +66,7 @@ def shop_of(scene: Scene) -> tuple[App, list[ReleaseSpec]]:
 
 def ask_scale(scene: Scene, **asked: int) -> Wish:
     app, live = shop_of(scene)
-    return wish_scale(app, asked, live, live[0])
+    return wish_scale(app, asked, live, live[:1])
 
 
 def ask_deploy(scene: Scene, **scale: int) -> Wish:

@@ -54,6 +54,7 @@ def make_manifest(world: World) -> BuildManifest:
     strategy = Strategy.RECREATE if world.exclusive and world.chance(0.4) else Strategy.BLUE_GREEN
     return BuildManifest(
         processes=processes,
+        scale=dict.fromkeys(processes, 1),
         release_command="migrate" if world.chance(0.2) else None,
         rollout=RolloutPolicy(strategy=strategy, start_timeout=20, router_timeout=20, keep=5, drain=6),
     )

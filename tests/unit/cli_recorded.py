@@ -41,6 +41,7 @@ from seaway.model import (
     InstanceState,
     Meta,
     Phase,
+    Process,
     Release,
     ReleaseSpec,
     Rollout,
@@ -294,7 +295,8 @@ def meta(name: str, minutes: float = 3) -> Meta:
 
 def release(number: int, *, image: str | None = IMAGE, **spec: Any) -> Release:
     """A release of shop."""
-    given = {"description": f"Deploy of v{number}", "by": "ann", **spec}
+    processes = {"web": Process(command="serve")}
+    given = {"description": f"Deploy of v{number}", "by": "ann", "processes": processes, **spec}
     return Release(meta=meta(f"shop.v{number}"), spec=ReleaseSpec(app="shop", number=number, image=image, **given))
 
 

@@ -33,6 +33,7 @@ from seaway.model import (
     TaskState,
 )
 from seaway.rollout.keeping import KEEP_RELEASES
+from seaway.rollout.releases import ImageChange, compose_release
 from tests.contract.engine_kit import make_task
 from tests.unit.api_support import IMAGE, NOW, Bench, error, events_of, open_bench
 
@@ -116,6 +117,38 @@ async def test_scaling_keeps_other_processes_and_names_known_ones(bench: Bench) 
     assert body["hint"] == "its processes are: web, worker"
     for bad in (-1, 1001, "many", 1.5):
         assert error(await bench.http.put("/v1/apps/shop/scale", json={"web": bad}), 422)["field"] == "web"
+
+
+async def test_a_process_of_a_release_that_failed_can_be_scaled(bench: Bench) -> None:
+    """As its rollout advises; whether that fits is judged as of any other."""
+    await bench.deploy()
+    processes = {name: Process(command="run") for name in ("web", "mill")}
+    failed = compose_release(
+        await bench.store.get(App, "shop"), (await bench.store.list(Release)).documents, (),
+        ImageChange("sha256:" + "b" * 64, BuildManifest(processes=processes, scale={"mill": 1})), "test",
+    )  # fmt: skip
+    await bench.store.create(failed)
+    await bench.roll_out(failed, Phase.FAILED)
+    assert (await bench.http.put("/v1/apps/shop/scale", json={"mill": 0})).json()["spec"]["scale"] == {"mill": 0}
+    assert (await bench.http.put("/v1/apps/shop/scale", json={"mill": 2})).status_code == 200
+    assert error(await bench.http.put("/v1/apps/shop/scale", json={"mlil": 0}), 422)["field"] == "mlil"
+
+
+async def test_a_release_of_an_image_tells_what_is_not_started(bench: Bench) -> None:
+    """In the release itself, and in its event; what another app made of the image is not what its files say."""
+    await bench.http.post("/v1/apps", json={"name": "staging"})
+    await bench.deploy("staging")
+    await bench.deploy()
+    assert (await bench.http.put("/v1/apps/shop/scale", json={"web": 2})).status_code == 200
+    answer = await bench.http.post("/v1/apps/shop/releases", json={"image": IMAGE})
+    spec = answer.json()["spec"]
+    assert (spec["note"], spec["scale"], spec["unsaid"]) == ("", {}, {"web": 1, "worker": 0})
+    await bench.http.post("/v1/apps", json={"name": "new"})
+    note = "worker is not started: nobody has said how many; `seaway ps scale worker=1 -a new`"
+    assert (await bench.http.post("/v1/apps/new/releases", json={"image": IMAGE})).json()["spec"]["note"] == note
+    events = (await bench.http.get("/v1/events", params={"app": "new"})).json()
+    assert events[-1]["spec"]["message"].endswith(f" Note: {note}.")
+    assert (await bench.http.post("/v1/apps/new/restart")).json()["spec"]["note"] == ""
 
 
 async def test_concurrent_changes_of_one_app_are_all_kept(bench: Bench) -> None:

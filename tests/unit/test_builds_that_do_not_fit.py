@@ -55,10 +55,11 @@ class Yard:
     async def _tell(self, event: EventSpec, team: str) -> None:
         self.told.append(event)
 
-    async def finish(self, *, force: bool = False, by: str = "unknown") -> Build:
+    async def finish(self, *names: str, force: bool = False, by: str = "unknown") -> Build:
         """Let the runner find a build that has just succeeded, of an app with web=2; return what became of it."""
         app = await self.store.create(App(meta=Meta(name="shop")))
-        manifest = BuildManifest(processes={"web": Process(command="run")}, scale={"web": 2})
+        processes = {name: Process(command="run") for name in ("web", *names)}
+        manifest = BuildManifest(processes=processes, scale={"web": 2})
         status = BuildStatus(
             state=BuildState.SUCCEEDED, reason="built 1234", ended_at=NOW, image="sha256:1", manifest=manifest
         )
@@ -99,6 +100,14 @@ async def test_a_forced_build_makes_its_release(yard: Yard) -> None:
     build = await yard.finish(force=True)
     assert build.status.release == 1
     assert build.status.reason.startswith("built 1234. Forced: web=2 does not fit: 1 fits")
+    assert "Note: " not in build.status.reason
+
+
+async def test_a_build_tells_what_its_release_does_not_start(yard: Yard) -> None:
+    """For those who do not wait for the release; what is not started needs no room."""
+    yard.engine.nodes = {"n1": Node(name="n1", ready=True, available=130 * MIB)}
+    note = "worker is not started: nobody has said how many; `seaway ps scale worker=1 -a shop`"
+    assert (await yard.finish("worker")).status.reason == f"built 1234. Note: {note}."
 
 
 async def test_a_release_waits_until_the_engine_says_what_there_is(yard: Yard) -> None:

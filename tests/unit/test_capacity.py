@@ -33,7 +33,7 @@ PENDING, RUNNING, STOPPING = InstanceState.PENDING, InstanceState.RUNNING, Insta
 def say_scale(scene: Scene, **counts: int) -> str:
     app = scene.apps[0]
     live = scene.live_of(app)
-    return list_shortages(find_shortages(scene, wish_scale(app, counts, live, live[0])))
+    return list_shortages(find_shortages(scene, wish_scale(app, counts, live, live[:1])))
 
 
 def test_the_number_that_fits_is_named_with_what_there_is() -> None:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from seaway.cli import client
 from seaway.cli.commands import oneoff
 from seaway.home import Home, Settings
-from seaway.model import BuildState, InstanceState, Phase, Route
+from seaway.model import BuildState, InstanceState, Phase, Process, Route
 from tests.unit.cli_recorded import (
     NOW,
     PROGRAM,
@@ -242,6 +242,7 @@ def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
     """The numbers go out; every look is shown once."""
     bench.api.on("PUT", "/apps/shop/scale", app())
     bench.api.on("GET", "/apps/shop", app())
+    bench.api.on("GET", "/apps/shop/releases/4", release(4))
     one, two = [instance(1)], [instance(1), instance(2)]
     bench.api.on("GET", "/apps/shop/instances", one, one, two)
     bench.api.on("GET", "/apps/shop/run", [])
@@ -250,6 +251,30 @@ def test_scale_waits_until_the_instances_serve(bench: Bench) -> None:
     assert bench.api.sent("PUT", "/apps/shop/scale") == [{"web": 2}]
     assert result.stdout.count("web 1 of 2") == 1
     assert "scaled shop: web=2" in result.stdout
+
+
+def test_scale_waits_for_no_process_that_the_current_release_lacks(bench: Bench) -> None:
+    """It is one of a release that failed, and gets its number for the next."""
+    bench.api.on("PUT", "/apps/shop/scale", app())
+    bench.api.on("GET", "/apps/shop", app())
+    bench.api.on("GET", "/apps/shop/releases/4", release(4))
+    result = bench.run("ps", "scale", "worker=1", "-a", "shop")
+    assert (result.exit_code, "v4 has no worker; that number takes effect" in result.stdout) == (0, True)
+
+
+def test_an_app_without_web_is_said_to_take_no_requests(bench: Bench) -> None:
+    """In the list, by `ps`, and by a deploy, which prints no address."""
+    bench.api.on("GET", "/apps", [app(webless=True)])
+    bench.api.on("GET", "/apps/shop", app(webless=True))
+    bench.api.on("GET", "/apps/shop/instances", [])
+    bench.api.on("GET", "/apps/shop/run", [])
+    assert "none (no web)" in bench.run("apps", "list").stdout
+    assert "shop takes no requests: v4 has no web process\n" in bench.run("ps", "-a", "shop").stderr
+    brought = release(5, processes={"worker": Process(command="work")})
+    bench.api.on("POST", "/apps/shop/releases", brought)
+    bench.api.on("GET", "/apps/shop/rollouts/5", rollout(5, Phase.SUCCEEDED, "it runs", base=None))
+    result = bench.run("deploy", "--image", "sha256:" + "a" * 64, "-a", "shop")
+    assert result.stdout.endswith("v5 runs; it takes no requests, as it has no web process\n")
 
 
 def test_scale_shows_what_fits_and_passes_force_on(bench: Bench) -> None:
@@ -269,6 +294,7 @@ def test_scale_gives_up_on_an_instance_that_crashes(bench: Bench) -> None:
     """With its reason and its logs."""
     bench.api.on("PUT", "/apps/shop/scale", app())
     bench.api.on("GET", "/apps/shop", app())
+    bench.api.on("GET", "/apps/shop/releases/4", release(4))
     crashing = instance(2, state=InstanceState.CRASHING, ready=False, reason="exited with 1 five times")
     bench.api.on("GET", "/apps/shop/instances", [instance(1), crashing])
     bench.api.on("GET", "/apps/shop/run", [])

@@ -74,6 +74,14 @@ def test_deploy_shows_build_and_phases_and_ends_when_all_traffic_moved(shop: Ben
     assert shop.api.sent("POST", "/apps/shop/builds") == [request]
 
 
+def test_deploy_says_what_is_not_started(shop: Bench) -> None:
+    """The release's own words, before the phases."""
+    note = "worker is not started: nobody has said how many; `seaway ps scale worker=1 -a shop`"
+    shop.api.on("GET", "/apps/shop/releases/5", release(5, note=note))
+    said = shop.run("deploy", "-a", "shop").stdout
+    assert said.index("release v5 of shop") < said.index(note) < said.index("starting")
+
+
 def test_deploy_uploads_the_folder_without_what_is_ignored(shop: Bench) -> None:
     """.gitignore, .seawayignore, .git and the link file stay behind."""
     (shop.folder / ".gitignore").write_text("*.log\n")

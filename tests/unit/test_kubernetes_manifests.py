@@ -153,6 +153,17 @@ def test_only_the_platform_says_what_is_its_own() -> None:
     assert (said["PORT"], said["SEAWAY_APP"]) == ("8080", "shop")
 
 
+@pytest.mark.parametrize(("port", "said"), [(None, "8080"), (5555, "5555")])
+def test_every_process_is_told_a_port(port: int | None, said: str) -> None:
+    """Its image's own if seaway.toml names it, or the same for all; a check of a worker that listens there finds it."""
+    process = WORKER.process.model_copy(update={"port": port, "health": Health(readiness=Check(http="/"))})
+    workload = WORKER.model_copy(update={"process": process})
+    (container,) = manifests.make_replica_set(workload, SETTINGS, 1, 1)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "PORT", "value": said} in container["env"]
+    assert [(p["name"], p["containerPort"]) for p in container["ports"]] == [("http", int(said))]
+    assert container["readinessProbe"]["httpGet"]["port"] == "http"
+
+
 def test_which_teams_have_a_place() -> None:
     """Neither in the control plane's namespace, whatever its labels, nor in one that is somebody else's."""
     settings = KubernetesEngineSettings(own_namespace="seaway-system")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query
@@ -29,10 +30,10 @@ def make_judge(deps: ApiDeps) -> CapacityJudge:
 
 
 async def check_scale(
-    deps: ApiDeps, caller: Caller, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool
+    deps: ApiDeps, caller: Caller, app: App, counts: dict[str, int], known: Sequence[ReleaseSpec], *, force: bool
 ) -> str:
     """Raise ApiError if not as many instances fit; forced: return what an event is to say of it ("": they fit)."""
-    shortages = await make_judge(deps).judge_scale(app, counts, base, force=force)
+    shortages = await make_judge(deps).judge_scale(app, counts, known, force=force)
     if shortages and not force:
         hint = f"{advise(shortages)}, or {advise_force(may_force=caller.may(Role.ADMIN))}"
         raise ApiError(422, "does-not-fit", list_shortages(shortages), field=shortages[0].process, hint=hint)

@@ -31,7 +31,7 @@ MASK = "********"
 
 
 class AppView(App):
-    """An app, and where it is reached."""
+    """An app, and where it is reached ("": it has no web process, and takes no requests)."""
 
     url: str
 
@@ -172,9 +172,10 @@ def make_url(host: str, path: str, settings: Settings) -> str:
 
 
 def view_app(app: App, settings: Settings) -> AppView:
-    """Add the URL."""
+    """Add the URL, if requests are taken there."""
     route = default_route(app.name, settings.domain)
-    return AppView(meta=app.meta, spec=app.spec, status=app.status, url=make_url(route.host, "/", settings))
+    url = "" if app.status.webless else make_url(route.host, "/", settings)
+    return AppView(meta=app.meta, spec=app.spec, status=app.status, url=url)
 
 
 def view_release(release: Release, *, reveal: bool = False) -> Release:
@@ -241,7 +242,7 @@ def diff_releases(old: Release, new: Release) -> ReleaseDiff:
 
 def _flatten(spec: ReleaseSpec) -> dict[str, Any]:
     """Return leaf fields by dotted name; routes are joined into one text."""
-    story = {"app", "number", "copies", "description", "by"}
+    story = {"app", "number", "copies", "description", "note", "by"}
     data = spec.model_dump(mode="json", exclude=story | {"routes"}, exclude_none=True)
     flat: dict[str, Any] = {"routes": " ".join(sorted(map(str, spec.routes)))} if spec.routes else {}
     pending: list[tuple[tuple[str, ...], Any]] = [((), data)]

@@ -138,7 +138,8 @@ DESCRIPTIONS: dict[str, str] = {
     "restarted; in a rollout, that fails it.",
     **{f"processes.NAME.health.{check}": text for check, text in _CHECKS.items()},
     **{f"processes.NAME.health.{check}.{key}": text for check in _CHECKS for key, text in _CHECK_KEYS.items()},
-    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise. "
+    "scale": "Instances per process type, where `seaway ps scale` has not said otherwise. Not given: what runs "
+    "goes on; of what is new, one `web` starts and none of the others. "
     "A deploy of more than fit is refused.",
     "rollout": "How a new release takes over.",
     "rollout.strategy": "`blue-green`: the new release runs at full size before traffic moves. "

@@ -8,7 +8,7 @@ from seaway.cli.client import Doc
 from seaway.cli.errors import CliError
 from seaway.cli.show import dig, seconds_text, version
 from seaway.cli.waiting import SERVES, Waiter, find_serving
-from seaway.model import Phase
+from seaway.model import WEB, Phase
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Outcome:
         """The rollout's phase, or "none"."""
         return str(dig(self.rollout, "status.phase", "none"))
 
+    @property
+    def has_web(self) -> bool:
+        """Whether the release has a process that takes requests."""
+        return WEB in dig(self.release, "spec.processes", {})
+
     def document(self) -> Doc:
         """Return the JSON answer of the commands that wait."""
         return {"app": self.app, "result": self.phase, "release": self.release, "rollout": self.rollout}
@@ -39,10 +44,11 @@ class Outcome:
         if self.rollout is None:
             return f"{name} of {self.app} holds config only; it takes effect with the first deploy"
         base = dig(self.rollout, "status.base")
+        serves = "serves all traffic" if self.has_web else "runs; it takes no requests, as it has no web process"
         if self.phase == Phase.KEEPING and base is not None:
             kept = seconds_text(float(dig(self.release, "spec.rollout.keep", 30.0)))
-            return f"{name} serves all traffic; {version(base)} is kept for {kept} for instant return"
-        return f"{name} serves all traffic"
+            return f"{name} {serves}; {version(base)} is kept for {kept} for instant return"
+        return f"{name} {serves}"
 
     def failure(self, serving: int | None) -> CliError:
         """Return the error for a rollout that did not bring its release; `serving` is what the app serves now."""

@@ -62,8 +62,9 @@ With `-o json` standard output holds the API's documents and nothing else: one J
 Commands that change what runs (`deploy`, `rollback`, `config set`, `config unset`, `ps scale`, `ps restart`,
 `apps destroy`) wait until it is so, and show each phase with its reason. They are done when all traffic is on the
 new release. With `-o json` they then print `{"app", "result", "release", "rollout"}`, where `result` is the
-rollout's phase. Ctrl-C only detaches; a restart of the platform in the meantime does no harm. `--no-wait` returns
-at once.
+rollout's phase. New processes that a deploy does not start, as nobody has said how many (seaway-toml.md), are in its
+output and in `release.spec.note`. Ctrl-C only detaches; a restart of the platform in the meantime does no harm.
+`--no-wait` returns at once.
 """
 
 

@@ -226,8 +226,14 @@ def short_image(image: Any) -> str:
     return str(image or "-").rpartition("sha256:")[2][:12]
 
 
+NO_REQUESTS = "none (no web)"
+"""Where the requests of an app without a web process go."""
+
+
 def traffic(app: Doc) -> str:
-    """Return where an app's requests go: "v4", or "v4 90%, v5 10%"."""
+    """Return where an app's requests go: "v4", "v4 90%, v5 10%", or that it takes none."""
+    if dig(app, "status.webless", False):
+        return NO_REQUESTS
     weights = {int(release): weight for release, weight in dig(app, "status.traffic", {}).items() if weight}
     if len(weights) == 1:
         return version(next(iter(weights)))

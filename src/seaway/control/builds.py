@@ -225,7 +225,7 @@ class BuildRunner:
         if made is None and overtaken:
             await self._note_release(build, 0, f"superseded by build {overtaken[0].spec.number}; no release was made")
             return
-        forced = ""
+        more = ""  # is said besides what was built
         while made is None:
             rollouts = (await self._store.list(Rollout, {"app": app.name})).whole()
             said = describe_deploy(build.spec.source, build.status.image)
@@ -233,14 +233,15 @@ class BuildRunner:
             try:
                 release = compose_release(app, releases, rollouts, change, build.spec.by)
                 async with self._claiming:
-                    forced = await self._check(app, release, build.spec.force)
+                    more = await self._check(app, release, build.spec.force)
                     made = (await self._store.create(release)).spec.number
+                more += f" Note: {release.spec.note}." if release.spec.note else ""
             except ReleaseRefused as refused:
                 await self._note_release(build, 0, refused.message)
                 return
             except AlreadyExists:
                 releases = (await self._store.list(Release, {"app": app.name})).whole()
-        await self._note_release(build, made, f"{build.status.reason}.{forced}" if forced else build.status.reason)
+        await self._note_release(build, made, f"{build.status.reason}.{more}" if more else build.status.reason)
 
     async def _note_release(self, build: Build, number: int, reason: str) -> None:
         """Record the release made of a build; 0: none, and `reason` says why, as an event tells too."""

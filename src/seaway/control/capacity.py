@@ -35,10 +35,10 @@ class CapacityJudge:
     quotas: Quotas
 
     async def judge_scale(
-        self, app: App, counts: dict[str, int], base: ReleaseSpec | None, *, force: bool
+        self, app: App, counts: dict[str, int], known: Sequence[ReleaseSpec], *, force: bool
     ) -> tuple[Shortage, ...]:
-        """Judge a change of an app's scale; `base`: the release that the next one starts from."""
-        return await self._judge(app, lambda live: wish_scale(app, counts, live, base), force)
+        """Judge a change of an app's scale; each process is in one of the `known` releases."""
+        return await self._judge(app, lambda live: wish_scale(app, counts, live, known), force)
 
     async def check_release(self, app: App, release: Release, *, deploy: bool, force: bool) -> str:
         """Raise ReleaseRefused if a release that is not stored yet does not fit; forced: return what is to be said.

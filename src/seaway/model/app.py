@@ -98,7 +98,7 @@ class Process(Limits):
     """One process type of a release: the shell command it runs and how it is looked after."""
 
     command: str = Field(min_length=1, max_length=8192)
-    port: int | None = Field(default=None, ge=1, le=65535)  # where it listens in a container, if not on $PORT
+    port: int | None = Field(default=None, ge=1, le=65535)  # its PORT where containers run; None: the platform's choice
     health: Health = Health()
     stop_grace: Seconds = 30.0
 
@@ -139,7 +139,7 @@ class AppSpec(Frozen):
     """What the team wants of the app."""
 
     team: Name = "default"
-    scale: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}  # process type -> instances; absent: 1
+    scale: dict[str, Annotated[int, Field(ge=0, le=1000)]] = {}  # by process type; absent: as the release says
     routes: tuple[Route, ...] = ()  # besides the default host and the routes a release declares
     destroy: bool = False  # wanted gone: the control loop takes everything down, then the document
 
@@ -161,6 +161,7 @@ class AppStatus(Frozen):
 
     current: int | None = None  # release that serves when no rollout is under way
     traffic: dict[int, Annotated[int, Field(ge=0, le=100)]] = {}  # release -> weight; the routers' only source
+    webless: bool = False  # the current release has no web process: the app takes no requests
     drains: dict[str, Drain] = {}  # instance id -> drain
     state: AppState = "empty"
     reason: str = "no release yet"

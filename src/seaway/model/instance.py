@@ -47,7 +47,7 @@ class Workload(Frozen):
     image: str
     process: Process
     env: dict[str, str] = {}  # config; the engine adds PORT and SEAWAY_*
-    routed: bool = False  # gets a PORT and takes traffic (the web process)
+    routed: bool = False  # takes traffic, and so has to listen on its PORT (the web process)
     mounts: tuple[Mount, ...] = ()
     host: str = ""  # the app's own, named by HTTP checks; "": they name the instance's address
 

@@ -91,12 +91,18 @@ class ReleaseSpec(Frozen):
     release_command: str | None = None
     routes: tuple[Route, ...] = ()
     mounts: tuple[Mount, ...] = ()
-    scale: dict[str, int] = {}  # instances per process type where the app says nothing itself; absent: 1
+    scale: dict[str, int] = {}  # instances per process type by the app files, where the app says nothing itself
+    unsaid: dict[str, int] = {}  # the same where they say nothing either; absent, in older releases: 1
     rollout: RolloutPolicy = RolloutPolicy()
     router: RouterPolicy = RouterPolicy()
     copies: int | None = None  # a rollback: the release it copies
     description: str = ""
+    note: str = ""  # what whoever deployed it is told: which new processes are not started
     by: str = "unknown"
+
+    def count(self, process: str) -> int:
+        """Return as how many a process runs if the app says nothing itself."""
+        return self.scale.get(process, self.unsaid.get(process, 1))
 
     @property
     def task_limits(self) -> Limits:

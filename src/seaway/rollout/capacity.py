@@ -105,9 +105,12 @@ class _Room:
         return "; ".join(filter(None, (self.costs[process].words, self.words)))
 
 
-def wish_scale(app: App, counts: Mapping[str, int], live: Sequence[ReleaseSpec], base: ReleaseSpec | None) -> Wish:
-    """Return what a change of the app's scale asks for: of each release that runs, and of the one that comes next."""
-    releases = {spec.number: spec for spec in (*live, *([base] if base else []))}.values()
+def wish_scale(app: App, counts: Mapping[str, int], live: Sequence[ReleaseSpec], known: Sequence[ReleaseSpec]) -> Wish:
+    """Return what a change of the app's scale asks for: of each release that runs, and of those `known` besides.
+
+    These are the one that the next starts from, and one that failed for want of a number, which is deployed again.
+    """
+    releases = {spec.number: spec for spec in (*live, *known)}.values()
     rest = sum(count for process, count in count_processes(app, live).items() if process not in counts)
     return Wish(app, counts, tuple(releases), rest)
 

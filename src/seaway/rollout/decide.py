@@ -24,7 +24,7 @@ from seaway.model import (
 from seaway.rollout.facts import Facts, Plan
 from seaway.rollout.instances import has_ended, settle_instances
 from seaway.rollout.progress import progress_rollout
-from seaway.rollout.sentences import describe_app
+from seaway.rollout.sentences import describe_app, is_webless
 from seaway.rollout.transitions import advance
 from seaway.rollout.wanted import want_current, want_traffic
 
@@ -76,7 +76,7 @@ def decide(facts: Facts) -> Plan:
 
 def _describe(facts: Facts, status: AppStatus) -> AppStatus:
     state, reason = describe_app(facts)
-    return status.model_copy(update={"state": state, "reason": reason})
+    return status.model_copy(update={"state": state, "reason": reason, "webless": is_webless(facts, status.current)})
 
 
 def _decide_rollouts(facts: Facts) -> tuple[dict[str, RolloutStatus], datetime | None]:

@@ -27,8 +27,8 @@ GONE = frozenset({InstanceState.STOPPING, InstanceState.STOPPED})
 
 
 def count_wanted(app: App, spec: ReleaseSpec, process: str) -> int:
-    """Return how many instances of a release's process are wanted: the app's word, else the release's, else 1."""
-    return app.spec.scale.get(process, spec.scale.get(process, 1))
+    """Return how many instances of a release's process are wanted: the app's word, else the release's."""
+    return app.spec.scale.get(process, spec.count(process))
 
 
 @dataclass(frozen=True)

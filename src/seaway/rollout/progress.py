@@ -10,6 +10,8 @@ from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Stra
 from seaway.model.quoting import MARK, hide_values
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
+    advise_without,
+    describe_holder,
     describe_routers,
     describe_unreachable,
     describe_unready,
@@ -60,7 +62,8 @@ def progress_rollout(
     blind = not facts.observed and status.phase not in BEFORE_SHIFT
     if deadline is not None and now >= deadline and not blind:
         setting = f" (`{_SETTINGS[status.phase]}` of [rollout])" if status.phase in _SETTINGS else ""
-        why = f"gave up after {_seconds(status, now)} s of {status.phase}{setting}: {verdict.reason}"
+        advice = advise_without(facts, rollout.spec.target) if status.phase in _STARTS else ""
+        why = f"gave up after {_seconds(status, now)} s of {status.phase}{setting}: {verdict.reason}{advice}"
         return _undo(facts, rollout, why, cancelled=paused), None
     reason = f"paused ({verdict.reason}); resume, promote or cancel it" if paused else verdict.reason
     again = min(t for t in (deadline, now + LOOK_INTERVAL) if t is not None)
@@ -74,6 +77,7 @@ _SETTINGS = {
     Phase.SHIFTING: "router_timeout",
 }
 """Which setting of an app gives a phase more time."""
+_STARTS = frozenset({Phase.STARTING, Phase.VERIFYING})
 
 
 def _seconds(status: RolloutStatus, now: datetime) -> int:
@@ -183,28 +187,28 @@ def _judge_shift(facts: Facts, holder: int | None) -> Verdict:
     late = [router.name for router in facts.routers if not router.applied]
     if late:
         return Verdict(f"waiting for {', '.join(late)} to acknowledge the routes")
-    return Verdict(f"v{holder} serves all traffic", go=True)
+    return Verdict(describe_holder(facts, holder), go=True)
 
 
 def _judge_kept(facts: Facts, rollout: Rollout, newer: int | None) -> Verdict:
     target, base = rollout.spec.target, rollout.status.base
     settled = facts.app.status.current == target and facts.app.status.traffic == {target: 100}
-    fault = find_fault(facts, rollout)
+    fault, serves = find_fault(facts, rollout), describe_holder(facts, target)
     if fault:
         return Verdict(fault, fail=True)
     if not settled:
-        return Verdict(f"v{target} serves all traffic")
+        return Verdict(serves)
     if rollout.spec.promote:
         return Verdict(f"v{target} was promoted", go=True)
     if newer is not None:
-        return Verdict(f"v{target} serves all traffic; v{newer} is next", go=True)
+        return Verdict(f"{serves}; v{newer} is next", go=True)
     if base is None or rollout.spec.strategy is Strategy.RECREATE:
-        return Verdict(f"v{target} serves all traffic", go=True)
+        return Verdict(serves, go=True)
     keep = facts.releases[target].rollout.keep
     entered = rollout.status.entered_at or facts.now
     if facts.now >= entered + timedelta(seconds=keep):
         return Verdict(f"v{target} proved itself for {keep:g} s", go=True)
-    return Verdict(f"v{target} serves all traffic; v{base} is kept for {keep:g} s for instant return")
+    return Verdict(f"{serves}; v{base} is kept for {keep:g} s for instant return")
 
 
 def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:

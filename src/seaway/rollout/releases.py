@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seaway.model import (
+    WEB,
     App,
     BuildManifest,
     Meta,
+    Phase,
     Release,
     ReleaseSpec,
     Rollout,
@@ -136,18 +138,18 @@ def _changed(
         case ConfigChange():
             return _with_config(base, change)
         case ImageChange():
-            return _with_image(base, change)
+            return _with_image(base, change, app, count_last(app, releases, rollouts))
         case Restart():
             if base.image is None:
                 raise ReleaseRefused("nothing-deployed", f"{app.name} has no release to restart: deploy it first")
-            return base.model_copy(update={"description": "Restart", "copies": None})
+            return base.model_copy(update={"description": "Restart", "copies": None, "note": ""})
         case Rollback():
             target = _find_rollback_target(app, releases, rollouts, change.to)
             if target.image not in list_kept_images(app, releases, rollouts):
                 raise ReleaseRefused(
                     "image-gone", f"the image of v{target.number} is no longer kept: deploy its source again"
                 )
-            update = {"description": f"Rollback to v{target.number}", "copies": target.number}
+            update = {"description": f"Rollback to v{target.number}", "copies": target.number, "note": ""}
             return target.model_copy(update=update)
 
 
@@ -161,7 +163,7 @@ def _with_config(base: ReleaseSpec, change: ConfigChange) -> ReleaseSpec:
     _check_size(base.config, config)
     said = [f"Set {', '.join(sorted(change.set))}"] if change.set else []
     said += [f"Unset {', '.join(sorted(change.unset))}"] if change.unset else []
-    return base.model_copy(update={"config": config, "description": "; ".join(said), "copies": None})
+    return base.model_copy(update={"config": config, "description": "; ".join(said), "copies": None, "note": ""})
 
 
 def _check_size(before: Mapping[str, str], after: Mapping[str, str]) -> None:
@@ -177,8 +179,9 @@ def _measure(config: Mapping[str, str]) -> int:
     return sum(len(key.encode()) + len(value.encode()) for key, value in config.items())
 
 
-def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:
+def _with_image(base: ReleaseSpec, change: ImageChange, app: App, last: Mapping[str, int]) -> ReleaseSpec:
     manifest = change.manifest
+    idle = [name for name in find_unstarted(manifest, last) if name not in app.spec.scale]
     rollout = manifest.rollout
     if change.strategy is not None:
         rollout = rollout.model_copy(update={"strategy": change.strategy})
@@ -190,12 +193,53 @@ def _with_image(base: ReleaseSpec, change: ImageChange) -> ReleaseSpec:
         "routes": manifest.routes,
         "mounts": manifest.mounts,
         "scale": manifest.scale,
+        "unsaid": count_unsaid(manifest, last),
         "rollout": rollout,
         "router": manifest.router,
         "description": change.description or f"Deploy {change.image.rpartition('sha256:')[2][:12]}",
         "copies": None,
+        "note": say_unstarted(app.name, idle),
     }
     return base.model_copy(update=update)
+
+
+def count_last(app: App, releases: Iterable[Release], rollouts: Iterable[Rollout]) -> dict[str, int]:
+    """Return as how many each process that the app ever had ran last, or is about to, by its release's own word.
+
+    Releases whose rollout brought nothing do not count: what they asked for does not run. A process that only releases
+    had which are not kept any more (see `history`) is as good as new.
+    """
+    vain = {rollout.spec.target for rollout in rollouts if rollout.ended and rollout.status.phase != Phase.SUCCEEDED}
+    specs = sorted((release.spec for release in releases), key=lambda spec: spec.number)
+    ran = [spec for spec in specs if spec.number == app.status.current or spec.number not in vain]
+    return {process: spec.count(process) for spec in ran for process in spec.processes}
+
+
+def count_unsaid(manifest: BuildManifest, last: Mapping[str, int]) -> dict[str, int]:
+    """Return as how many the processes of a new release run of which its app files say no number.
+
+    What ran goes on as it last did. Of what is new, or did not run, one starts if it is `web`, or if there is no `web`:
+    what else stands in Procfiles may be a worker or a one-off (`migrate`, `init`), and a one-off that is run as a
+    process ends, which fails the rollout.
+    """
+    others = 0 if WEB in manifest.processes else 1
+    defaults = {name: 1 if name == WEB else others for name in manifest.processes if name not in manifest.scale}
+    return {name: last.get(name) or default for name, default in defaults.items()}
+
+
+def find_unstarted(manifest: BuildManifest, last: Mapping[str, int]) -> list[str]:
+    """Return the new processes that are not started because no app file says how many."""
+    new = manifest.processes.keys() - manifest.scale.keys() - last.keys()
+    return sorted(new - {WEB}) if WEB in manifest.processes else []
+
+
+def say_unstarted(app: str, processes: Sequence[str]) -> str:
+    """Return the sentence about processes that are not started; "" if there are none."""
+    if not processes:
+        return ""
+    names, counts = " and ".join(filter(None, (", ".join(processes[:-1]), processes[-1]))), "=1 ".join(processes)
+    are = "is" if len(processes) == 1 else "are"
+    return f"{names} {are} not started: nobody has said how many; `seaway ps scale {counts}=1 -a {app}`"
 
 
 def _find_rollback_target(
@@ -224,4 +268,6 @@ def _find_rollback_target(
 
 def _content(spec: ReleaseSpec) -> str:
     """What makes a release differ in use: everything but its number and its story."""
-    return spec.model_dump_json(exclude={"number", "copies", "description", "by", "build"})
+    counts = {process: spec.count(process) for process in spec.processes}  # older releases say the same otherwise
+    spec = spec.model_copy(update={"scale": counts, "unsaid": {}})
+    return spec.model_dump_json(exclude={"number", "copies", "description", "note", "by", "build"})

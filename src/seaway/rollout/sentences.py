@@ -71,13 +71,41 @@ def find_broken(facts: Facts, release: int) -> str:
         live = facts.live(release, process)
         for instance in live:
             if instance.state is InstanceState.CRASHING:
-                return f"{process} of v{release} crashes: {instance.reason or 'no reason given'}"
+                why = instance.reason or "no reason given"
+                return f"{process} of v{release} crashes: {why}{advise_without(facts, release)}"
         if live and not any(i.serving for i in live):
             hopeless = [i for i in live if not i.unreachable and (i.restarts >= 2 or i.state is InstanceState.RUNNING)]
             if hopeless:
                 why = _find_reason(hopeless)
-                return f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
+                sick = f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
+                return sick + advise_without(facts, release)
     return ""
+
+
+ENDED = frozenset({InstanceState.BACKOFF, InstanceState.CRASHING})
+"""States of instances whose command has ended, and is started again."""
+BY_ITSELF = "exited with code 0"
+"""How engines begin the reason of an instance that ended by itself, and well."""
+
+
+def advise_without(facts: Facts, release: int) -> str:
+    """Say how to deploy without the processes that end again and again, as the end of a sentence; or "".
+
+    Nothing is advised if `web` is one of them, or if no other process is wanted: nobody wants to deploy what is left.
+    """
+    wanted = {process for process in facts.releases[release].processes if facts.count(release, process)}
+    ends = [i for i in facts.live(release) if i.state in ENDED]
+    names = sorted({i.key.process for i in ends})
+    if not names or WEB in names or wanted <= set(names):
+        return ""
+    well = sorted({i.key.process for i in ends if i.reason.startswith(BY_ITSELF)})
+    counts = " ".join(f"{name}=0" for name in names)
+    itself = "itself, as a one-off does" if len(well) == 1 else "themselves, as one-offs do"
+    told = f"; {' and '.join(well)} ended by {itself}: {ONE_OFFS}" if well else ""
+    return f"{told}; to deploy without {' and '.join(names)}: `seaway ps scale {counts} -a {facts.app.name}` first"
+
+
+ONE_OFFS = "those are for `seaway run`, or for `release:` in the Procfile if they have to run before traffic moves"
 
 
 def find_fault(facts: Facts, rollout: Rollout) -> str:
@@ -113,6 +141,18 @@ def is_serving(facts: Facts, release: int | None) -> bool:
     processes = facts.releases[release].processes
     names = [WEB] if WEB in processes else list(processes)
     return all(facts.count(release, name) == 0 or any(i.serving for i in facts.live(release, name)) for name in names)
+
+
+def is_webless(facts: Facts, release: int | None) -> bool:
+    """Whether a release is there that has no web process: no request is meant for it."""
+    return release is not None and release in facts.releases and WEB not in facts.releases[release].processes
+
+
+def describe_holder(facts: Facts, release: int | None) -> str:
+    """Say that a release has all the traffic, or that it runs where it takes no requests."""
+    if is_webless(facts, release):
+        return f"v{release} runs; it takes no requests, as it has no web process"
+    return f"v{release} serves all traffic"
 
 
 def is_full(facts: Facts, release: int) -> bool:
@@ -157,6 +197,7 @@ def _describe_current(facts: Facts, current: int) -> tuple[AppState, str]:
         return "stopped", f"v{current} is scaled to zero"
     ready = {p: sum(i.serving for i in facts.live(current, p)) for p in wanted}
     if all(ready[p] >= n for p, n in wanted.items()):
-        return "serving", f"v{current}: " + ", ".join(f"{n} {p}" for p, n in wanted.items())
+        more = "; takes no requests, as it has no web process" if is_webless(facts, current) else ""
+        return "serving", f"v{current}: " + ", ".join(f"{n} {p}" for p, n in wanted.items()) + more
     state: AppState = "degraded" if is_serving(facts, current) else "down"
     return state, describe_unready(facts, current)

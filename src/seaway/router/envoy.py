@@ -72,6 +72,7 @@ SAFE_FOR_IDEMPOTENT = "connect-failure,refused-stream,reset"
 IDEMPOTENT = "GET|HEAD|OPTIONS"
 
 NO_RELEASE_BODY = "Seaway: app {app} has no release that serves; deploy one, or see `seaway releases list -a {app}`.\n"
+NO_WEB_BODY = "Seaway: app {app} takes no requests, as it has no web process; `seaway ps -a {app}` shows the others.\n"
 
 
 def version_of(body: bytes) -> str:
@@ -278,10 +279,11 @@ def _build_routes(rule: Rule) -> list[Any]:
 
 
 def _build_refusal(rule: Rule) -> Any:
+    reason, body = ("no-web-process", NO_WEB_BODY) if rule.target.webless else ("no-release", NO_RELEASE_BODY)
     route = _start_route(rule)
     route.direct_response.status = 503
-    route.direct_response.body.inline_string = NO_RELEASE_BODY.format(app=rule.target.app)
-    route.response_headers_to_add.add(**_header("x-seaway-reason", "no-release"))
+    route.direct_response.body.inline_string = body.format(app=rule.target.app)
+    route.response_headers_to_add.add(**_header("x-seaway-reason", reason))
     return route
 
 

@@ -54,11 +54,15 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an app's requests go: weights over releases (all above 0; none: nothing serves), and timeouts."""
+    """Where an app's requests go: weights over releases (all above 0; none: nothing serves), and timeouts.
+
+    `webless`: none of them has a web process, so that the app takes no requests.
+    """
 
     app: str
     weights: tuple[tuple[int, int], ...]  # (release, weight), by release
     idle_timeout: float  # seconds
+    webless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ def build_app_table(app: App, releases: Mapping[int, Release], instances: Sequen
     default policy and TCP checks). `instances` may hold other processes' and other apps': they are skipped.
     """
     web = sorted((i for i in instances if i.key.app == app.name and i.key.process == WEB), key=lambda i: i.id)
-    weights = tuple(sorted((number, weight) for number, weight in app.status.traffic.items() if weight > 0))
+    carrying = sorted((number, weight) for number, weight in app.status.traffic.items() if weight > 0)
+    weights = tuple((number, weight) for number, weight in carrying if _takes_requests(releases.get(number)))
     main = releases.get(find_main_release(app.status.traffic) or 0)
     numbers = {number for number, _ in weights}
     numbers |= {i.key.release for i in web if i.state is not InstanceState.STOPPED}
@@ -122,9 +127,13 @@ def build_app_table(app: App, releases: Mapping[int, Release], instances: Sequen
     return AppTable(
         app=app.name,
         routes=tuple(dict.fromkeys((own, *declared))),
-        target=Target(app.name, weights, policy.idle_timeout),
+        target=Target(app.name, weights, policy.idle_timeout, webless=bool(carrying) and not weights),
         backends=tuple(_build_backend(app, number, releases.get(number), web, own.host) for number in sorted(numbers)),
     )
+
+
+def _takes_requests(release: Release | None) -> bool:
+    return release is None or WEB in release.spec.processes
 
 
 def find_main_release(traffic: Mapping[int, int]) -> int | None:

@@ -118,16 +118,19 @@ async def scale_app(app: ChangeableApp, body: Scale, deps: Deps, caller: Develop
     labels = {"app": app.name}
     releases = (await deps.store.list(Release, labels)).documents
     base = find_base(app, releases, (await deps.store.list(Rollout, labels)).documents)
-    running = [release for release in releases if release.spec.number == app.status.current]
-    known = {name for release in (*running, *([base] if base else [])) for name in release.spec.processes}
-    if unknown := [name[:80] for name in body if name not in known][:SHOWN_ERRORS]:
-        hint = f"its processes are: {', '.join(sorted(known))}" if known else "deploy it first"
+    running = [release.spec for release in releases if release.spec.number == app.status.current]
+    known = [base.spec] if base else []
+    if not body.keys() <= {name for spec in (*running, *known) for name in spec.processes}:
+        known += [max((release.spec for release in releases), key=lambda spec: spec.number)] if releases else []
+    processes = sorted({name for spec in (*running, *known) for name in spec.processes})
+    if unknown := [name[:80] for name in body if name not in processes][:SHOWN_ERRORS]:
+        hint = f"its processes are: {', '.join(processes)}" if processes else "deploy it first"
         message = f"{app.name} has no process {' or '.join(map(repr, unknown))}"
         raise ApiError(422, "no-such-process", message, field=unknown[0], hint=hint)
     before = dict(app.spec.scale)
     async with deps.claiming:
         app = await deps.store.get(App, app.name)
-        forced = await check_scale(deps, caller, app, body, base.spec if base else None, force=force)
+        forced = await check_scale(deps, caller, app, body, known, force=force)
         app = await change(deps.store, App, app.name, lambda now: with_spec(now, scale={**now.spec.scale, **body}))
     if app.spec.scale != before:
         counts = ", ".join(f"{name}={count}" for name, count in sorted(body.items()))

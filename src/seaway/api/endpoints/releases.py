@@ -112,14 +112,14 @@ async def _release(deps: ApiDeps, caller: Caller, app: App, wanted: Change, *, f
     check = partial(make_judge(deps).check_release, deploy=isinstance(wanted, ImageChange), force=force)
     async with deps.claiming:
         release, forced = await make_release(deps.store, app, wanted, caller.name, check)
-    about = f"release {release.name}"
+    about, told = f"release {release.name}", f" Note: {release.spec.note}." if release.spec.note else ""
     await note(
         deps,
         caller,
         app,
         about=about,
         reason="ReleaseCreated",
-        message=f"v{release.spec.number}: {release.spec.description}.{forced}",
+        message=f"v{release.spec.number}: {release.spec.description}.{forced}{told}",
     )
     return view_release(release)
 

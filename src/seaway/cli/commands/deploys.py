@@ -111,7 +111,8 @@ async def deploy(
             )
             async with limit(timeout, progress, what=f"the deploy of {app}", cancel=hint):
                 outcome = await _deploy(Waiter(api, app, progress), wanted, no_wait=no_wait)
-        url = "" if no_wait else await _find_url(api, app)
+        has_address = isinstance(outcome, Outcome) and outcome.has_web
+        url = await _find_url(api, app) if has_address else ""
     if output is Output.JSON:
         print_json(outcome.document() if isinstance(outcome, Outcome) else {"app": app, "result": "started", **outcome})
     elif isinstance(outcome, Outcome):
@@ -186,6 +187,8 @@ def _read_app_files(folder: Path) -> dict[str, str]:
 async def _bring(waiter: Waiter, release: Doc) -> Outcome:
     number, strategy = dig(release, "spec.number"), dig(release, "spec.rollout.strategy", "")
     waiter.progress.say(f"release {version(number)} of {waiter.app}" + (f" ({strategy})" if strategy else ""))
+    if note := dig(release, "spec.note"):
+        waiter.progress.say(note)
     return await bring_release(waiter, release)
 
 

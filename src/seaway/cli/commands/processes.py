@@ -61,6 +61,8 @@ async def list_instances(*, app: AppOption = None, output: OutputOption = Output
         rows,
         empty=f"{app} has no instances: `seaway deploy` starts some, `seaway ps scale web=1 -a {app}` sets how many",
     )
+    if status.get("webless"):
+        print_note(f"{app} takes no requests: {version(status.get('current'))} has no web process")
     if status.get("state") in LACKING:
         print_note(f"{app} is {status['state']}: {status.get('reason', '')}")
 
@@ -131,10 +133,18 @@ async def _follow(waiter: Waiter, answer: Doc, wanted: dict[str, int], progress:
         await bring_release(waiter, answer)
         return
     app = await waiter.get("")
-    if dig(app, "status.current") is None:
+    current = dig(app, "status.current")
+    if current is None:
         progress.say(f"{waiter.app} has nothing deployed yet; the numbers take effect with the first deploy")
         return
-    await waiter.follow_scale(wanted)
+    if dig(app, "status.state") != "deploying":
+        there = dig(await waiter.get(f"/releases/{current}"), "spec.processes", {})
+        if absent := [name for name in wanted if name not in there]:
+            names = " or ".join(absent)
+            progress.say(f"{version(current)} has no {names}; that number takes effect with a release that has")
+            wanted = {name: count for name, count in wanted.items() if name in there}
+    if wanted:
+        await waiter.follow_scale(wanted)
 
 
 def parse_scale(counts: list[str]) -> dict[str, int]:

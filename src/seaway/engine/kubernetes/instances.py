@@ -10,7 +10,6 @@ from seaway.engine.kubernetes import reasons
 from seaway.engine.kubernetes.objects import Condition, ContainerStatus, Pod, Terminated
 from seaway.engine.kubernetes.settings import PORT
 from seaway.engine.kubernetes.usage import UNKNOWN, Usage
-from seaway.engine.local.health import Checks
 from seaway.engine.local.reasons import USE_PORT, advise_time
 from seaway.model import Instance, InstanceState, Workload, WorkloadKey
 
@@ -106,10 +105,8 @@ def with_usage(instance: Instance, usage: Usage) -> Instance:
     return Instance.model_construct(SET, **instance.__dict__ | {"cpu": usage.cpu, "memory": usage.memory})
 
 
-def _find_port(workload: Workload | None) -> int | None:
-    if workload is None:
-        return PORT
-    return workload.process.port or PORT if workload.routed or _checks(workload).need_port else None
+def _find_port(workload: Workload | None) -> int:
+    return workload.process.port or PORT if workload else PORT
 
 
 def parse_time(text: str) -> datetime:
@@ -226,7 +223,7 @@ def _describe_failure(pod: Pod, ended: Terminated, workload: Workload | None, cl
 
 def _describe_starting(workload: Workload | None, fault: str) -> str:
     if "refused" in fault:
-        return f"starting: it does not listen on PORT {_name_port(workload)} yet"
+        return f"starting: it does not listen on PORT {_find_port(workload)} yet"
     return f"starting: {fault}" if fault else "starting"
 
 
@@ -234,13 +231,9 @@ def _describe_unstarted(workload: Workload | None, fault: str, lived: float | No
     limit = workload.process.health.start_timeout if workload else lived or 0.0
     more = f"; {advise_time(workload.key.process)}" if workload else ""
     if "refused" in fault:
-        what = f"did not listen on PORT {_name_port(workload)} within {limit:g} s"
+        what = f"did not listen on PORT {_find_port(workload)} within {limit:g} s"
         return f"{what}; {USE_PORT}, and on every address{more}"
     return f"did not become healthy within {limit:g} s: {fault}{more}"
-
-
-def _name_port(workload: Workload | None) -> int:
-    return workload.process.port or PORT if workload else PORT
 
 
 def _times(workload: Workload | None) -> str:
@@ -257,10 +250,6 @@ def _lived(ended: Terminated) -> float | None:
     if not ended.started_at or not ended.finished_at:
         return None
     return max(0.0, (parse_time(ended.finished_at) - parse_time(ended.started_at)).total_seconds())
-
-
-def _checks(workload: Workload) -> Checks:
-    return Checks.of(workload.process, routed=workload.routed)
 
 
 def _condition(pod: Pod, kind: str) -> Condition:

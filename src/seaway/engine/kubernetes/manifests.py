@@ -200,17 +200,14 @@ def _instance_pod(workload: Workload, settings: KubernetesEngineSettings, select
     key, process = workload.key, workload.process
     checks = Checks.of(process, routed=workload.routed)
     wait = settings.pre_stop if workload.routed else 0
-    listens = workload.routed or checks.need_port
     port = process.port or PORT
-    own = {"PORT": str(port)} if listens else {}
     container: Object = {
         **_container(settings, workload.image, process.command, process.limits),
         **_env_from(names.workload_name(key), workload.env),
-        "env": _env(key.app, key.release, key.process, workload.env, instance=_field("metadata.name"), own=own),
+        "env": _env(key.app, key.release, key.process, workload.env, instance=_field("metadata.name"), port=port),
         **_probes(process, checks, workload.host),
+        "ports": [{"name": PORT_NAME, "containerPort": port, "protocol": "TCP"}],
     }
-    if listens:
-        container["ports"] = [{"name": PORT_NAME, "containerPort": port, "protocol": "TCP"}]
     if wait:
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", f"sleep {wait}"]}}}
     return {
@@ -315,11 +312,12 @@ def _env(
     config: Mapping[str, str],
     *,
     instance: Object,
-    own: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> list[Object]:
     """Return what the platform sets: defaults that config may override, then what only the platform may say."""
     defaults = {"HOME": HOME, "TMPDIR": TMP, "HOST": "0.0.0.0", "PYTHONUNBUFFERED": "1"}  # noqa: S104 - in the pod
-    said = {"SEAWAY_APP": app, "SEAWAY_RELEASE": f"v{release}", "SEAWAY_PROCESS": process, **(own or {})}
+    said = {"SEAWAY_APP": app, "SEAWAY_RELEASE": f"v{release}", "SEAWAY_PROCESS": process}
+    said |= {"PORT": str(port)} if port is not None else {}
     values = {name: value for name, value in defaults.items() if name not in config} | said
     return [
         {"name": "SEAWAY_INSTANCE", **instance},

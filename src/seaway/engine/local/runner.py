@@ -317,11 +317,10 @@ class Runner:
         """Start it, unless it was told to stop."""
         if self._told.is_set():
             return
-        if self.workload.routed or self._checks.need_port:
-            port = self.machine.ports.keep(self.instance.port)
-            if port != self.instance.port:
-                self.machine.guard_port(self.instance.port, None)
-                self._update(port=port, address=HOST)
+        port = self.machine.ports.keep(self.instance.port)
+        if port != self.instance.port:
+            self.machine.guard_port(self.instance.port, None)
+            self._update(port=port, address=HOST)
         self._target, self._passing = None, False
         self._standstill.forget()
         self._make_folder()
@@ -411,13 +410,18 @@ class Runner:
         )
         if fault is None:
             return None
-        listening, port = await self._find_listening(group), self.instance.port
-        why = describe_unstarted(self.workload.key.process, port, fault, limit, listening)
+        listening = await self._find_listening(group)
+        why = describe_unstarted(self.workload.key.process, self._checked_port, fault, limit, listening)
         return Failure(why + await self._quote(), hopeless=True)
+
+    @property
+    def _checked_port(self) -> int | None:
+        """The port on which the instance has to listen to become healthy; None: it may."""
+        return self.instance.port if self.workload.routed or self._checks.need_port else None
 
     async def _tell_starting(self, group: Group, fault: str, waited: float) -> None:
         """Say why its first start takes so long, and what it wrote last if that is very long."""
-        why = describe_starting(self.instance.port, fault, await self._find_listening(group))
+        why = describe_starting(self._checked_port, fault, await self._find_listening(group))
         if waited >= VERY_LONG * self.machine.timings.first_word:
             why += await self._quote()
         if why != self.instance.reason:
