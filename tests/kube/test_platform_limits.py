@@ -88,10 +88,12 @@ def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop
 
     words = ("run", "-a", shop.name, "--")
     env, nowhere = platform.find_env(follower), subprocess.DEVNULL
-    with started([*words, "sleep 600"], env, nowhere, nowhere) as killed:
-        wait_until(is_running, "it runs", 60)
+    with started([*words, "echo began; exec sleep 600"], env, subprocess.PIPE, nowhere) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"began\n"  # its Job may run before anybody holds it, who has 20 s for that
+        assert is_running()
         killed.kill()
-        wait_until(lambda: not is_running(), "its Job goes", 10)
+        wait_until(lambda: not is_running(), "its Job goes", 15)
     with started([*words, "echo began; sleep 8; exit 7"], env, subprocess.PIPE, nowhere) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"began\n"
