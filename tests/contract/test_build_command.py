@@ -109,7 +109,7 @@ async def test_why_it_failed(dock: Dock, tmp_path: Path, command: str, reason: s
     """The reason names the field and ends with what was said last; nothing is left."""
     with pytest.raises(BuildError) as caught:
         await dock.build(write_app(tmp_path / "app", {**APP, "seaway.toml": f'[build]\ncommand = "{command}"\n'}))
-    assert str(caught.value).startswith(f"build.command: {reason}")
+    assert str(caught.value).startswith(f"seaway.toml: build.command: {reason}")
     assert dock.scratch == []
 
 

@@ -51,7 +51,7 @@ def test_what_is_made_counts_whatever_ignore_files_say(tmp_path: Path) -> None:
 )
 def test_reason(output: list[str], reason: str) -> None:
     """The last that it said, without the way there."""
-    assert explain_failure(CommandFailed(2, output)) == f"build.command: {reason}"
+    assert explain_failure(CommandFailed(2, output)) == f"seaway.toml: build.command: {reason}"
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:

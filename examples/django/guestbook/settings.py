@@ -18,6 +18,7 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "guestbook.urls"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -22,7 +22,7 @@ from seaway.builder.unpack import list_machine_path, unpack_layer
 from seaway.builder.venv import add_interpreter
 from seaway.model.quoting import drop_tracebacks
 
-FIELD = "build.command"
+FIELD = "seaway.toml: build.command"
 SHELL = ("/bin/sh", "-c")
 
 
