@@ -171,7 +171,8 @@ class LocalKit:
         finally:  # a test that failed half-way leaves nothing either
             left = find_processes(str(self.home.root))
             for process in left:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         assert not left, left
 
     def workload(self, behaviour: str, count: int = 1, release: int = 1, **process: Any) -> Workload:

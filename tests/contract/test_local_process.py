@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +60,8 @@ def kin(request: pytest.FixtureRequest, tmp_path: Path) -> Kin:
 async def nothing_is_left(kin: Kin, tmp_path: Path) -> AsyncIterator[None]:
     yield
     for sleeper in find_sleepers():
-        sleeper.kill()
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            sleeper.kill()
     kin.close()
     assert kin.cgroups is None or not kin.cgroups.base.exists()
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def kill_router(name: str, relay: int, envoy: psutil.Process, port: int) -> Kill
         if c.laddr and c.raddr and c.laddr.port == port and c.pid in (envoy.pid, None)
     )
     os.kill(relay, signal.SIGKILL)
-    envoy.kill()
+    with suppress(psutil.NoSuchProcess):  # it ends with its relay, too
+        envoy.kill()
     wait_until(lambda: is_gone(envoy), f"{name} is gone")
     return Kill(name, began, time.time(), ports)
 
@@ -158,7 +159,8 @@ class Platform:
         self.run("down", check=False)
         left: list[Any] = [*self.processes()]
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                process.kill()
             wait_until(partial(is_gone, process), "what was left is gone")
         return [*left, *groups]
 

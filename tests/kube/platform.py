@@ -95,7 +95,8 @@ class KubePlatform:
         for part in (*self.routers, *self.controls):
             part.kill()
         for process in self._find_envoys():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ends with its router, too
+                process.kill()
         patch = '{"metadata":{"finalizers":null}}'
         for app in self.cluster.kubectl("-n", self.namespace, "get", "apps.seaway.dev", "-o", "name").split():
             self.cluster.kubectl("-n", self.namespace, "patch", app, "--type=merge", "-p", patch)

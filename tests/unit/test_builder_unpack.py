@@ -52,8 +52,9 @@ def _nothing_left() -> Iterator[None]:
     """Every compile ends before its test does."""
     yield
     for process in list_compiles():
-        process.kill()
-        process.wait(10)
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            process.kill()
+            process.wait(10)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
