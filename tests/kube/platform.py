@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
