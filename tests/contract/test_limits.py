@@ -204,7 +204,7 @@ async def test_a_one_off_that_is_killed_says_so(kit: LocalKit) -> None:
     await kit.engine.start_task(make_task("shop-run-1", python(HOARD, mib=100), limits=Limits(memory=48 * MIB)))
     done = await kit.await_task()
     assert done.exit_code == -9
-    assert done.reason == "was killed: it used more memory than its limit of 48 MiB"
+    assert done.reason == "was killed: it used more memory than its limit of 48 MiB; it wrote nothing"
 
 
 async def test_processes_without_end(kit: LocalKit) -> None:

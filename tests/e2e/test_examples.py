@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -18,6 +20,7 @@ import pytest
 from seaway.builder.image import VENV
 from seaway.sandbox.view import make_place
 from tests.e2e.harness import Platform, wait_until
+from tests.ports import free_port
 from tests.shared_place import find_shared
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -44,6 +47,38 @@ def check_job(platform: Platform, app: str) -> None:
 
     (line, *_) = wait_until(lines, "the worker does it")
     assert line["log.level"] == "info"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis of the test's own, with a password; its URL."""
+    port = free_port()
+    words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen([*words, "--requirepass", "open-sesame"], stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: can_connect(port), "Redis listens")
+            yield f"redis://:open-sesame@127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+def can_connect(port: int) -> bool:
+    """Whether somebody listens on a port."""
+    with socket.socket() as probe:
+        found: int = probe.connect_ex(("127.0.0.1", port))
+        return found == 0
+
+
+def check_celery(platform: Platform, app: str) -> None:
+    """A worker does what the web process sends, and, once somebody has said that it runs, celery-beat."""
+    url, host = f"http://127.0.0.1:{platform.http_port}", {"Host": f"{app}.localhost"}
+    with httpx.Client(base_url=url, headers=host, timeout=10) as http:
+        task = http.post("/", content="to be or not to be").json()["task"]
+        words = wait_until(lambda: http.get(f"/{task}").json()["words"], "the words are counted")
+    assert words == {"to": 2, "be": 2, "or": 1, "not": 1}
+    platform.run("ps", "scale", "celery_beat=1", "-a", app)
+    logs = ("logs", "-p", "worker", "-a", app)
+    wait_until(lambda: "tasks.note_beat" in platform.run(*logs).stdout, "a task that is due by the clock is done")
 
 
 def echo(platform: Platform, app: str, text: str) -> Any:
@@ -75,20 +110,22 @@ def check_guest_book(platform: Platform, app: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_every_example_deploys_and_answers(shared: Platform) -> None:
+def test_every_example_deploys_and_answers(shared: Platform, redis: str) -> None:
     """And does what it is there to show: a release command, a worker that does jobs, a WebSocket."""
-    apps = {name: f"{name}-{shared.http_port}" for name in ("python-web", "django", "web-worker", "websocket")}
+    names = ("python-web", "django", "celery", "web-worker", "websocket")
+    apps = {name: f"{name}-{shared.http_port}" for name in names}
     for name, app in apps.items():
         shared.run("apps", "create", app)
         jobs = find_shared(shared.home, app)[0] / "jobs.db"
-        shared.run(
-            "config", "set", f"JOBS_FILE={jobs}", "SECRET_KEY=long-and-random", "-a", app
-        )  # for an ordinary user /tmp is everybody's
+        config = [f"JOBS_FILE={jobs}"]  # for an ordinary user /tmp is everybody's
+        config += ["SECRET_KEY=long-and-random", f"REDIS_URL={redis}", "BEAT_EVERY=1"]
+        shared.run("config", "set", *config, "-a", app)
         shared.run("deploy", str(EXAMPLES / name), "-a", app)
-        assert shared.get(f"{app}.localhost")[0] == 200, name
+        assert shared.get(f"{app}.localhost", "/health" if name == "celery" else "/")[0] == 200, name
     assert "nothing to migrate" in shared.run("logs", "-p", "release", "-a", apps["python-web"]).stdout
     check_environment(shared, apps["python-web"])
     check_guest_book(shared, apps["django"])
+    check_celery(shared, apps["celery"])
     check_job(shared, apps["web-worker"])
     assert echo(shared, apps["websocket"], "two words") == "two words"
     assert shared.get("nobody.localhost")[0] == 404

@@ -181,3 +181,14 @@ def test_nothing_is_advised_where_nothing_would_be_left(ending: tuple[str, ...],
     """Without web, or without its only process, nobody wants a deploy."""
     why = "exited with code 0"
     assert fail(know(S.CRASHING, why, *ending, names=names)) == f"{ending[0]} of v1 crashes: {why}"
+
+
+def test_where_web_is_what_fails_nothing_is_advised() -> None:
+    """A worker that ends beside it is not the reason; without it web would fail all the same."""
+    facts = know(S.CRASHING, "exited with code 1", "worker")
+    sick = [
+        i.model_copy(update={"ready": False, "state": S.STARTING, "restarts": 2}) if i.key.process == "web" else i
+        for i in facts.instances
+    ]
+    assert fail(replace(facts, instances=tuple(reversed(sick)))).startswith("no web instance of v1 is healthy")
+    assert "to deploy without" not in fail(replace(facts, instances=tuple(sick)))

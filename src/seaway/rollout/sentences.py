@@ -78,7 +78,7 @@ def find_broken(facts: Facts, release: int) -> str:
             if hopeless:
                 why = _find_reason(hopeless)
                 sick = f"no {process} instance of v{release} is healthy" + (f" ({why})" if why else "")
-                return sick + advise_without(facts, release)
+                return sick + (advise_without(facts, release) if process != WEB else "")
     return ""
 
 

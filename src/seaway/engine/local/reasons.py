@@ -13,6 +13,7 @@ from seaway.sandbox.controllers import Memory
 
 LINES = 5
 ERROR_LINES = 3  # of a command's error; its output is shown elsewhere in whole
+SHELLS = ("Killed", "Terminated")  # what a shell writes of a command that a signal ended
 TAIL = 8192  # bytes read from the end of a raw file
 
 MEANINGS = {
@@ -130,8 +131,8 @@ def quote_output(folder: Path, marks: Mapping[str, int]) -> str:
 
 def quote_failure(folder: Path) -> str:
     """Return "; last output: ..." with the error that a command ended with: of stderr, else of stdout."""
-    lines = _read_end(folder / "stderr", 0) or _read_end(folder / "stdout", 0)
-    error = quote_error(lines, ERROR_LINES)
+    said = [line for line in _read_end(folder / "stderr", 0) if line.strip() not in SHELLS]
+    error = quote_error(said or _read_end(folder / "stdout", 0), ERROR_LINES)
     return f"; {MARK}{' | '.join(error)}" if error else "; it wrote nothing"
 
 

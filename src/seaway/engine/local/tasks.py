@@ -197,8 +197,7 @@ class TaskRunner:
             if ended.done():
                 code = group.exit_code()
                 return code, await self._explain(code)
-            why = self._why if told.done() else f"killed: it did not end within {limit:g} s"
-            why += await self._quote()  # before its shell has a last word
+            why = self._why if told.done() else f"killed: it did not end within {limit:g} s{await self._quote()}"
             await group.stop(0.0, self.id)
             return group.exit_code(), why
         finally:
