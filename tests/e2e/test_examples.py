@@ -79,6 +79,7 @@ def check_celery(platform: Platform, app: str) -> None:
     platform.run("ps", "scale", "celery_beat=1", "-a", app)
     logs = ("logs", "-p", "worker", "-a", app)
     wait_until(lambda: "tasks.note_beat" in platform.run(*logs).stdout, "a task that is due by the clock is done")
+    platform.run("apps", "destroy", app, "--confirm", app)  # without its Redis, a worker takes all of its grace to end
 
 
 def echo(platform: Platform, app: str, text: str) -> Any:
