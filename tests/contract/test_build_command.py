@@ -113,6 +113,14 @@ async def test_why_it_failed(dock: Dock, tmp_path: Path, command: str, reason: s
     assert dock.scratch == []
 
 
+async def test_a_file_where_a_persistent_folder_is_to_be(dock: Dock, tmp_path: Path) -> None:
+    """One that the command makes is in the way as one of the source is; what it makes in the folder is not."""
+    mount = '[[mounts]]\nname = "db"\npath = "out/page.txt"\n'
+    with pytest.raises(BuildError, match=r"mounts\[0\]\.path: out/page.txt is a file of the app's"):
+        await dock.build(write_app(tmp_path / "app", {**APP, "seaway.toml": APP["seaway.toml"] + mount}))
+    await dock.build(write_app(tmp_path / "app", {"seaway.toml": APP["seaway.toml"] + mount.replace("/page.txt", "")}))
+
+
 async def test_static_files_of_django(dock: Dock, tmp_path: Path) -> None:
     """What a build's note says collects them; they are served."""
     toml = f"[build]\n{COLLECT.strip('`')}\n"

@@ -172,6 +172,11 @@ BAD_TOMLS = [
         "path: is missing",
     ),
     (f"{DB}\n{DB}", "mounts[1].name: there is another 'db': rename one", "mounts[1].path: a/b and a/b are in each"),
+    (
+        "\n".join(f'[[mounts]]\nname = "m{n}"\npath = "p{n}"' for n in range(11)),
+        "mounts: 11 are too many: at most 10",
+        "",
+    ),
     (f'{DB}\n[[mounts]]\nname = "up"\npath = "a"', "mounts[1].path: a and a/b are in each other's way: keep", ""),
 ]
 
@@ -198,8 +203,8 @@ def test_persistent_folders() -> None:
     check_mounts(mounts, {"a/b/c", "abc", "Procfile"}, containers=False)
     check_mounts((), {"a"}, containers=True)
     for names, containers, sentence in [
-        ({"a"}, False, "mounts[0].path: a is a file of the source"),
-        ({"ab"}, False, "mounts[1].path: ab is a file of the source"),
+        ({"a"}, False, "mounts[0].path: a is a file of the app's"),
+        ({"ab"}, False, "mounts[1].path: ab is a file of the app's"),
         (set(), True, "mounts: persistent folders are there where Seaway runs on one machine"),
     ]:
         with pytest.raises(BuildError) as caught:

@@ -226,7 +226,7 @@ def _check_mounts(mounts: Sequence[Mount]) -> list[str]:
 
 
 def check_mounts(mounts: Sequence[Mount], names: Set[str], *, containers: bool) -> None:
-    """Raise BuildError if there are none in a cluster, or files of the source where folders are to be.
+    """Raise BuildError if there are none in a cluster, or files of the app where folders are to be.
 
     `names` are paths from its top.
     """
@@ -237,7 +237,7 @@ def check_mounts(mounts: Sequence[Mount], names: Set[str], *, containers: bool) 
         blocking = next((way for end in range(1, len(parts) + 1) if (way := "/".join(parts[:end])) in names), None)
         if blocking is not None:
             raise BuildError(
-                f"{SEAWAY_TOML}: mounts[{number}].path: {blocking} is a file of the source: choose a folder, or none"
+                f"{SEAWAY_TOML}: mounts[{number}].path: {blocking} is a file of the app's: choose a folder, or none"
             )
 
 

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ from seaway.builder.unfetched import find_unfetched
 from seaway.builder.unpack import find_prefix
 from seaway.builder.venv import SETTINGS, name_pythons, write_settings
 from seaway.home import Home
-from seaway.model import BuildManifest, Source
+from seaway.model import BuildManifest, Mount, Source
 from seaway.model.base import say_bytes
 from seaway.sandbox.procs import FILES
 from seaway.sandbox.standing import come_last
@@ -176,7 +176,7 @@ class SourceBuild:
         for note in (*app_files.notes, *plan.notes):
             self._report.line(f"note: {note}")
         with self._layout.adding():
-            layers = self._make_layers(plan, facts, root, files)
+            layers = self._make_layers(plan, facts, root, files, app_files.manifest.mounts)
             if base is not None:
                 layers.insert(0, self._make_interpreter_layer(base, plan))
                 return Result(app_files.manifest, None, tuple(layers), plan)
@@ -274,7 +274,9 @@ class SourceBuild:
         means = f" with {plan.recipe.value}" if plan.dependency_key else " without dependencies"
         return f"Python {plan.python}{means}; processes: {processes}"
 
-    def _make_layers(self, plan: BuildPlan, facts: SourceFacts, root: Path, files: list[SourceFile]) -> list[Layer]:
+    def _make_layers(
+        self, plan: BuildPlan, facts: SourceFacts, root: Path, files: list[SourceFile], mounts: Sequence[Mount]
+    ) -> list[Layer]:
         layers = []
         if plan.dependency_key is not None:
             layers.append(Layer(self._make_dependency_layer(plan, facts, root), "dependencies"))
@@ -289,7 +291,9 @@ class SourceBuild:
                 self._report.step("Source and command are unchanged: the layer with what it made is reused")
             else:
                 project = self._install_project(plan, facts, root)
-                blob = self._write_app(self._run_build_command(plan, files, layers, project), project)
+                files = self._run_build_command(plan, files, layers, project)
+                check_mounts(mounts, {file.name for file in files}, containers=self._request.containers)
+                blob = self._write_app(files, project)
                 self._keep_layer(key, blob)
         return [*layers, Layer(blob, "app")]
 
