@@ -84,6 +84,8 @@ def test_what_destroying_leaves(home: Home, root: RunRoot, tmp_path: Path) -> No
     put_away(home, "shop", 2000.0)
     remove_old(home, 1000.0)
     assert len(list((home.mounts / ".destroyed").iterdir())) == 2
+    (home.mounts / ".destroyed" / "kept-by-hand").mkdir()
     remove_old(home, 1500.0)
-    assert [path.name.split(".")[:2] for path in (home.mounts / ".destroyed").iterdir()] == [["shop", "2000"]]
+    left = sorted(path.name.split(".")[:2] for path in (home.mounts / ".destroyed").iterdir())
+    assert left == [["kept-by-hand"], ["shop", "2000"]]
     assert (tmp_path / APP).read_text() == "stays"

@@ -5,14 +5,16 @@ They are put away at once, so that whoever takes the app's name next has none of
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import suppress
-from pathlib import Path
 
 from seaway.home import Home
 from seaway.sandbox.removing import remove_tree
 
 PUT_AWAY = ".destroyed"  # no app is called so
+
+_NAME = re.compile(r"[^.]+\.(\d+)\.[0-9a-f]{8}")  # what else lies there is an administrator's
 
 
 def put_away(home: Home, app: str, now: float) -> None:
@@ -26,10 +28,6 @@ def put_away(home: Home, app: str, now: float) -> None:
 
 def remove_old(home: Home, spare_after: float) -> None:
     """Remove what was put away before then (Unix time)."""
-    for folder in _list(home.mounts / PUT_AWAY):
-        if float(folder.name.split(".")[1]) < spare_after:
+    for folder in (home.mounts / PUT_AWAY).glob("*"):
+        if (name := _NAME.fullmatch(folder.name)) and float(name[1]) < spare_after:
             remove_tree(folder)
-
-
-def _list(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
