@@ -202,6 +202,14 @@ APPS = (
         "tests/unit/test_builder_manifest.py::test_bad_toml",
     ),
     Limit(
+        "persistent folders of an app",
+        "`[[mounts]]` in seaway.toml; what is in them is not limited",
+        _count(_bound(SeawayToml, "mounts", "maxItems")),
+        FIXED,
+        "the build fails and says so",
+        "tests/unit/test_builder_manifest.py::test_bad_toml",
+    ),
+    Limit(
         "instances of a process",
         "what `seaway ps scale` and `[scale]` may say",
         _count(_MOST_OF_A_PROCESS),
