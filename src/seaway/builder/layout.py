@@ -1,7 +1,8 @@
 """The image store: an OCI image layout on disk, content-addressed, safe for several writers at once.
 
 blobs/sha256/HEX, index.json and oci-layout are the standard's; below seaway/ are caches that may be deleted
-at any time: deps/KEY.json (dependency key -> layer) and results/KEY.json (source -> image).
+at any time: deps/KEY.json (what dependencies, or the files of a build command, are made of -> layer) and
+results/KEY.json (source -> image).
 """
 
 from __future__ import annotations
