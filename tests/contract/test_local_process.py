@@ -13,12 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from seaway.engine.local import kin as kin_module
 from seaway.engine.local import process
 from seaway.engine.local.kin import Kin
 from seaway.engine.local.process import STREAMS, Group, LeaderIndex, exit_file, launch
 from seaway.engine.local.state import Launched
 from seaway.logs.intake import open_pipe
 from seaway.sandbox.cgroups import Cgroups
+from seaway.sandbox.procs import Stat, send
 
 SLOW_START = ": >trapped; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n"
 """Keeps the leader busy without a child, after its traps are set and before it starts the command."""
@@ -153,6 +155,22 @@ async def test_the_end_of_the_command_is_seen_though_something_stays(kin: Kin, t
     assert find_sleepers() != []
     await group.stop(0.0, tmp_path.name)
     assert find_sleepers() == []
+
+
+async def test_what_is_slow_to_die_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if nothing tells any more whose it was: its environment is empty, its session its own, its parent dead."""
+
+    def send_late(number: int, stats: list[Stat]) -> None:
+        late = {process.pid for process in find_sleepers()}
+        send(number, [stat for stat in stats if stat.pid not in late])
+        asyncio.get_running_loop().call_later(0.2, send, number, [stat for stat in stats if stat.pid in late])
+
+    monkeypatch.setattr(kin_module, "send", send_late)
+    group = start(kin := Kin(tmp_path), tmp_path, f"env -i setsid sleep {NAP} & exec cat /dev/zero >/dev/null")
+    await eventually(find_sleepers)
+    await group.stop(0.0, tmp_path.name)
+    assert find_sleepers() == []
+    kin.close()
 
 
 async def test_the_end_of_the_command_is_seen_by_another_agent(kin: Kin, tmp_path: Path) -> None:

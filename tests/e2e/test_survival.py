@@ -130,9 +130,10 @@ def become_supervisor(platform: Platform) -> int:
     """Kill the supervisor and take its place, so that nobody starts parts until the descriptor returned is closed."""
     home = Home(platform.home)
     while True:
-        if holder := find_holder(home, "supervisor"):
-            os.kill(holder.pid, signal.SIGKILL)
-        with suppress(Held):  # a guard's may have come in between
+        holder = find_holder(home, "supervisor")
+        with suppress(Held, ProcessLookupError):  # a guard's may have come in between, and such may have ended
+            if holder:
+                os.kill(holder.pid, signal.SIGKILL)
             return acquire(home, "supervisor")
 
 

@@ -91,19 +91,30 @@ class Kin:
         return self.cgroups is None or self.cgroups.is_empty(instance_id)
 
     async def sweep(self, instance_id: str, leader: Launched | None = None) -> None:
-        """Kill whatever is left of an instance and return when it is gone."""
+        """Kill whatever is left of an instance and return when it is gone.
+
+        What was killed is waited for by its pid: it may have been known by its parent, which was quicker to die.
+        """
         deadline = asyncio.get_running_loop().time() + KILL_LIMIT
-        while not self.is_gone(instance_id, leader):
+        dying = list[Stat]()
+        while (dying := find_same(dying)) or not self.is_gone(instance_id, leader):
             if self.cgroups is not None and self.cgroups.has(instance_id):
                 self.cgroups.kill(instance_id)
             members = self.find(instance_id, leader)
             send(signal.SIGKILL, members)
+            dying += members
             if asyncio.get_running_loop().time() > deadline:
-                log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in members])
+                log.error("processes do not die", instance=instance_id, pids=[stat.pid for stat in dying])
                 return
             await asyncio.sleep(POLL)
         if self.cgroups is not None:
             self.cgroups.remove(instance_id)
+
+
+def find_same(stats: list[Stat]) -> list[Stat]:
+    """Return those of these processes that still live, each once."""
+    births = {stat.pid: stat.birth for stat in stats}
+    return [stat for stat in read_living(births) if stat.birth == births[stat.pid]]
 
 
 def add_descendants(stats: list[Stat], pids: set[int]) -> set[int]:
