@@ -67,6 +67,7 @@ class Backend:
         self.label = label
         self.port = 0
         self.requests = 0
+        self.slow = 0  # requests for /slow that came
         self.waiting = asyncio.Event()
         self.release = asyncio.Event()
         app = web.Application()
@@ -91,6 +92,7 @@ class Backend:
         return web.json_response({"label": self.label, "path": request.path, "headers": headers})
 
     async def _slow(self, request: web.Request) -> web.Response:
+        self.slow += 1
         self.waiting.set()
         await self.release.wait()
         return await self._answer(request)
