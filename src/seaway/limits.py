@@ -453,8 +453,8 @@ ROUTERS = (
         "to a release through one router, open WebSockets included",
         _count(RouterPolicy.model_fields["max_requests"].default),
         f"`max_requests` of `[router]`, at most {_count(_bound(RouterPolicy, 'max_requests'))}",
-        f"503 `overloaded` at once, with `Retry-After: {RETRY_AFTER}`; other apps' requests are served. Each of a router's "
-        "threads (one for each processor, at most 4) may let one more through at the very same moment",
+        f"503 `overloaded` at once, with `Retry-After: {RETRY_AFTER}`; other apps' requests are served. Each of a "
+        "router's threads (one for each processor, at most 4) may let one more through at the very same moment",
         f"{_ROUTER}test_requests_in_flight_of_one_app",
     ),
     Limit(
