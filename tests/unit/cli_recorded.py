@@ -95,14 +95,21 @@ class Recorder:
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     hooks: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
     port: int = 0
+    tests: int = 0
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
     def forget(self) -> None:
-        """Forget every answer, request and hook."""
+        """Forget every answer, request and hook; what the test before sent and gave up is not answered any more."""
+        self.tests += 1
         self.answers.clear()
         self.requests.clear()
         self.hooks.clear()
+
+    @property
+    def token(self) -> str:
+        """The token that this test's commands show."""
+        return f"swy_{self.tests:043d}"
 
     def on(self, method: str, path: str, *answers: Any) -> None:
         """Give these answers to requests for /v1 + path, in turn."""
@@ -118,11 +125,12 @@ class Recorder:
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
+        authorization = request.headers.get("authorization")
+        if authorization not in {f"Bearer {TOKEN}", f"Bearer {self.token}"}:
+            return render(Failure(401, "the token is not known; it may have been revoked", "not-authenticated"))
         path = request.url.path.removeprefix("/v1")
         key = (request.method, path)
         self.requests.append((*key, dict(request.query_params), await request.body()))
-        if request.headers.get("authorization") != f"Bearer {TOKEN}":
-            return render(Failure(401, "the token is not known; it may have been revoked", "not-authenticated"))
         if hook := self.hooks.pop(key, None):
             hook()
         queue = self.answers.get(key)
@@ -199,7 +207,7 @@ class Bench:
         """Run `seaway ARGS`; no exception but SystemExit may leave it."""
         environment: dict[str, str | None] = {
             "SEAWAY_URL": f"http://127.0.0.1:{self.api.port}",
-            "SEAWAY_TOKEN": TOKEN,
+            "SEAWAY_TOKEN": self.api.token,
             "SEAWAY_HOME": str(self.home),
             "NO_COLOR": "1",
         }
