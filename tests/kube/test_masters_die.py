@@ -17,7 +17,7 @@ from seaway.cluster.probing import ask
 from tests.kube.fixture import Cluster
 from tests.kube.lab.cluster import restart
 from tests.kube.lab.processes import PIDS, alive, kill
-from tests.kube.lab.settings import API, MASTERS, STATE
+from tests.kube.lab.settings import API, MASTERS, ROLES, STATE
 
 pytestmark = pytest.mark.timeout(300)
 NAMESPACE = f"masters-die-{os.getpid()}"
@@ -89,7 +89,7 @@ def deployment(cluster: Cluster) -> Iterator[None]:
 @pytest.fixture
 def watcher(cluster: Cluster, deployment: None) -> Iterator[Watcher]:
     """Three pods that serve, watched; nothing is left of what was killed before."""
-    for master in MASTERS:
+    for master in (name for name, roles in ROLES.items() if "api" in roles):
         wait_until(lambda master=master: is_quick(cluster, master))  # type: ignore[misc]
     revive_controllers(cluster)
     scale(cluster, 3)
