@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from seaway.model import Observation, Task, Workload, WorkloadKey
+from seaway.model import Observation, Task, Terminal, Workload, WorkloadKey, Written
 
 
 class EngineError(Exception):
@@ -14,6 +15,19 @@ class EngineError(Exception):
 
 class EngineUnavailable(EngineError):
     """The engine does not answer now; what it runs goes on. Try again later."""
+
+
+class StreamsGone(EngineError):
+    """Nobody can read on, or write on, where the caller asked to: it never will be possible again."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Bytes that a command wrote, and where they stand among all that it wrote there."""
+
+    stream: str  # "stdout" or "stderr"; a terminal is the former
+    offset: int
+    data: bytes
 
 
 class Engine(Protocol):
@@ -81,4 +95,31 @@ class NodeControl(Protocol):
 
     async def release_node(self, name: str) -> None:
         """Let new instances be placed there again, unless somebody else holds the node. Unknown names are fine."""
+        ...
+
+
+@runtime_checkable
+class StreamControl(Protocol):
+    """What an engine can do whose tasks may have `streams`; only for one that has, and whose `started_at` is known.
+
+    All of it raises EngineUnavailable, after which the same call may be made again, and StreamsGone.
+    """
+
+    def read_output(self, task_id: str, begin: Written) -> AsyncGenerator[Output, None]:
+        """Yield what the command writes, from these positions on, until it has ended and all of it was given.
+
+        Whoever reads slowly slows the command down. Offsets leave out what cannot be had any more. Of two readers the
+        later one gets it.
+        """
+        ...
+
+    async def write_input(self, task_id: str, offset: int, data: bytes, *, end: bool = False) -> None:
+        """Give the command what stands at `offset` of its input, and its `end` after that; return when it has room.
+
+        What was given before is not given again.
+        """
+        ...
+
+    async def resize(self, task_id: str, terminal: Terminal) -> None:
+        """Tell the command's terminal that it is drawn in another size now."""
         ...

@@ -26,10 +26,13 @@ from seaway.model.instance import (
     NodeState,
     Observation,
     Refusal,
+    Streams,
     Task,
     TaskState,
+    Terminal,
     Workload,
     WorkloadKey,
+    Written,
 )
 from seaway.model.platform import Event, EventSpec, Role, RouterRecord, RouterStatus, Token, TokenSpec
 from seaway.model.quotas import Quotas
@@ -61,6 +64,6 @@ __all__ = [
     "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Mount", "Name", "Node",
     "NodeState", "Observation", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout",
     "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds",
-    "Source", "Step", "Strategy", "Task", "TaskState", "Token", "TokenSpec", "Workload", "WorkloadKey", "build_name",
+    "Source", "Step", "Strategy", "Streams", "Task", "TaskState", "Terminal", "Token", "TokenSpec", "Workload", "WorkloadKey", "Written", "build_name",
     "release_name",
 ]  # fmt: skip

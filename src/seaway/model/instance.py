@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from seaway.model.app import Limits, Mount, Process
 from seaway.model.base import Frozen, Seconds
@@ -125,6 +125,31 @@ class Node(Frozen):
     agent_port: int = 0  # where its agent (a kubelet) listens at `address`; 0: unknown
 
 
+class Terminal(Frozen):
+    """The terminal that a command has, as it is drawn where its caller sits."""
+
+    rows: int = Field(default=24, ge=1, le=2**15)
+    columns: int = Field(default=80, ge=1, le=2**15)
+    kind: str = Field(default="xterm", pattern=r"^[A-Za-z0-9._+-]{1,64}$")  # TERM
+
+
+class Streams(Frozen):
+    """How somebody who waits for a command is connected with it.
+
+    `reads`: what it reads from standard input comes from there; without, nothing does.
+    """
+
+    reads: bool = False
+    terminal: Terminal | None = None  # instead of three pipes
+
+
+class Written(Frozen):
+    """How many bytes a command wrote in all."""
+
+    stdout: int = 0
+    stderr: int = 0
+
+
 class Task(Frozen):
     """A one-off: runs once to its end with an app's image and config; idempotent by id."""
 
@@ -141,6 +166,7 @@ class Task(Frozen):
     mounts: tuple[Mount, ...] = ()
     limits: Limits = Limits()
     attached: bool = False  # somebody waits for it, and it ends with them
+    streams: Streams | None = None  # None: its output goes to the logs alone
 
 
 class TaskState(Frozen):
@@ -152,6 +178,7 @@ class TaskState(Frozen):
     exit_code: int | None = None  # -N: ended by signal N
     reason: str = ""
     attached: bool = False  # as its Task
+    written: Written | None = None  # when it is done and had streams: what there is to be read from them
     wrote: tuple[str, ...] = ()  # files of its copy of the app that it left new or changed: some, where known
     started_at: datetime | None = None
     ended_at: datetime | None = None

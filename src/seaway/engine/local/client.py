@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from seaway.engine.base import EngineError, EngineUnavailable
+from seaway.engine.base import EngineError, EngineUnavailable, Output
+from seaway.engine.local import streams
+from seaway.engine.local.state import check_name
 from seaway.home import Home
-from seaway.model import Observation, Task, Workload, WorkloadKey
+from seaway.model import Observation, Task, Terminal, Workload, WorkloadKey, Written
 
 TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 WATCH_TIMEOUT = httpx.Timeout(15.0, connect=2.0)  # three signs of life missed
@@ -24,6 +27,7 @@ class LocalEngine:
 
     def __init__(self, home: Home) -> None:
         self._socket = home.socket("node")
+        self._tasks = home.node / "tasks"
         transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
         self._http = httpx.AsyncClient(transport=transport, base_url="http://node", timeout=TIMEOUT)
 
@@ -64,6 +68,21 @@ class LocalEngine:
     async def remove_task(self, task_id: str) -> None:
         """See Engine.remove_task."""
         await self._call("DELETE", f"/v1/tasks/{quote(task_id, safe='')}")
+
+    def read_output(self, task_id: str, begin: Written) -> AsyncGenerator[Output, None]:
+        """See StreamControl.read_output. It does not need the node agent, which may be away."""
+        return streams.read_output(self._folder(task_id), begin)
+
+    async def write_input(self, task_id: str, offset: int, data: bytes, *, end: bool = False) -> None:
+        """See StreamControl.write_input."""
+        await streams.write_input(self._folder(task_id), offset, data, end=end)
+
+    async def resize(self, task_id: str, terminal: Terminal) -> None:
+        """See StreamControl.resize."""
+        await streams.resize(self._folder(task_id), terminal)
+
+    def _folder(self, task_id: str) -> Path:
+        return self._tasks / check_name(task_id)
 
     async def stop_all(self) -> None:
         """Stop every instance with its grace and return when done; the next agent starts them all again."""

@@ -193,6 +193,7 @@ class Keeper:
         self.halted = True
         tasks = [task.kill("killed: the platform was stopped") for task in self._tasks.values() if not task.done]
         await asyncio.gather(*tasks, *(runner.halt() for runner in list(self._runners.values())))
+        await asyncio.gather(*(task.end_streams() for task in self._tasks.values()))
         self.machine.notify("")
 
     async def detach(self) -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,31 @@ OWN_NAMES = tuple(f"SEAWAY_{name}" for name in ("APP", "RELEASE", "PROCESS", "IN
 GRACE_POLL = 0.1  # between looks for processes that outlive their leader
 
 
+@dataclass(frozen=True)
+class Ends:
+    """What a command opens as standard input, output and error: paths."""
+
+    stdin: str
+    stdout: str
+    stderr: str
+    is_terminal: bool = False
+
+    @classmethod
+    def of_pipes(cls, folder: Path, kind: str = "pipe", stdin: str = os.devnull) -> Ends:
+        """Return the named pipes of a kind that are in a folder, and what is read besides."""
+        return cls(stdin, str(folder / f"stdout.{kind}"), str(folder / f"stderr.{kind}"))
+
+    @classmethod
+    def of_terminal(cls, path: str) -> Ends:
+        """Return a terminal; it becomes the one that controls the session."""
+        return cls(path, path, path, is_terminal=True)
+
+    @property
+    def own(self) -> set[str]:
+        """The paths that are nobody else's."""
+        return {self.stdin, self.stdout, self.stderr} - {os.devnull}
+
+
 def exec_plain(command: str) -> str:
     """Let a command that is one program replace its shell: signals and exit code are then the program's own."""
     first = command.split(maxsplit=1)[0] if command.strip() else "="
@@ -87,12 +113,12 @@ def launch(
     workdir: Path,
     env: Mapping[str, str],
     *,
-    stdin: str = os.devnull,
+    ends: Ends | None = None,
     presence: str = os.devnull,
     admission: str = "",
     view: View | None = None,
 ) -> Launched:
-    """Start the command in a session of its own; it reads the file `stdin` and writes to the pipes in `folder`.
+    """Start the command in a session of its own; without `ends` it reads nothing and writes to the pipes in `folder`.
 
     They are there (OutputCollector.follow); `presence` is the agent's own (`open_presence`), `admission` what
     `Kin.admit` returned. posix_spawn and not fork: a big agent would pause for its page tables. Nothing but the
@@ -100,8 +126,10 @@ def launch(
     gets none of its environment, in which LD_PRELOAD may stand.
     """
     marks = {stream: _size(folder / stream) for stream in STREAMS}
-    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
-    actions += [(os.POSIX_SPAWN_OPEN, fd, str(folder / f"{s}.pipe"), PIPE, 0) for fd, s in enumerate(STREAMS, start=1)]
+    ends = ends or Ends.of_pipes(folder)
+    reads = os.O_RDWR if ends.is_terminal else os.O_RDONLY
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, ends.stdin, reads, 0)]
+    actions += [(os.POSIX_SPAWN_OPEN, fd, path, PIPE, 0) for fd, path in ((1, ends.stdout), (2, ends.stderr))]
     argv = ["/bin/sh", "-c", WRAPPER, "seaway-instance"]
     (held := folder / HELD).unlink(missing_ok=True)
     command = exec_plain(command)
@@ -109,9 +137,8 @@ def launch(
     if view is not None:
         sealed = view.seal(["/bin/sh", "-c", command], workdir, env)
         actions.append((os.POSIX_SPAWN_DUP2, sealed, VIEW_FD))
-        for path in (stdin, *(str(folder / f"{stream}.pipe") for stream in STREAMS)):
-            if path != os.devnull:
-                os.chown(path, view.user, view.user)  # it may open /dev/stdout again
+        for path in ends.own:
+            os.chown(path, view.user, view.user)  # it may open /dev/stdout again
         own = {name: env[name] for name in OWN_NAMES if name in env}
         command, env = f"exec {shlex.join(enter(VIEW_FD))}", {**own, "TMPDIR": str(folder / "tmp")}
     argv += [command, str(workdir), str(exit_file(folder, run)), presence, str(FILES), admission, str(held)]

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 
 from seaway.engine.base import EngineError
+from seaway.engine.local import streams
 from seaway.engine.local.files import APP, discard_files, list_own, renew_files
 from seaway.engine.local.footprint import Footprint
 from seaway.engine.local.machine import Machine, find_disk, utc_now, with_defaults
 from seaway.engine.local.overdisk import Place
-from seaway.engine.local.process import Group, launch, read_exit_code
+from seaway.engine.local.process import Ends, Group, launch, read_exit_code
 from seaway.engine.local.reasons import describe_disk, describe_end, quote_failure
 from seaway.engine.local.state import RECORD, Launched, TaskRecord
 from seaway.engine.local.written import find_written
@@ -26,6 +27,7 @@ from seaway.sandbox.removing import remove_tree
 log = structlog.get_logger(__name__)
 
 STDIN = "stdin"
+STREAMLESS = "killed: the process that holds its input and output is gone"
 
 
 class TaskRunner:
@@ -82,9 +84,15 @@ class TaskRunner:
         self._why = why
         self._told.set()
 
+    async def end_streams(self) -> None:
+        """Let nobody read any more what it has written."""
+        if self.record.task.streams is not None and self.folder.exists():
+            await streams.quit_now(self.folder)
+
     async def remove(self) -> None:
         """Kill it if it runs and forget it."""
         await self.kill("removed")
+        await self.end_streams()
         if self.folder.exists():
             await asyncio.to_thread(remove_tree, self.folder)
 
@@ -111,10 +119,12 @@ class TaskRunner:
         except OSError as error:
             code, reason = None, f"could not be started: {error.strerror or error}"
         await self.machine.kin.sweep(self.id, self._group.launched if self._group else None)
+        written = await streams.finish(self.folder) if self.record.task.streams is not None else None
         await self.machine.collector.finish(self.id)
         self._forget_secrets()
         ended, wrote = self.record.state.ended_at or utc_now(), await self._find_written()
-        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote)
+        written = written or self.record.state.written  # an agent that was killed in between has asked before
+        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote, written=written)
         # an agent that is killed here still knows the end
         try:
             await asyncio.to_thread(self._discard_files)
@@ -141,7 +151,7 @@ class TaskRunner:
     def _discard_files(self) -> None:
         discard_files(self.folder)
         for path in self.folder.iterdir():
-            if path.name != RECORD:
+            if path.name not in {RECORD, streams.SOCKET}:  # what was not read yet can still be
                 path.unlink()
 
     async def _run(self) -> tuple[int | None, str]:
@@ -166,45 +176,61 @@ class TaskRunner:
         env = self.machine.make_env(
             root, self.folder, task.env, app=task.app, release=task.release, process=task.process, instance=task.id
         )
+        if task.streams is not None and task.streams.terminal is not None:
+            env["TERM"] = task.streams.terminal.kind
         self._follow_output()
         admission = self.machine.kin.admit(self.id, with_defaults(task.limits))
         given = await asyncio.to_thread(Footprint(list_own(self.folder), math.inf).finish)
         self.record = self.record.model_copy(update={"given": given})
         self._update(Launched(run=1), later=False)
+        ends = self._open_ends(task)
         launched = launch(
-            self.folder, 1, task.command, root.workdir, env, stdin=self._keep_input(task),
-            presence=str(self.machine.state.presence), admission=admission, view=view,
+            self.folder, 1, task.command, root.workdir, env,
+            ends=ends, presence=str(self.machine.state.presence), admission=admission, view=view,
         )  # fmt: skip
         group = Group(self.folder, launched, self.machine.kin)
         self._update(launched, started_at=utc_now(), reason="running")
         return group
 
-    def _keep_input(self, task: Task) -> str:
-        """Put what the task is to read into a file, which outlives the agent; return its path."""
+    def _open_ends(self, task: Task) -> Ends:
+        """Return what it reads and writes. What it is to read is put into a file, which outlives the agent."""
+        if task.streams is not None:
+            return streams.start_shim(self.folder, task.streams)
         if task.stdin is None:
-            return os.devnull
+            return Ends.of_pipes(self.folder)
         path = self.folder / STDIN
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(b64decode(task.stdin))
-        return str(path)
+        return Ends.of_pipes(self.folder, stdin=str(path))
 
     async def _await_end(self, group: Group) -> tuple[int | None, str]:
         limit = self.record.task.timeout
         passed = (utc_now() - (self.record.state.started_at or utc_now())).total_seconds()
         told, ended = asyncio.create_task(self._told.wait()), asyncio.create_task(group.wait())
+        lost = asyncio.create_task(self._lose_streams())
+        waits = [told, ended, lost]
         try:
-            await asyncio.wait([told, ended], timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=max(0.0, limit - passed), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 code = group.exit_code()
                 return code, await self._explain(code)
-            why = self._why if told.done() else f"killed: it did not end within {limit:g} s{await self._quote()}"
+            if told.done() or lost.done():
+                why = self._why or STREAMLESS
+            else:
+                why = f"killed: it did not end within {limit:g} s{await self._quote()}"
             await group.stop(0.0, self.id)
             return group.exit_code(), why
         finally:
-            for task in (told, ended):
+            for task in waits:
                 task.cancel()
             with suppress(asyncio.CancelledError):
-                await asyncio.gather(told, ended, return_exceptions=True)
+                await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _lose_streams(self) -> None:
+        """Return when nobody holds its streams, if it has any: it would wait for ever, or read an end that is none."""
+        if self.record.task.streams is None:
+            await asyncio.Event().wait()
+        await streams.wait_gone(self.folder)
 
     async def _explain(self, code: int | None) -> str:
         if code == 0:
