@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
+import termios
+import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -123,3 +128,97 @@ def test_a_command_ends_though_the_control_plane_was_killed_with_who_waits_for_i
     await_end(shop, "sleep 4716", LONG_RETURN + 10)
     reasons = [event["spec"]["reason"] for event in shop.read("events", "-a", "shop")]
     assert reasons.count("TaskKilled") == 1
+
+
+def test_every_byte_goes_through_a_command(shop: Platform, tmp_path: Path) -> None:
+    """In and out, while control plane and node agent are killed; stderr apart, and the command's own exit code."""
+    (given := tmp_path / "given").write_bytes(os.urandom(30_000_000))
+    words = [str(SEAWAY), "run", "-i", "-a", "shop", "--", "cat; echo done >&2; exit 5"]
+    came, err = tmp_path / "out", tmp_path / "err"
+    with (
+        given.open("rb") as stdin,
+        came.open("wb") as stdout,
+        err.open("wb") as stderr,
+        subprocess.Popen(words, env=os.environ | shop.env, stdin=stdin, stdout=stdout, stderr=stderr) as run,
+    ):
+        for part, size in (("control", 2_000_000), ("node", 10_000_000)):
+            wait_until(partial(has_come, came, size), f"{size} bytes")
+            shop.kill(part)
+        assert run.wait(60) == 5
+    assert came.read_bytes() == given.read_bytes()
+    said = err.read_text().splitlines()
+    assert "done" in said
+    assert "the API does not answer; waiting for it to come back" in said
+
+
+def has_come(path: Path, size: int) -> bool:
+    return path.stat().st_size >= size
+
+
+class Typist:
+    """Somebody at a terminal of 30 rows and 100 columns in which a command runs."""
+
+    def __init__(self, platform: Platform, *words: str) -> None:
+        self.master, self.slave = pty.openpty()
+        self.draw(30, 100)
+        self.before = termios.tcgetattr(self.slave)
+        self.seen = b""
+        name = os.ttyname(self.slave)
+        self.pid = os.posix_spawn(
+            SEAWAY, [str(SEAWAY), *words], os.environ | platform.env | {"TERM": "vt220"}, setsid=True,
+            file_actions=[(os.POSIX_SPAWN_OPEN, fd, name, os.O_RDWR, 0) for fd in range(3)],
+        )  # fmt: skip
+
+    def draw(self, rows: int, columns: int) -> None:
+        """Draw it in another size; the kernel tells what runs in front."""
+        termios.tcsetwinsize(self.master, (rows, columns))
+
+    def type(self, keys: str, answer: str) -> None:
+        """Press keys, and wait for what comes."""
+        os.write(self.master, keys.encode())
+        self.read(answer)
+
+    def read(self, text: str) -> None:
+        """Read up to a text that comes."""
+        deadline = time.monotonic() + 30
+        while text.encode() not in self.seen:
+            assert time.monotonic() < deadline, (text, self.seen)
+            if select.select([self.master], [], [], 1)[0]:
+                self.seen += os.read(self.master, 65536)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def wait(self) -> int:
+        """Wait for the end of the command line; return its exit code."""
+        process = psutil.Process(self.pid)
+        code = process.wait(30)
+        assert code is not None
+        return code
+
+
+def test_a_shell_on_a_terminal(shop: Platform) -> None:
+    """Typed and answered; Ctrl-C is the job's, the size follows, the control plane may go, the code is the shell's."""
+    typist = Typist(shop, "run", "-a", "shop", "PS1='> ' INPUTRC=/dev/null bash --norc --noprofile -i")
+    typist.read("> ")
+    typist.type("echo $TERM; stty size\r", "vt220\r\n30 100\r\n> ")
+    typist.type("sh -c 'echo rea\"\"dy; sleep 1000'\r", "ready\r\n")
+    typist.type("\x03", "> ")
+    typist.type("echo $?\r", "130\r\n> ")
+    typist.draw(50, 132)
+    typist.type("until [ $(stty size | cut -c1-2) = 50 ]; do sleep 0.1; done; stty size\r", "50 132\r\n> ")
+    shop.kill("control")
+    typist.type("echo $((6*7))\r", "42\r\n> ")
+    os.write(typist.master, b"exit 3\r")
+    assert typist.wait() == 3
+    assert termios.tcgetattr(typist.slave) == typist.before
+    os.close(typist.master)
+    os.close(typist.slave)
+
+
+def test_a_command_ends_with_its_terminal(shop: Platform) -> None:
+    """Whose other side is gone: a window that was closed, a lost ssh."""
+    typist = Typist(shop, "run", "-a", "shop", "--", "sleep 4717")
+    await_start(shop, "sleep 4717")
+    os.close(typist.slave)
+    os.close(typist.master)
+    assert typist.wait() == 130
+    await_end(shop, "sleep 4717")

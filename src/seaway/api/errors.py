@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from seaway.disk import NO_ROOM
-from seaway.engine.base import EngineError, EngineUnavailable
+from seaway.engine.base import EngineError, EngineUnavailable, StreamsGone
 from seaway.model import Frozen
 from seaway.registry.errors import RegistryError
 from seaway.rollout.releases import ReleaseRefused
@@ -102,6 +102,8 @@ def translate(error: Exception) -> ApiError:
             return _unavailable("engine-unavailable", f"the engine does not answer now: {error}")
         case RegistryError():
             return _unavailable("registry", str(error))
+        case StreamsGone():
+            return ApiError(409, "no-streams", str(error))
         case EngineError():
             return ApiError(409, "engine-refused", str(error))
         case UnicodeError() | PydanticSerializationError():

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from seaway.model import Frozen, Name, Role, Route, Seconds, Source, Strategy
+from seaway.model import Frozen, Name, Role, Route, Seconds, Source, Strategy, Streams
 from seaway.model.environment import LONGEST_VALUE, check_key, check_text, check_value
 from seaway.registry.errors import BadReference
 from seaway.registry.reference import parse_reference
@@ -160,13 +160,23 @@ class TaskInput(Frozen):
     """A shell command to run once with the app's current image and config.
 
     `stdin`: what it reads from standard input, in base64, at most 512 KiB; nothing if left out. `attached`: it is
-    killed a second after nobody follows .../attach any more.
+    killed a second after nobody follows .../attach any more. `streams`, for one that is attached: what it writes comes
+    there byte by byte, besides to the logs; what it `reads` is sent to .../input; with a `terminal` it has one instead.
     """
 
     command: Command
     stdin: Annotated[str, AfterValidator(_check_base64)] | None = None
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     attached: bool = False
+    streams: Streams | None = None
+
+    @model_validator(mode="after")
+    def _has_one_input(self) -> Self:
+        if self.streams is not None and not self.attached:
+            raise ValueError("streams are for whoever waits: they need attached")
+        if self.streams is not None and self.stdin is not None:
+            raise ValueError("what it reads comes either as stdin or by its streams")
+        return self
 
 
 class TokenInput(Frozen):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import StreamingResponse
@@ -20,6 +20,8 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"}
 }
 """What OpenAPI says of an answer that may be a stream."""
+
+T = TypeVar("T")
 
 HEARTBEAT = b": still here\n\n"
 
@@ -118,6 +120,26 @@ async def _beating(
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
         await source.aclose()
+
+
+async def merge(*sources: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Yield what comes from any of them, until all have ended; of each one item is read ahead."""
+    pending = {asyncio.ensure_future(anext(source)): source for source in sources}
+    try:
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                source = pending.pop(task)
+                with suppress(StopAsyncIteration):
+                    item = task.result()
+                    pending[asyncio.ensure_future(anext(source))] = source
+                    yield item
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for source in sources:
+            await source.aclose()
 
 
 async def _next(source: AsyncIterator[bytes]) -> bytes:

@@ -117,6 +117,13 @@ class TaskStarted(Frozen):
     app: Name
     release: int
     serves: bool = True  # False: no release does, this is the newest one
+    streams: bool = False  # True: .../attach?output=true brings what it writes
+
+
+class InputTaken(Frozen):
+    """What became of a piece of input: if the command had no room for all of it in time, it is to be sent again."""
+
+    taken: bool
 
 
 class Health(Frozen):

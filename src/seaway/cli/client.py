@@ -240,6 +240,11 @@ class Patience:
             self.answered()
             return answer
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was said that the API does not answer, and not yet that it does again."""
+        return self._out
+
     def answered(self) -> None:
         """Say that the API answers again, if it was said that it does not."""
         if self._out:

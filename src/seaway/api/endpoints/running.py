@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
@@ -15,15 +17,17 @@ from seaway.api.endpoints.releases import find_release
 from seaway.api.errors import ApiError
 from seaway.api.forwarding import pass_on
 from seaway.api.inputs import TaskInput
-from seaway.api.streams import STREAM, Stream, event, lines, server_sent
-from seaway.api.views import TaskStarted
-from seaway.engine.base import EngineUnavailable
+from seaway.api.streams import STREAM, Stream, event, lines, merge, server_sent
+from seaway.api.views import InputTaken, TaskStarted
+from seaway.engine.base import EngineUnavailable, StreamControl, StreamsGone
 from seaway.logs.base import LogLine, LogQuery
-from seaway.model import App, Release, Task, TaskState
+from seaway.model import App, Release, Streams, Task, TaskState, Terminal, Written
 
 router = APIRouter()
 
 MOST_LINES = 100_000
+MOST_BYTES = 1 << 62  # of a stream
+ROOM_LIMIT = 20.0  # seconds for a command to have room for a piece of input
 BEAT = 2.0  # seconds between signs of life to who waits for a command: a leader that hangs is to be noticed soon
 
 TaskId = Annotated[str, Path(max_length=200, description="what POST answered")]
@@ -73,17 +77,25 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
     They name it, by its id, as instance. One that is `attached` is killed when nobody follows its .../attach any more.
     """
     release = await _choose_release(deps, app)
+    has_streams = body.streams is not None and isinstance(deps.engine, StreamControl)
+    if body.streams is not None and not has_streams and body.streams != Streams():
+        raise ApiError(
+            409, "no-streams", "this platform's engine passes on neither input nor a terminal yet",
+            hint="send at most 512 KiB of input as stdin", field="streams",
+        )  # fmt: skip
     task = Task(
         id=f"{_prefix(app)}{secrets.token_hex(4)}", app=app.name, team=app.spec.team, release=release.spec.number,
         image=release.spec.image, command=body.command, stdin=body.stdin, env=release.spec.config,
         timeout=body.timeout, attached=body.attached, limits=release.spec.task_limits,
-        mounts=release.spec.mounts,
+        mounts=release.spec.mounts, streams=body.streams if has_streams else None,
     )  # fmt: skip
     await deps.engine.start_task(task)
     await note(
         deps, caller, app, about=f"task {task.id}", reason="TaskStarted", message=f"Runs a command on v{task.release}."
     )
-    return TaskStarted(id=task.id, app=app.name, release=task.release, serves=task.release == app.status.current)
+    return TaskStarted(
+        id=task.id, app=app.name, release=task.release, serves=task.release == app.status.current, streams=has_streams
+    )
 
 
 async def _choose_release(deps: ApiDeps, app: App) -> Release:
@@ -117,8 +129,20 @@ async def get_task(app: VisibleApp, task: TaskId, deps: Deps) -> TaskState:
     responses=STREAM,
     tags=["run"],
 )
-async def attach_to_task(app: VisibleApp, task: TaskId, deps: Deps, request: Request, _: Developer) -> Stream:
+async def attach_to_task(
+    app: VisibleApp,
+    task: TaskId,
+    deps: Deps,
+    request: Request,
+    _: Developer,
+    output: Annotated[bool, Query(description="bring what it writes, too; it has `streams`")] = False,
+    stdout: Annotated[int, Query(ge=0, le=MOST_BYTES, description="bytes of it that are not to come again")] = 0,
+    stderr: Annotated[int, Query(ge=0, le=MOST_BYTES, description="likewise")] = 0,
+) -> Stream:
     """Events named `state`, one for each change; the last one is `done`. If it ends before, ask again.
+
+    With `output` also events named `output`: `stream` (a terminal is stdout), `offset` in it, and `data` in base64.
+    They may come after the last state, whose `written` says how many bytes there are in all.
 
     A command that was started `attached` is killed a second after the last of these streams breaks. Whoever asks again
     finds it: after an absence of the platform's own there are 20 s for that.
@@ -128,12 +152,39 @@ async def attach_to_task(app: VisibleApp, task: TaskId, deps: Deps, request: Req
     if not deps.leads:
         raise ApiError(503, "no-leader", "no replica of the control plane leads now", hint="try again")
     await _find_task(deps, app, task)
-    return server_sent(request, _hold_task(deps, app, task), beat=BEAT, good=lambda: deps.leads)
+    source = _hold_task(deps, app, task, Written(stdout=stdout, stderr=stderr) if output else None)
+    return server_sent(request, source, beat=BEAT, good=lambda: deps.leads)
 
 
-async def _hold_task(deps: ApiDeps, app: App, task: str) -> AsyncGenerator[bytes, None]:
-    told: TaskState | None = None
+async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Written | None) -> AsyncGenerator[bytes, None]:
+    """Yield its states, and what it writes from `begin` on, if that is wanted."""
+    runs = asyncio.Event()
+    sources = [_follow_states(deps, app, task, runs)]
+    if begin is not None and isinstance(deps.engine, StreamControl):
+        sources.append(_follow_output(deps.engine, task, begin, runs))
     with deps.attachments.attach(task):
+        async with aclosing(merge(*sources)) as events:
+            async for item in events:
+                yield item
+
+
+async def _follow_output(
+    engine: StreamControl, task: str, begin: Written, runs: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
+    await runs.wait()
+    try:
+        async with aclosing(engine.read_output(task, begin)) as pieces:
+            async for piece in pieces:
+                data = b64encode(piece.data).decode()
+                yield event({"stream": piece.stream, "offset": piece.offset, "data": data}, "output")
+    except StreamsGone:
+        return  # what is missing shows beside `written` of the last state
+
+
+async def _follow_states(deps: ApiDeps, app: App, task: str, runs: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """Yield each state until it is done or gone. `runs` is set as soon as the command runs, or never will."""
+    told: TaskState | None = None
+    try:
         async with aclosing(deps.engine.watch()) as changes:
             async for name in changes:
                 if name not in (app.name, ""):
@@ -144,11 +195,61 @@ async def _hold_task(deps: ApiDeps, app: App, task: str) -> AsyncGenerator[bytes
                     continue  # it says when it is back
                 if state is None:
                     return
+                if state.started_at is not None:
+                    runs.set()
                 if state != told:
                     yield event(state.model_dump(mode="json"), "state")
                     told = state
                 if state.done:
                     return
+    finally:
+        runs.set()
+
+
+@router.post(
+    "/apps/{app}/run/{task}/input",
+    summary="Send what a command reads",
+    openapi_extra={
+        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    },
+    tags=["run"],
+)
+async def send_input(
+    app: ChangeableApp,
+    task: TaskId,
+    deps: Deps,
+    request: Request,
+    offset: Annotated[int, Query(ge=0, le=MOST_BYTES, description="where the body stands in all that it reads")],
+    end: Annotated[bool, Query(description="nothing comes after the body")] = False,
+) -> InputTaken:
+    """The body's bytes, for a command whose `streams` said that it `reads`. It is answered when the command has room.
+
+    After 20 s without room the answer is that it was not `taken`: send it again. What was taken is not given twice.
+    """
+    engine = await _find_streams(deps, app, task)
+    data = await request.body()
+    try:
+        async with asyncio.timeout(ROOM_LIMIT):
+            await engine.write_input(task, offset, data, end=end)
+    except TimeoutError:
+        return InputTaken(taken=False)
+    return InputTaken(taken=True)
+
+
+@router.put("/apps/{app}/run/{task}/terminal", summary="Tell a command the size of its terminal", tags=["run"])
+async def resize_terminal(app: ChangeableApp, task: TaskId, body: Terminal, deps: Deps) -> Terminal:
+    """Programs hear of it by SIGWINCH. Its `kind` stays as it was at the start."""
+    await (await _find_streams(deps, app, task)).resize(task, body)
+    return body
+
+
+async def _find_streams(deps: ApiDeps, app: App, task: str) -> StreamControl:
+    """Return who has the streams of a command that runs. ApiError."""
+    state = await _find_task(deps, app, task)
+    if not isinstance(deps.engine, StreamControl) or state.started_at is None or state.done:
+        why = "has ended" if state.done else "has no streams yet, or none at all"
+        raise ApiError(409, "no-streams", f"the command {why}", field="task")
+    return deps.engine
 
 
 @router.delete("/apps/{app}/run/{task}", summary="Kill a command and forget it", tags=["run"])
