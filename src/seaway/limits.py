@@ -24,6 +24,7 @@ from seaway.builder.quarters import LIMITS as BUILD_LIMITS
 from seaway.builder.schema import SeawayToml
 from seaway.builder.source import DEFAULT_LIMITS as SOURCE
 from seaway.builder.source import LARGEST_ARCHIVE
+from seaway.cli.commands.oneoff import TERMINAL_TIMEOUT
 from seaway.control.builds import AT_ONCE, MAX_ATTEMPTS
 from seaway.control.process import TEND_INTERVAL
 from seaway.control.serving import HEAD_LIMIT
@@ -34,6 +35,7 @@ from seaway.engine.local.base import Timings
 from seaway.engine.local.footprint import LEAST as NAME_BYTES
 from seaway.engine.local.machine import DISK, PIDS
 from seaway.engine.local.room import RESERVE, RESERVE_LEAST, divide
+from seaway.engine.local.shim import AHEAD
 from seaway.engine.local.starts import BEGINNING, LEAST
 from seaway.home import Settings
 from seaway.install.settings import InstallSettings
@@ -302,17 +304,25 @@ CONFIG = (
     ),
     Limit(
         "input of a one-off",
-        "what `seaway run -i` passes on",
+        "what `seaway run -i` passes on, in a cluster, with `-d` or `-o json`; else it has no bound",
         say_bytes(LONGEST_STDIN),
         FIXED,
         "exit code 2, or 422 `invalid`; nothing runs",
         _SIZES,
     ),
     Limit(
+        "output of a one-off on its way",
+        "what it wrote and whoever waits for it was not sent yet, on one machine",
+        f"{say_bytes(AHEAD)} of each stream",
+        FIXED,
+        "its next write waits",
+        "tests/contract/test_local_streams.py::test_a_slow_reader_slows_the_command_down",
+    ),
+    Limit(
         "time of a one-off",
         "from its start to its end",
         f"{_seconds(TaskInput, 'timeout')}, at most {_count(_bound(TaskInput, 'timeout', 'le'))} s",
-        "`--timeout` of `seaway run`",
+        f"`--timeout` of `seaway run`, which says {TERMINAL_TIMEOUT:,.0f} s for a command with a terminal",
         "it is killed, and says so",
         "tests/contract/test_local_instances.py::test_task_output_and_timeout",
     ),

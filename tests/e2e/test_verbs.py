@@ -183,7 +183,8 @@ def test_run_gives_the_exit_code_and_output_of_its_command(platform: Platform) -
     assert piped.stdout == "TWO\nLINES\n"
     dropped = platform.run("run", "-a", "oneoff", "--", "cat", stdin="lost")
     assert (dropped.stdout, "with -i it is" in dropped.stderr) == ("", True)
-    too_much = platform.run("run", "-i", "-a", "oneoff", "cat", stdin="x" * 600_000, check=False)
+    assert platform.run("run", "-i", "-a", "oneoff", "wc -c", stdin="x" * 600_000).stdout == "600000\n"
+    too_much = platform.run("run", "-i", "-d", "-a", "oneoff", "cat", stdin="x" * 600_000, check=False)
     assert (too_much.returncode, "512 KiB" in too_much.stderr) == (2, True)
 
 
