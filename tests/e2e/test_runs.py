@@ -156,27 +156,42 @@ def has_come(path: Path, size: int) -> bool:
 
 
 class Typist:
-    """Somebody at a terminal of 30 rows and 100 columns in which a command runs."""
+    """Somebody at a terminal of 30 rows and 100 columns in which a command runs; nothing stays of it."""
 
     def __init__(self, platform: Platform, *words: str) -> None:
         self.master, self.slave = pty.openpty()
         self.draw(30, 100)
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
-        name = os.ttyname(self.slave)
-        self.pid = os.posix_spawn(
-            SEAWAY, [str(SEAWAY), *words], os.environ | platform.env | {"TERM": "vt220"}, setsid=True,
-            file_actions=[(os.POSIX_SPAWN_OPEN, fd, name, os.O_RDWR, 0) for fd in range(3)],
-        )  # fmt: skip
+        ends = [(os.POSIX_SPAWN_OPEN, fd, os.ttyname(self.slave), os.O_RDWR, 0) for fd in range(3)]
+        env = os.environ | platform.env | {"TERM": "vt220"}
+        pid = os.posix_spawn(SEAWAY, [str(SEAWAY), *words], env, file_actions=ends, setsid=True)
+        self.process = psutil.Process(pid)
+
+    def __enter__(self) -> Typist:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(psutil.NoSuchProcess):
+            self.process.kill()
+        self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Close the window."""
+        for fd in (self.slave, self.master):
+            with suppress(OSError):
+                os.close(fd)
 
     def draw(self, rows: int, columns: int) -> None:
         """Draw it in another size; the kernel tells what runs in front."""
         termios.tcsetwinsize(self.master, (rows, columns))
 
-    def type(self, keys: str, answer: str) -> None:
-        """Press keys, and wait for what comes."""
+    def type(self, keys: str, *answers: str) -> None:
+        """Press keys, and wait for what comes, in turn."""
         os.write(self.master, keys.encode())
-        self.read(answer)
+        for answer in answers:
+            self.read(answer)
 
     def read(self, text: str) -> None:
         """Read up to a text that comes."""
@@ -187,38 +202,28 @@ class Typist:
                 self.seen += os.read(self.master, 65536)
         self.seen = self.seen.partition(text.encode())[2]
 
-    def wait(self) -> int:
-        """Wait for the end of the command line; return its exit code."""
-        process = psutil.Process(self.pid)
-        code = process.wait(30)
-        assert code is not None
-        return code
-
 
 def test_a_shell_on_a_terminal(shop: Platform) -> None:
     """Typed and answered; Ctrl-C is the job's, the size follows, the control plane may go, the code is the shell's."""
-    typist = Typist(shop, "run", "-a", "shop", "PS1='> ' INPUTRC=/dev/null bash --norc --noprofile -i")
-    typist.read("> ")
-    typist.type("echo $TERM; stty size\r", "vt220\r\n30 100\r\n> ")
-    typist.type("sh -c 'echo rea\"\"dy; sleep 1000'\r", "ready\r\n")
-    typist.type("\x03", "> ")
-    typist.type("echo $?\r", "130\r\n> ")
-    typist.draw(50, 132)
-    typist.type("until [ $(stty size | cut -c1-2) = 50 ]; do sleep 0.1; done; stty size\r", "50 132\r\n> ")
-    shop.kill("control")
-    typist.type("echo $((6*7))\r", "42\r\n> ")
-    os.write(typist.master, b"exit 3\r")
-    assert typist.wait() == 3
-    assert termios.tcgetattr(typist.slave) == typist.before
-    os.close(typist.master)
-    os.close(typist.slave)
+    with Typist(shop, "run", "-a", "shop", "PS1='> ' INPUTRC=/dev/null bash --norc --noprofile -i") as typist:
+        typist.read("> ")
+        typist.type("echo $TERM; stty size\r", "vt220\r\n30 100\r\n", "> ")
+        typist.type("sh -c 'echo rea\"\"dy; sleep 1000'\r", "ready\r\n")
+        typist.type("\x03", "> ")
+        typist.type("echo $?\r", "130\r\n", "> ")
+        typist.draw(50, 132)
+        typist.type("until [ $(stty size | cut -c1-2) = 50 ]; do sleep 0.1; done; stty size\r", "50 132\r\n", "> ")
+        shop.kill("control")
+        typist.type("echo $((6*7))\r", "42\r\n", "> ")
+        typist.type("exit 3\r")
+        assert typist.process.wait(30) == 3
+        assert termios.tcgetattr(typist.slave) == typist.before
 
 
 def test_a_command_ends_with_its_terminal(shop: Platform) -> None:
     """Whose other side is gone: a window that was closed, a lost ssh."""
-    typist = Typist(shop, "run", "-a", "shop", "--", "sleep 4717")
-    await_start(shop, "sleep 4717")
-    os.close(typist.slave)
-    os.close(typist.master)
-    assert typist.wait() == 130
+    with Typist(shop, "run", "-a", "shop", "--", "sleep 4717") as typist:
+        await_start(shop, "sleep 4717")
+        typist.close()
+        assert typist.process.wait(10) == 130
     await_end(shop, "sleep 4717")

@@ -12,7 +12,7 @@ import threading
 import tty
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -52,10 +52,9 @@ class Link(Protocol):
 class LogLink:
     """Output by way of the logs, a line at a time; no input."""
 
-    def __init__(self, api: Api, app: str, task: str, output: Output, say: Callable[[str], None]) -> None:
-        self._output = output
-        self._patience = Patience(say)
-        self._written = CommandOutput(api, app, {"instance": task}, self._print, Patience(say))
+    def __init__(self, api: Api, app: str, task: str, output: Output, patience: Patience) -> None:
+        self._output, self._patience = output, patience
+        self._written = CommandOutput(api, app, {"instance": task}, self._print, patience)
 
     query: Doc = {}
 
@@ -83,11 +82,10 @@ class ByteLink:
     """Output and input byte by byte, over any number of broken connections."""
 
     def __init__(
-        self, api: Api, path: str, say: Callable[[str], None], *, reads: bool = False, terminal: Doc | None = None
+        self, api: Api, path: str, patience: Patience, *, reads: bool = False, terminal: Doc | None = None
     ) -> None:
         """`terminal`: the size that was told at the start; None: there is no terminal."""
-        self._api, self._path = api, path
-        self._patience = Patience(say)
+        self._api, self._path, self._patience = api, path, patience
         self._reads, self._terminal = reads, terminal
         self._printed = {"stdout": 0, "stderr": 0}
         self._lost = 0
@@ -199,7 +197,8 @@ class Source:
     async def read(self) -> AsyncIterator[tuple[bytes, bool]]:
         """Yield what was read since the last time, and whether that is the end."""
         threading.Thread(target=self._work, daemon=True).start()
-        while not self._over or self._data:
+        over = False
+        while not over:
             await self._news.wait()
             self._news.clear()
             with self._room:
@@ -250,4 +249,5 @@ def passing_all_on() -> Iterator[None]:
         tty.setraw(0)
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it is gone: a window that was closed
+            termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -212,7 +212,7 @@ class Patience:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self._out = False
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
@@ -249,13 +249,13 @@ class Patience:
         """Say that the API answers again, if it was said that it does not."""
         if self._out:
             self._out = False
-            self._say("the API answers again")
+            self.say("the API answers again")
 
     def outage(self) -> None:
         """Say that the API does not answer, once."""
         if not self._out:
             self._out = True
-            self._say("the API does not answer; waiting for it to come back")
+            self.say("the API does not answer; waiting for it to come back")
 
 
 @asynccontextmanager

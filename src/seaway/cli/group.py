@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from pydantic import ValidationError
@@ -90,7 +90,10 @@ def check_arguments(args: Sequence[str]) -> None:
 
 def report(error: CliError, args: Sequence[str]) -> int:
     """Print the error as the command's -o asks; return its exit code."""
-    print_error(error, as_json=wants_json(args) if error.as_json is None else error.as_json)
+    try:
+        print_error(error, as_json=wants_json(args) if error.as_json is None else error.as_json)
+    except OSError:  # nobody is there to read it: the terminal was closed
+        _leave(sys.stderr)
     return error.exit_code
 
 
@@ -124,7 +127,12 @@ def wants_json(args: Sequence[str]) -> bool:
 
 def close_broken_pipe() -> int:
     """The reader of our output left (`| head`): stop without a word."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+    _leave(sys.stdout)
     return ExitCode.FAILED
+
+
+def _leave(stream: TextIO) -> None:
+    """Send what is still written there to nobody."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)

@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
@@ -152,16 +152,19 @@ class _Call:
 
 async def _follow(api: Api, app: str, task: str, streams: Doc | None, output: Output) -> Doc:
     """Return the last state of a command that was started, when all is printed."""
-    if streams is None:
-        return await _Run(api, app, task, LogLink(api, app, task, output, print_note), print_note).follow()
-    terminal = streams.get("terminal")
+    terminal = streams.get("terminal") if streams is not None else None
 
     def say(text: str) -> None:
         print_note(f"\r\n{text}\r" if terminal else text)
 
-    link = ByteLink(api, f"/apps/{app}/run/{task}", say, reads=streams["reads"], terminal=terminal)
+    patience = Patience(say)
+    link: Link
+    if streams is None:
+        link = LogLink(api, app, task, output, patience)
+    else:
+        link = ByteLink(api, f"/apps/{app}/run/{task}", patience, reads=streams["reads"], terminal=terminal)
     with passing_all_on() if terminal else nullcontext():
-        return await _Run(api, app, task, link, say).follow()
+        return await _Run(api, app, task, link, patience).follow()
 
 
 async def _start(api: Api, path: str, body: Doc) -> Doc:
@@ -239,13 +242,12 @@ def _leave_closed_output() -> NoReturn:
 class _Run:
     """One task that is followed to its end."""
 
-    def __init__(self, api: Api, app: str, task: str, link: Link, say: Callable[[str], None]) -> None:
+    def __init__(self, api: Api, app: str, task: str, link: Link, patience: Patience) -> None:
         self.api = api
         self.app = app
         self.path = f"/apps/{app}/run/{task}"
         self.link = link
-        self.say = say
-        self.patience = Patience(say)
+        self.patience = patience
         self.began = time.monotonic()
         self.begun = asyncio.Event()
         self.waits_for = ""  # why it has not started yet
@@ -316,7 +318,7 @@ class _Run:
         why = self.waits_for
         if why and why != self.told and time.monotonic() - self.began >= PATIENT:
             self.told = why
-            self.say(f"seaway: it has not started yet: {why}")
+            self.patience.say(f"seaway: it has not started yet: {why}")
 
     async def _kill(self) -> None:
         """Kill the command now; where that cannot be said, it ends because nobody holds it any more."""
