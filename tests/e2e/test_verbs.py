@@ -180,7 +180,7 @@ def test_run_gives_the_exit_code_and_output_of_its_command(platform: Platform) -
     done = platform.run("run", "-a", "oneoff", "--", 'echo "$GREETING from $SEAWAY_PROCESS"; exit 7', check=False)
     assert (done.returncode, done.stdout) == (7, "good day from run\n")
     piped = platform.run("run", "-i", "-a", "oneoff", "--", "tr a-z A-Z", stdin="two\nlines")
-    assert piped.stdout == "TWO\nLINES\n"
+    assert piped.stdout == "TWO\nLINES", "byte by byte: no line end is added"
     dropped = platform.run("run", "-a", "oneoff", "--", "cat", stdin="lost")
     assert (dropped.stdout, "with -i it is" in dropped.stderr) == ("", True)
     assert platform.run("run", "-i", "-a", "oneoff", "wc -c", stdin="x" * 600_000).stdout == "600000\n"
