@@ -16,7 +16,7 @@ import pytest
 from seaway.engine.base import Output, StreamControl, StreamsGone
 from seaway.engine.local import shim
 from seaway.engine.local.client import LocalEngine
-from seaway.model import Streams, Task, TaskState, Terminal, Written
+from seaway.model import Offsets, Streams, Task, TaskState, Terminal
 from tests.contract.engine_kit import LocalKit, ProcessKit, eventually, make_task, running
 
 NAME = "shop-run-1"
@@ -62,7 +62,7 @@ class Reader:
 
     async def follow(self, most: int | None = None) -> None:
         """Read to the end, or `most` bytes."""
-        begin = Written(**{name: len(data) for name, data in self.out.items()})
+        begin = Offsets(**{name: len(data) for name, data in self.out.items()})
         async with aclosing(self.engine.read_output(NAME, begin)) as output:
             async for piece in output:
                 self.add(piece)
@@ -79,7 +79,7 @@ class Reader:
 
     async def await_text(self, text: str) -> None:
         """Read until stdout has the text, after what was awaited before."""
-        async with aclosing(self.engine.read_output(NAME, Written(stdout=len(self.out["stdout"])))) as output:
+        async with aclosing(self.engine.read_output(NAME, Offsets(stdout=len(self.out["stdout"])))) as output:
             while (found := self.out["stdout"].find(text.encode(), self.looked)) < 0:
                 self.add(await anext(output))
         self.looked = found + len(text)
@@ -101,7 +101,7 @@ async def test_every_byte_arrives(kit: LocalKit) -> None:
     await reader.follow()
     assert hashlib.sha256(reader.out["stdout"]).hexdigest().encode() == bytes(reader.out["stderr"])
     state = await kit.await_task()
-    assert (state.exit_code, state.written) == (0, Written(stdout=12 << 20, stderr=64))
+    assert (state.exit_code, state.output_ends) == (0, Offsets(stdout=12 << 20, stderr=64))
 
 
 async def test_a_slow_reader_slows_the_command_down(kit: LocalKit) -> None:
@@ -182,7 +182,28 @@ async def test_a_terminal(kit: LocalKit) -> None:
     state = await kit.await_task()
     assert state.exit_code == -signal.SIGINT
     assert bytes(reader.out["stdout"]).endswith(b"^C")
-    assert state.written == Written(stdout=reader.size)
+    assert state.output_ends == Offsets(stdout=reader.size)
+
+
+async def test_a_terminal_has_no_end_of_input(kit: LocalKit) -> None:
+    """What is typed there may be over; the terminal stays until its command ends."""
+    await start(kit, "read line; echo got $line", TERMINAL)
+    await kit.engine.write_input(NAME, 0, b"", end=True)
+    await kit.engine.write_input(NAME, 0, b"it\n")
+    reader = Reader(kit.engine)
+    await reader.follow()
+    assert bytes(reader.out["stdout"]) == b"it\r\ngot it\r\n"
+
+
+async def test_small_pieces_are_put_together(kit: LocalKit) -> None:
+    """A progress bar of a million dots, each written by itself, takes no more memory than they do."""
+    code = "import os; [os.write(1, b'.') for _ in range(300_000)]"
+    await start(kit, f'python -c "{code}"; sleep 1000', PLAIN)
+    reader = Reader(kit.engine)
+    await reader.follow(300_000)
+    (holder,) = find_shims(kit)
+    assert holder.memory_info().rss < 16 << 20
+    assert bytes(reader.out["stdout"]) == b"." * 300_000
 
 
 async def test_a_shell_in_a_terminal_controls_its_jobs(kit: LocalKit) -> None:
@@ -254,7 +275,7 @@ async def test_a_killed_agent_is_not_noticed(killable: ProcessKit) -> None:
     await reading
     state: TaskState = await killable.await_task()
     assert reader.out["stdout"].decode() == f"{hashlib.sha256(data).hexdigest()}  -\nover\n"
-    assert (state.exit_code, state.written) == (0, Written(stdout=reader.size))
+    assert (state.exit_code, state.output_ends) == (0, Offsets(stdout=reader.size))
 
 
 async def reader_has(reader: Reader, text: bytes) -> None:

@@ -16,7 +16,7 @@ from seaway.api.endpoints import running
 from seaway.api.streams import merge
 from seaway.engine.base import Output, StreamsGone
 from seaway.engine.memory import MemoryEngine
-from seaway.model import Role, Terminal, Written
+from seaway.model import Offsets, Role, Terminal
 from tests.unit.api_support import Bench, error, events_of, open_bench
 
 RUN = {"command": "0", "attached": True, "streams": {"reads": True}}
@@ -31,7 +31,7 @@ class Streaming(MemoryEngine):
         self.size = Terminal()
         self.room, self.over = asyncio.Event(), asyncio.Event()
 
-    async def read_output(self, task_id: str, begin: Written) -> AsyncGenerator[Output, None]:
+    async def read_output(self, task_id: str, begin: Offsets) -> AsyncGenerator[Output, None]:
         at = begin.stdout
         while not self.over.is_set() or at < len(self.given):
             if at < len(self.given):

@@ -21,8 +21,8 @@ def piece(offset: int, data: bytes, stream: str = "stdout") -> tuple[str, Any]:
 
 
 def done(stdout: int, stderr: int = 0, code: int = 0) -> tuple[str, Any]:
-    written = {"stdout": stdout, "stderr": stderr}
-    return "state", RUNS | {"done": True, "exit_code": code, "reason": "why", "written": written}
+    ends = {"stdout": stdout, "stderr": stderr}
+    return "state", RUNS | {"done": True, "exit_code": code, "reason": "why", "output_ends": ends}
 
 
 def test_output_is_printed_as_it_was_written(bench: Bench) -> None:
@@ -44,7 +44,7 @@ def test_lost_output_is_no_success(bench: Bench, how: str) -> None:
     bench.api.on("POST", "/apps/shop/run", TASK)
     last = {"a gap": done(7), "the end": done(7), "nobody knows": done(0)}[how]
     if how == "nobody knows":
-        last[1]["written"] = None
+        last[1]["output_ends"] = None
     pieces = [piece(0, b"one"), piece(5, b"22")] if how == "a gap" else [piece(0, b"one")]
     bench.api.on("GET", ATTACH, Events([("state", RUNS), *pieces, last]))
     result = bench.run("run", "-a", "shop", "x")

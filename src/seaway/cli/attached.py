@@ -115,11 +115,11 @@ class ByteLink:
 
     async def finish(self, state: Doc) -> None:
         """See Link."""
-        written = dig(state, "written")
+        ends = dig(state, "output_ends")
         if dig(state, "started_at") is None:
             return
-        missing = self._lost + (sum(written.values()) - sum(self._printed.values()) if written else 0)
-        if missing or not written:
+        missing = self._lost + (sum(ends.values()) - sum(self._printed.values()) if ends else 0)
+        if missing or not ends:
             much = f"{missing} bytes" if missing else "something, or nothing,"
             code = dig(state, "exit_code")
             raise CliError(

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from seaway.model import Observation, Task, Terminal, Workload, WorkloadKey, Written
+from seaway.model import Observation, Offsets, Task, Terminal, Workload, WorkloadKey
 
 
 class EngineError(Exception):
@@ -105,7 +105,7 @@ class StreamControl(Protocol):
     All of it raises EngineUnavailable, after which the same call may be made again, and StreamsGone.
     """
 
-    def read_output(self, task_id: str, begin: Written) -> AsyncGenerator[Output, None]:
+    def read_output(self, task_id: str, begin: Offsets) -> AsyncGenerator[Output, None]:
         """Yield what the command writes, from these positions on, until it has ended and all of it was given.
 
         Whoever reads slowly slows the command down. Offsets leave out what cannot be had any more. Of two readers the

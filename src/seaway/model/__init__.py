@@ -25,6 +25,7 @@ from seaway.model.instance import (
     Node,
     NodeState,
     Observation,
+    Offsets,
     Refusal,
     Streams,
     Task,
@@ -32,7 +33,6 @@ from seaway.model.instance import (
     Terminal,
     Workload,
     WorkloadKey,
-    Written,
 )
 from seaway.model.platform import Event, EventSpec, Role, RouterRecord, RouterStatus, Token, TokenSpec
 from seaway.model.quotas import Quotas
@@ -62,8 +62,8 @@ __all__ = [
     "ENDED", "KINDS", "RELEASE_COMMAND", "SCHEMA_VERSION", "WEB", "App", "AppSpec", "AppState", "AppStatus",
     "Build", "BuildManifest", "BuildSpec", "BuildState", "BuildStatus", "Bytes", "Check", "Document", "Drain", "Event",
     "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Mount", "Name", "Node",
-    "NodeState", "Observation", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role", "Rollout",
-    "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds",
+    "NodeState", "Observation", "Offsets", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role",
+    "Rollout", "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus", "Seconds",
     "Source", "Step", "Strategy", "Streams", "Task", "TaskState", "Terminal", "Token", "TokenSpec", "Workload",
-    "WorkloadKey", "Written", "build_name", "release_name",
+    "WorkloadKey", "build_name", "release_name",
 ]  # fmt: skip

@@ -143,8 +143,8 @@ class Streams(Frozen):
     terminal: Terminal | None = None  # instead of three pipes
 
 
-class Written(Frozen):
-    """How many bytes a command wrote in all."""
+class Offsets(Frozen):
+    """Places in what a command writes, in bytes from its beginning."""
 
     stdout: int = 0
     stderr: int = 0
@@ -178,7 +178,7 @@ class TaskState(Frozen):
     exit_code: int | None = None  # -N: ended by signal N
     reason: str = ""
     attached: bool = False  # as its Task
-    written: Written | None = None  # when it is done and had streams: what there is to be read from them
+    output_ends: Offsets | None = None  # when it is done and had streams: how much there is to be read from them
     wrote: tuple[str, ...] = ()  # files of its copy of the app that it left new or changed: some, where known
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -21,7 +21,7 @@ from seaway.api.streams import STREAM, Stream, event, lines, merge, server_sent
 from seaway.api.views import InputTaken, TaskStarted
 from seaway.engine.base import EngineUnavailable, StreamControl, StreamsGone
 from seaway.logs.base import LogLine, LogQuery
-from seaway.model import App, Release, Streams, Task, TaskState, Terminal, Written
+from seaway.model import App, Offsets, Release, Streams, Task, TaskState, Terminal
 
 router = APIRouter()
 
@@ -142,7 +142,7 @@ async def attach_to_task(
     """Events named `state`, one for each change; the last one is `done`. If it ends before, ask again.
 
     With `output` also events named `output`: `stream` (a terminal is stdout), `offset` in it, and `data` in base64.
-    They may come after the last state, whose `written` says how many bytes there are in all.
+    They may come after the last state, whose `output_ends` say how many bytes there are in all.
 
     A command that was started `attached` is killed a second after the last of these streams breaks. Whoever asks again
     finds it: after an absence of the platform's own there are 20 s for that.
@@ -152,11 +152,11 @@ async def attach_to_task(
     if not deps.leads:
         raise ApiError(503, "no-leader", "no replica of the control plane leads now", hint="try again")
     await _find_task(deps, app, task)
-    source = _hold_task(deps, app, task, Written(stdout=stdout, stderr=stderr) if output else None)
+    source = _hold_task(deps, app, task, Offsets(stdout=stdout, stderr=stderr) if output else None)
     return server_sent(request, source, beat=BEAT, good=lambda: deps.leads)
 
 
-async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Written | None) -> AsyncGenerator[bytes, None]:
+async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Offsets | None) -> AsyncGenerator[bytes, None]:
     """Yield its states, and what it writes from `begin` on, if that is wanted."""
     runs = asyncio.Event()
     sources = [_follow_states(deps, app, task, runs)]
@@ -169,7 +169,7 @@ async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Written | None) 
 
 
 async def _follow_output(
-    engine: StreamControl, task: str, begin: Written, runs: asyncio.Event
+    engine: StreamControl, task: str, begin: Offsets, runs: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
     await runs.wait()
     try:
@@ -178,7 +178,7 @@ async def _follow_output(
                 data = b64encode(piece.data).decode()
                 yield event({"stream": piece.stream, "offset": piece.offset, "data": data}, "output")
     except StreamsGone:
-        return  # what is missing shows beside `written` of the last state
+        return  # what is missing shows beside `output_ends` of the last state
 
 
 async def _follow_states(deps: ApiDeps, app: App, task: str, runs: asyncio.Event) -> AsyncGenerator[bytes, None]:
@@ -225,6 +225,7 @@ async def send_input(
     """The body's bytes, for a command whose `streams` said that it `reads`. It is answered when the command has room.
 
     After 20 s without room the answer is that it was not `taken`: send it again. What was taken is not given twice.
+    What is typed at a terminal has no `end`.
     """
     engine = await _find_streams(deps, app, task)
     data = await request.body()

@@ -15,7 +15,7 @@ from seaway.engine.base import EngineError, EngineUnavailable, Output
 from seaway.engine.local import streams
 from seaway.engine.local.state import check_name
 from seaway.home import Home
-from seaway.model import Observation, Task, Terminal, Workload, WorkloadKey, Written
+from seaway.model import Observation, Offsets, Task, Terminal, Workload, WorkloadKey
 
 TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 WATCH_TIMEOUT = httpx.Timeout(15.0, connect=2.0)  # three signs of life missed
@@ -69,7 +69,7 @@ class LocalEngine:
         """See Engine.remove_task."""
         await self._call("DELETE", f"/v1/tasks/{quote(task_id, safe='')}")
 
-    def read_output(self, task_id: str, begin: Written) -> AsyncGenerator[Output, None]:
+    def read_output(self, task_id: str, begin: Offsets) -> AsyncGenerator[Output, None]:
         """See StreamControl.read_output. It does not need the node agent, which may be away."""
         return streams.read_output(self._folder(task_id), begin)
 

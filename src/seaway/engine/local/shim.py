@@ -30,6 +30,7 @@ POSITIONS = struct.Struct("!QQ")  # of stdout and stderr: what follows READ
 LONGEST = 64 * 1024  # bytes that follow a frame
 
 AHEAD = 1 << 20  # bytes taken from the command before the reader was sent them; then it waits
+SMALL = 4096  # bytes up to which pieces are put together: each has a price
 KEPT = 8 << 20  # bytes that the reader was sent last
 LINGER = 60.0  # seconds that what nobody has read yet stays after the command's end
 MOMENT = 2.0  # the same for what was sent: it may not have arrived
@@ -83,15 +84,17 @@ class Output:
         way: that is over when nobody has it open any more, or when it is `late`.
         """
         data = read_some(self.fd)
+        if data and self.tap is not None:
+            self.owed = write_some(self.tap, data)
         if not data:
             self.over = data == b"" or late or (ended and not self.is_terminal)
             return False
-        self.chunks.append(data)
         self.end += len(data)
+        if self.chunks and len(self.chunks[-1]) + len(data) <= SMALL:
+            data = self.chunks.pop() + data
+        self.chunks.append(data)
         while self.base + len(self.chunks[0]) <= self.sent - KEPT:
             self.base += len(self.chunks.popleft())
-        if self.tap is not None:
-            self.owed = write_some(self.tap, data)
         return True
 
     def pay(self) -> None:
@@ -302,7 +305,7 @@ class Shim:
             self.reader, peer.waits_for_end = peer, True  # the reader before has gone, or is about to be noticed
         elif kind in (INPUT, END_INPUT):
             self.input.add(offset, data)
-            self.input.ending = self.input.ending or kind == END_INPUT
+            self.input.ending = self.input.ending or (kind == END_INPUT and not self.outputs[0].is_terminal)
             self.input.write()
             peer.waits_for_input = True
         elif kind == RESIZE:
@@ -337,7 +340,7 @@ class Shim:
 
 
 def main() -> None:
-    """Begin with what `launch_shim` gives: the socket's path, and descriptors ("-": there is none).
+    """Begin with what `start_shim` gives: the socket's path, and descriptors ("-": there is none).
 
     They are of the socket, of what the command reads, of the terminal's other side, and one pair for each output: where
     it comes from and where the logs take it.

@@ -16,7 +16,7 @@ from pathlib import Path
 from seaway.engine.base import Output, StreamsGone
 from seaway.engine.local import shim
 from seaway.engine.local.process import Ends
-from seaway.model import Streams, Terminal, Written
+from seaway.model import Offsets, Streams, Terminal
 
 SOCKET = "streams"  # in the task's folder
 STREAMS = {shim.STDOUT: "stdout", shim.STDERR: "stderr"}
@@ -147,7 +147,7 @@ async def connect(folder: Path) -> AsyncIterator[Line]:
             await writer.wait_closed()
 
 
-async def finish(folder: Path) -> Written | None:
+async def finish(folder: Path) -> Offsets | None:
     """Tell the shim that its command has ended; return how much that wrote, None if there is no shim (any more)."""
     with suppress(StreamsGone, TimeoutError):
         async with asyncio.timeout(ANSWER_LIMIT), connect(folder) as line:
@@ -171,7 +171,7 @@ async def wait_gone(folder: Path) -> None:
             await line.receive_one(b"")
 
 
-async def read_output(folder: Path, begin: Written) -> AsyncGenerator[Output, None]:
+async def read_output(folder: Path, begin: Offsets) -> AsyncGenerator[Output, None]:
     """See StreamControl.read_output."""
     async with connect(folder) as line:
         await line.send(shim.READ, data=shim.POSITIONS.pack(begin.stdout, begin.stderr))
@@ -200,6 +200,6 @@ async def resize(folder: Path, terminal: Terminal) -> None:
         await line.send(shim.RESIZE, data=shim.SIZE.pack(terminal.rows, terminal.columns))
 
 
-def _read_ends(data: bytes) -> Written:
+def _read_ends(data: bytes) -> Offsets:
     stdout, stderr = shim.POSITIONS.unpack(data)
-    return Written(stdout=stdout, stderr=stderr)
+    return Offsets(stdout=stdout, stderr=stderr)

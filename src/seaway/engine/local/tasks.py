@@ -119,12 +119,12 @@ class TaskRunner:
         except OSError as error:
             code, reason = None, f"could not be started: {error.strerror or error}"
         await self.machine.kin.sweep(self.id, self._group.launched if self._group else None)
-        written = await streams.finish(self.folder) if self.record.task.streams is not None else None
+        ends = await streams.finish(self.folder) if self.record.task.streams is not None else None
         await self.machine.collector.finish(self.id)
         self._forget_secrets()
         ended, wrote = self.record.state.ended_at or utc_now(), await self._find_written()
-        written = written or self.record.state.written  # an agent that was killed in between has asked before
-        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote, written=written)
+        ends = ends or self.record.state.output_ends  # an agent that was killed in between has asked before
+        self._update(exit_code=code, reason=reason, ended_at=ended, wrote=wrote, output_ends=ends)
         # an agent that is killed here still knows the end
         try:
             await asyncio.to_thread(self._discard_files)
