@@ -64,6 +64,6 @@ __all__ = [
     "EventSpec", "Frozen", "Health", "Host", "Instance", "InstanceState", "Limits", "Meta", "Mount", "Name", "Node",
     "NodeState", "Observation", "Offsets", "Phase", "Process", "Quotas", "Refusal", "Release", "ReleaseSpec", "Role",
     "Rollout", "RolloutPolicy", "RolloutSpec", "RolloutStatus", "Route", "RouterPolicy", "RouterRecord", "RouterStatus",
-    "Seconds", "Source", "Step", "Strategy", "Streams", "Task", "TaskState", "Terminal", "Token", "TokenSpec", "Workload",
-    "WorkloadKey", "build_name", "release_name",
+    "Seconds", "Source", "Step", "Strategy", "Streams", "Task", "TaskState", "Terminal", "Token", "TokenSpec",
+    "Workload", "WorkloadKey", "build_name", "release_name",
 ]  # fmt: skip
