@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -101,8 +102,13 @@ class ByteLink:
         begin, printed = int(item["offset"]), self._printed[name]
         self._lost += max(0, begin - printed)
         stream = (sys.stderr if name == "stderr" else sys.stdout).buffer
-        stream.write(data[max(0, printed - begin) :])
-        stream.flush()
+        try:
+            stream.write(data[max(0, printed - begin) :])
+            stream.flush()
+        except OSError as error:
+            if error.errno == errno.EIO:  # the terminal is gone
+                raise BrokenPipeError from error
+            raise
         self._printed[name] = max(printed, begin + len(data))
 
     async def work(self, begun: asyncio.Event) -> None:

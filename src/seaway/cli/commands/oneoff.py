@@ -17,7 +17,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -99,8 +99,11 @@ async def run(
                 state = await _follow(api, app, str(task["id"]), streams, output)
             except asyncio.CancelledError as error:
                 raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
-            except BrokenPipeError:
-                _leave_closed_output()
+            except BrokenPipeError as error:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more is said there
+                if call.terminal:  # it was closed: SIGHUP is on its way
+                    raise CliError(f"killed {line!r}", exit_code=ExitCode.INTERRUPTED, code="killed") from error
+                raise typer.Exit(SIGNAL_BASE + signal.SIGPIPE) from error  # as who writes to a closed pipe
     _finish(state, output)
 
 
@@ -231,12 +234,6 @@ def _is_output_closed() -> bool:
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _leave_closed_output() -> NoReturn:
-    """Exit as a command does that writes to a closed pipe, and say nothing more there."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    raise typer.Exit(SIGNAL_BASE + signal.SIGPIPE)
 
 
 class _Run:
