@@ -22,6 +22,7 @@ from seaway.cli.errors import ApiError, CliError, ExitCode
 from seaway.cli.logline import is_partial, own_text
 from seaway.cli.show import Output, dig, print_json_line
 from seaway.cli.streaming import CommandOutput
+from seaway.model.quoting import MARK
 
 MOST_AT_ONCE = 1 << 20  # bytes of input in one request; the API takes no more
 PACE = 0.04  # seconds between such requests: what is typed or read meanwhile goes with the next
@@ -126,10 +127,10 @@ class ByteLink:
             return
         missing = self._lost + (sum(ends.values()) - sum(self._printed.values()) if ends else 0)
         if missing or not ends:
-            much = f"{missing} bytes" if missing else "something, or nothing,"
-            code = dig(state, "exit_code")
+            lost = f"{missing} bytes" if missing else "some, nobody knows how much,"
+            why = dig(state, "reason", "").partition(f"; {MARK}")[0]
             raise CliError(
-                f"{much} of what the command wrote did not arrive; it ended with code {code}",
+                f"{lost} of what the command wrote did not arrive; how it ended: {why}",
                 hint="run it again, or read what `seaway logs` has of it",
                 code="output-lost",
             )
