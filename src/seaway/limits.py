@@ -133,7 +133,7 @@ API = (
     ),
     Limit(
         "streams of a token",
-        "followed logs and events, watches, waits for one-offs (`seaway run` has two) at once",
+        "followed logs and events, watches, waits for one-offs (`seaway run` has one; two by way of the logs) at once",
         _count(MOST_STREAMS),
         FIXED,
         "429 `too-many-streams` for the one more; those that are open go on",
