@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 LINES = 25  # of each log
@@ -50,7 +51,7 @@ LOGS = Logs()
 def find_logs(folder: Path, since: float) -> list[Path]:
     """Return the logs below a folder with something in them that is newer than `since`."""
     found = []
-    for path in folder.rglob("*.log"):
+    for path in chain(folder.rglob("*.log"), folder.rglob("*.jsonl")):  # the latter are apps' own words
         try:
             stat = path.stat()
         except OSError:  # it went meanwhile

@@ -36,6 +36,14 @@ def test_the_end_of_what_is_new_is_shown(logs: Logs, tmp_path: Path) -> None:
     assert logs.read() == ""
 
 
+def test_the_words_of_apps_are_shown_too(logs: Logs, tmp_path: Path) -> None:
+    """What an app said last often tells more than what the platform knows of it."""
+    (tmp_path / "logs" / "shop").mkdir(parents=True)
+    (tmp_path / "logs" / "shop" / "00000001.jsonl").write_text('{"message": "stopped"}\n')
+    with logs.shown(tmp_path):
+        assert logs.read().endswith('00000001.jsonl\n{"message": "stopped"}\n')
+
+
 def test_a_fixture_that_fails_leaves_its_logs(logs: Logs, tmp_path: Path) -> None:
     """Its folder is gone when the failure is reported; the next test shows nothing of it."""
     with pytest.raises(ZeroDivisionError), logs.shown(tmp_path):
