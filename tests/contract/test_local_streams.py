@@ -304,7 +304,7 @@ async def test_going_down_leaves_no_holder(kit: LocalKit) -> None:
     async def is_gone() -> bool:
         return not find_shims(kit)
 
-    await eventually(is_gone, limit=shim.MOMENT / 2)
+    await eventually(is_gone, limit=shim.LINGER / 2)
 
 
 def find_shims(kit: LocalKit) -> list[psutil.Process]:
