@@ -147,11 +147,17 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     server = Server(options)
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if options.ignore_sigterm else lambda *_: ended.set())
+    # No thread that is started from here on takes the signal: the main one would not be woken, and Python's handlers
+    # run in no other.
+    told = set() if options.ignore_sigterm else {signal.SIGTERM}
+    if options.ignore_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, told)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     print(json.dumps({"message": f"listening on {server.server_port}", "level": "info"}), flush=True)
-    if not ended.wait(options.crash_after):
+    if options.crash_after is None:
+        signal.sigwaitinfo(told)
+    elif signal.sigtimedwait(told, options.crash_after) is None:
         print("crashing because its time is over", file=sys.stderr, flush=True)
         os._exit(3)
     server.stopping = True
