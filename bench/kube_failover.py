@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import httpx
+import httpx2
 from bench.kube_kit import Api, Report, open_platform, read_nodes
 from tests.e2e.harness import wait_until
 from tests.kube.lab.processes import unit_of
@@ -57,7 +57,7 @@ class Envoys:
 
     def __init__(self, made: KubePlatform) -> None:
         sockets = [Home(made.folder / r.name).socket(f"router-{r.name}-admin") for r in made.routers]
-        self._clients = [httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(s))) for s in sockets]
+        self._clients = [httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(s))) for s in sockets]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -192,8 +192,8 @@ class Clients:
     def __init__(self, made: KubePlatform) -> None:
         apis = [Api(made, control) for control in made.controls]
         self._bases = [api.base for api in apis]
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.AsyncClient(
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        self.http = httpx2.AsyncClient(
             verify=apis[0].trust, headers=apis[0].headers, trust_env=False, timeout=2.0, limits=limits
         )
 
@@ -201,7 +201,7 @@ class Clients:
         """Return whether some replica said yes."""
         for _ in range(len(self._bases)):
             self._bases.append(self._bases.pop(0))
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx2.HTTPError):
                 answer = await self.http.request(method, f"{self._bases[0]}{path}", json=body, params=params)
                 if answer.is_success:
                     return True
@@ -218,7 +218,7 @@ async def read_api(clients: Clients, app: str, answers: Watch) -> None:
 
 async def change_routes(made: KubePlatform, clients: Clients, app: str, effects: Watch) -> None:
     """Add a route, wait until requests to it are answered by the app, take it away, and again with another."""
-    plain = httpx.AsyncClient(trust_env=False, timeout=2.0, limits=httpx.Limits(max_keepalive_connections=0))
+    plain = httpx2.AsyncClient(trust_env=False, timeout=2.0, limits=httpx2.Limits(max_keepalive_connections=0))
     async with plain:
         number = 0
         while True:
@@ -228,7 +228,7 @@ async def change_routes(made: KubePlatform, clients: Clients, app: str, effects:
                 await asyncio.sleep(LOOK)
             good = 0
             while good < 6:  # new connections in a row: both routers have taken it, but for 1 in 32
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     answer = await plain.get(f"http://127.0.0.1:{made.http_port}/", headers={"Host": host})
                     good = good + 1 if answer.status_code == 200 else 0
                 await asyncio.sleep(0 if good else 0.01)

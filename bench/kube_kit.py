@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from tests.kube.fixture import given_cluster, own_cluster
 from tests.kube.platform import KubePlatform, Part
 
@@ -62,10 +62,10 @@ class Api:
         port = (control or made.front).ports["api"]
         self.base, self.headers = f"https://127.0.0.1:{port}/v1", {"Authorization": f"Bearer {token}"}
         self.trust = ssl.create_default_context(cafile=str(made.authority))
-        self._http = httpx.Client(verify=self.trust, headers=self.headers, trust_env=False, timeout=60)
+        self._http = httpx2.Client(verify=self.trust, headers=self.headers, trust_env=False, timeout=60)
 
     def call(self, method: str, path: str, body: Any = None, content: bytes | None = None) -> Any:
-        """Send a request and return the JSON that comes back; raise httpx.HTTPError."""
+        """Send a request and return the JSON that comes back; raise httpx2.HTTPError."""
         answer = self._http.request(method, f"{self.base}{path}", json=body, content=content)
         answer.raise_for_status()
         return answer.json()

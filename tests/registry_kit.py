@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
+import httpx2
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,8 +109,8 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path, scheme: str) -
         if process.poll() is not None:
             raise RuntimeError(f"docker-registry ended: {log.read_text()[-2000:]}")
         try:
-            httpx.get(f"{scheme}://127.0.0.1:{port}/v2/", verify=False, trust_env=False, timeout=2)
-        except httpx.TransportError:
+            httpx2.get(f"{scheme}://127.0.0.1:{port}/v2/", verify=False, trust_env=False, timeout=2)
+        except httpx2.TransportError:
             time.sleep(0.02)
         else:
             return
@@ -143,7 +143,7 @@ def push_one(registry: Registry, image: Image, name: str, tag: str) -> str:
     login = (USER, PASSWORD) if registry.access.credentials else None
     scheme = "http" if registry.access.insecure else "https"
     trust = ssl.create_default_context(cafile=registry.access.ca) if registry.access.ca else True
-    with httpx.Client(
+    with httpx2.Client(
         base_url=f"{scheme}://{registry.host}", timeout=60, trust_env=False, auth=login, verify=trust
     ) as client:
         push(client, image, name, tag)

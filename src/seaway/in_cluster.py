@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import structlog
 
 from seaway.api import ApiDeps, create_api
@@ -151,7 +151,7 @@ class _Replica:
     def _make_deps(self, registries: Registries) -> ApiDeps:
         """The API reads what is in the cluster now, not what this replica has seen of it."""
         trust = ssl.create_default_context(cafile=str(self._tls / "ca.crt"))
-        http = httpx.AsyncClient(verify=trust, trust_env=False, headers={"host": SERVER_NAME})
+        http = httpx2.AsyncClient(verify=trust, trust_env=False, headers={"host": SERVER_NAME})
         self._stack.push_async_callback(http.aclose)
         return ApiDeps(
             store=self._store,

@@ -281,7 +281,7 @@ def up(settings: Settings, detach: bool) -> int:
 
 def _find_missing(home: Home, settings: Settings) -> str:
     """Return what the platform still lacks, or ""."""
-    import httpx
+    import httpx2
 
     from seaway.supervisor.running import list_states
 
@@ -291,10 +291,10 @@ def _find_missing(home: Home, settings: Settings) -> str:
     try:
         token = home.admin_token.read_text().strip()
         url = f"http://{settings.bind}:{settings.api_port}/v1/status"
-        answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=2)
-    except (httpx.HTTPError, FileNotFoundError):
+        answer = httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=2)
+    except (httpx2.HTTPError, FileNotFoundError):
         return "waiting for the API"
-    if answer.status_code != httpx.codes.OK:
+    if answer.status_code != httpx2.codes.OK:
         return f"waiting for the API (it answers {answer.status_code})"
     connected = sum(router["connected"] for router in answer.json()["routers"])
     if connected < settings.routers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -41,7 +41,7 @@ class Ship:
     registry: Registry
     registries: Registries
 
-    async def release(self, image: str, app: str = "shop", http: httpx.AsyncClient | None = None, **more: Any) -> Any:
+    async def release(self, image: str, app: str = "shop", http: httpx2.AsyncClient | None = None, **more: Any) -> Any:
         client = http or self.bench.http
         return await client.post(f"/v1/apps/{app}/releases", json={"image": image, **more})
 

@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 import structlog
@@ -38,7 +38,7 @@ async def test_start_is_fast_and_answers(kit: LocalKit) -> None:
     seen = await kit.await_serving()
     assert seen.port is not None
     assert FIRST <= seen.port <= LAST
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         assert (await http.get(f"http://{seen.address}:{seen.port}/")).status_code == 200
 
 
@@ -391,7 +391,7 @@ async def test_every_instance_has_a_port_of_its_own(kit: LocalKit) -> None:
 
     seen = await eventually(look)
     assert len({instance.port for instance in seen}) == 2
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         for instance in seen:
             assert (await http.get(f"http://127.0.0.1:{instance.port}/")).status_code == 200
 

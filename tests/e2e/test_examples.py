@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import httpx
+import httpx2
 import pytest
 
 from seaway.builder.image import VENV
@@ -72,7 +72,7 @@ def can_connect(port: int) -> bool:
 def check_celery(platform: Platform, app: str) -> None:
     """A worker does what the web process sends, and, once somebody has said that it runs, celery-beat."""
     url, host = f"http://127.0.0.1:{platform.http_port}", {"Host": f"{app}.localhost"}
-    with httpx.Client(base_url=url, headers=host, timeout=10) as http:
+    with httpx2.Client(base_url=url, headers=host, timeout=10) as http:
         task = http.post("/", content="to be or not to be").json()["task"]
         words = wait_until(lambda: http.get(f"/{task}").json()["words"], "the words are counted")
     assert words == {"to": 2, "be": 2, "or": 1, "not": 1}
@@ -92,7 +92,7 @@ def echo(platform: Platform, app: str, text: str) -> Any:
 def check_guest_book(platform: Platform, app: str) -> None:
     """What a visitor wrote is there after the next release; the static file has the name that the build gave it."""
     host, url = f"{app}.localhost", f"http://127.0.0.1:{platform.http_port}"
-    with httpx.Client(base_url=url, headers={"Host": host}, cookies={}, timeout=10) as browser:
+    with httpx2.Client(base_url=url, headers={"Host": host}, cookies={}, timeout=10) as browser:
         page = browser.get("/").text
         (sheet,) = re.findall(r'href="(/static/book\.[0-9a-f]{12}\.css)"', page)
         assert "font:" in browser.get(sheet).text

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 
 from seaway.api import ApiDeps, create_api, ensure_admin_token
@@ -126,7 +126,7 @@ class Bench:
     """The API under test and everything around it; `http` carries the admin token."""
 
     api: FastAPI
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     store: SqliteStore
     engine: MemoryEngine
     logs: MemoryLogs
@@ -135,7 +135,7 @@ class Bench:
 
     async def client(
         self, role: Role, team: str | None = None, *, name: str = "", seconds: float | None = None
-    ) -> httpx.AsyncClient:
+    ) -> httpx2.AsyncClient:
         """Return a client with a new token."""
         secret = make_secret()
         expires = self.clock.now + timedelta(seconds=seconds) if seconds else None
@@ -191,10 +191,10 @@ def share_api(deps: ApiDeps) -> FastAPI:
     return _shared[0]
 
 
-def connect(api: FastAPI, secret: str | None) -> httpx.AsyncClient:
+def connect(api: FastAPI, secret: str | None) -> httpx2.AsyncClient:
     """Return a client that calls the application in this process."""
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://seaway", headers=headers)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://seaway", headers=headers)
 
 
 @asynccontextmanager
@@ -216,7 +216,7 @@ async def open_bench(folder: Path, heartbeat: float = 15.0) -> AsyncIterator[Ben
         await store.close()
 
 
-def error(answer: httpx.Response, status: int) -> dict[str, Any]:
+def error(answer: httpx2.Response, status: int) -> dict[str, Any]:
     """Check that the answer is an error of this status in the one shape; return it."""
     assert answer.status_code == status, answer.text
     body = answer.json()

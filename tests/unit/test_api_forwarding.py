@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
@@ -50,9 +50,9 @@ async def serving(api: FastAPI) -> AsyncIterator[str]:
     await running
 
 
-async def ask(leader: str | None, header: tuple[str, str] = ("authorization", "Bearer x")) -> httpx.Response:
+async def ask(leader: str | None, header: tuple[str, str] = ("authorization", "Bearer x")) -> httpx2.Response:
     """Ask a replica that believes `leader` to lead ("" for itself)."""
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         link = LeaderLink(find=lambda: leader, http=http)
         async with serving(make_replica("follower", link)) as url:
             return await http.get(f"{url}/log?follow=true", headers=dict([header]))
@@ -86,7 +86,7 @@ async def test_when_to_ask_again_is_passed_on() -> None:
 async def test_the_leader_answers_itself() -> None:
     """And so does a replica that was passed a request, whatever it believes: no request goes in circles."""
     assert (await ask("")).text.startswith("follower ")
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         circle = LeaderLink(find=lambda: "http://127.0.0.1:9", http=http)
         async with serving(make_replica("second", circle)) as second:
             assert (await ask(second)).text.startswith("second ")

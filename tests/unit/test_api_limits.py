@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +51,7 @@ def limit(bench: Bench, **settings: Any) -> Ticks:
     return ticks
 
 
-async def exhaust(client: httpx.AsyncClient, rate: int, status: int = 200) -> None:
+async def exhaust(client: httpx2.AsyncClient, rate: int, status: int = 200) -> None:
     """Send all that comes at once after a quiet time."""
     for _ in range(BURST_SECONDS * rate):
         assert (await client.get("/v1/apps")).status_code == status

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import httpx
+import httpx2
 
 from seaway.api.callers import OpenStreams, RateLimiter
 from seaway.builder.base import ImageReader
@@ -31,7 +31,7 @@ class LeaderLink:
     """The way to the replica that leads: `find` returns its base URL, "" for this one, None if nobody leads now."""
 
     find: Callable[[], str | None]
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
 
 
 @dataclass(frozen=True)

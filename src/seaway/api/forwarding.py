@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-import httpx
+import httpx2
 import structlog
 from fastapi import Request
 
@@ -25,13 +25,13 @@ async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
     if leader is None or not base:
         return None
     headers = {name: request.headers[name] for name in PASSED if name in request.headers} | {FORWARDED: "1"}
-    url = httpx.URL(base).copy_with(path=request.url.path, query=request.url.query.encode())
-    timeout = httpx.Timeout(10.0, read=None)
+    url = httpx2.URL(base).copy_with(path=request.url.path, query=request.url.query.encode())
+    timeout = httpx2.Timeout(10.0, read=None)
     try:
         answer = await leader.http.send(
             leader.http.build_request(request.method, url, headers=headers, timeout=timeout), stream=True
         )
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         log.info("the replica that leads does not answer", error=type(error).__name__)
         return None
     passed = Stream(_read(answer), answer.headers.get("content-type", "application/json"), answer.status_code)
@@ -40,11 +40,11 @@ async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
     return passed
 
 
-async def _read(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+async def _read(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
     try:
         async for chunk in answer.aiter_raw():
             yield chunk
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return  # the leader died: the stream ends, and the client asks again
     finally:
         await answer.aclose()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx
+import httpx2
 
 from seaway.cli.errors import ApiError, CliError, Unreachable
 from seaway.cli.target import Target
@@ -26,6 +26,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_TIMEOUT = 60.0  # seconds
 SILENCE_TIMEOUT = 60.0  # seconds without a byte on a stream; the API sends heartbeats far more often
 RESTART_LIMIT = 30.0  # seconds that the API of a platform that runs may take to come back
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.InvalidURL)
 AWAY = frozenset({502, 503, 504})  # what a proxy before the API answers while the API restarts
 TOO_MANY = 429
 TRIES = 60  # of a request that the API does not take because its token sends too many
@@ -71,10 +72,10 @@ class Api:
         headers = {"Accept": "application/json"}
         if target.token:
             headers |= {TOKEN_HEADER: target.token} if target.way else {"Authorization": f"Bearer {target.token}"}
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=target.url,
             headers=headers,
-            timeout=httpx.Timeout(within, connect=min(within, CONNECT_TIMEOUT)),
+            timeout=httpx2.Timeout(within, connect=min(within, CONNECT_TIMEOUT)),
             # Plain HTTP has no certificates, and reading them takes a while.
             verify=target.way.verify if target.way else _choose_authorities(target),
             auth=target.way.auth if target.way else None,
@@ -135,13 +136,13 @@ class Api:
         _check(answer)
         return Answer(answer.status_code, _parse(answer))
 
-    async def _send(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    async def _send(self, send: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
         """Send a request; one that nobody took is sent again while the API comes back, or has too many."""
         limit = asyncio.get_running_loop().time() + self._patience
         while True:
             try:
                 return await _send_in_turn(send)
-            except httpx.ConnectError:
+            except httpx2.ConnectError:
                 if asyncio.get_running_loop().time() > limit or not self.target.comes_back():
                     raise
                 await asyncio.sleep(FIRST_PAUSE)
@@ -159,7 +160,7 @@ class Api:
                 f"/v1{path}",
                 params=_present(params),
                 headers={"Accept": "text/event-stream, application/x-ndjson"},
-                timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
+                timeout=httpx2.Timeout(silence, connect=CONNECT_TIMEOUT),
             )
             answer = await _send_in_turn(lambda: self._http.send(request, stream=True))
             async with aclosing(answer):
@@ -176,15 +177,15 @@ class Api:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL))
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            unsent = isinstance(error, UNSENT)
             failure = Unreachable(self.target.url, _words(error), sent=not unsent, local=self.target.local)
             if self.target.way:
                 failure.hint = "check that `kubectl get nodes` works; `seaway login --local` leaves the cluster"
             raise failure from error
 
 
-async def _send_in_turn(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+async def _send_in_turn(send: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
     """Send a request, and again when the API says, while it has too many of this token; it took none of them."""
     for _ in range(TRIES - 1):
         answer = await send()
@@ -198,9 +199,9 @@ async def _send_in_turn(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.
 
 def _words(error: Exception) -> str:
     text = str(error).strip()
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return "timed out"
-    if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:
+    if isinstance(error, httpx2.ConnectError) and "All connection attempts failed" in text:
         return "connection refused"
     return text or "the connection was lost"
 
@@ -272,7 +273,7 @@ def _present(params: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v for k, v in (params or {}).items() if v is not None}
 
 
-def _parse(answer: httpx.Response) -> Any:
+def _parse(answer: httpx2.Response) -> Any:
     if not answer.content:
         return None
     try:
@@ -294,7 +295,7 @@ def _choose_authorities(target: Target) -> ssl.SSLContext | bool:
         raise CliError(f"SEAWAY_CA: {target.authority} holds no certificates", hint="give a PEM file") from error
 
 
-def _check(answer: httpx.Response) -> None:
+def _check(answer: httpx2.Response) -> None:
     """Raise the API's own error, or what can be said of an answer that is none of its."""
     if not answer.is_error:
         return
@@ -317,7 +318,7 @@ def _check(answer: httpx.Response) -> None:
     raise ApiError(answer.status_code, message, code=code, hint=hint, field=field)
 
 
-def _check_cluster(answer: httpx.Response) -> None:
+def _check_cluster(answer: httpx2.Response) -> None:
     """Raise what the API server of a cluster says by itself: it did not let the request through to Seaway."""
     try:
         said = answer.json()
@@ -346,8 +347,8 @@ def _streamed_error(item: StreamItem) -> CliError:
     return ApiError(status, message, code=code, hint=hint)
 
 
-async def _split_lines(answer: httpx.Response) -> AsyncIterator[str]:
-    """Split at newlines only: httpx's own splitting also cuts at characters that JSON may hold unescaped."""
+async def _split_lines(answer: httpx2.Response) -> AsyncIterator[str]:
+    """Split at newlines only: httpx2's own splitting also cuts at characters that JSON may hold unescaped."""
     rest = b""
     async for chunk in answer.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
@@ -357,13 +358,13 @@ async def _split_lines(answer: httpx.Response) -> AsyncIterator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-async def _read_lines(answer: httpx.Response) -> AsyncIterator[StreamItem]:
+async def _read_lines(answer: httpx2.Response) -> AsyncIterator[StreamItem]:
     async for line in _split_lines(answer):
         if line.strip():
             yield StreamItem("message", line)
 
 
-async def _read_events(answer: httpx.Response) -> AsyncIterator[StreamItem]:
+async def _read_events(answer: httpx2.Response) -> AsyncIterator[StreamItem]:
     """Parse text/event-stream: event and data fields, comments ignored, a blank line ends an event."""
     event, data = "message", list[str]()
     async for line in _split_lines(answer):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from seaway.cli.errors import CliError, ExitCode
 from seaway.home import Home
@@ -39,16 +39,16 @@ class Way:
 
     url: str
     verify: ssl.SSLContext
-    auth: httpx.Auth | None
+    auth: httpx2.Auth | None
 
 
-class _ClusterAuth(httpx.Auth):
+class _ClusterAuth(httpx2.Auth):
     """Credentials as the cluster's client library makes them, for requests of the library used here."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         flow = self._inner.async_auth_flow(request)
         try:
             prepared = await anext(flow)

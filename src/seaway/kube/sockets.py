@@ -62,7 +62,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 
 
 def close_cancelled(client: httpx2.AsyncClient) -> None:
-    """Let a client close what it was cancelled in. httpx has no public way in; tests see whether this one is right."""
+    """Let a client close what it was cancelled in. httpx2 has no public way in; tests see whether this one is right."""
     transport = client._transport
     if isinstance(transport, httpx2.AsyncHTTPTransport):
         pool: Any = transport._pool

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from seaway.registry.credentials import Credentials, CredentialsFile
 from seaway.registry.errors import RegistryError, Unauthorised, Unreachable
@@ -56,7 +56,7 @@ class _Token:
 class Authorizer:
     """Knows what to put into the Authorization header of requests to one registry."""
 
-    def __init__(self, host: str, credentials: CredentialsFile, http: httpx.AsyncClient, *, insecure: bool) -> None:
+    def __init__(self, host: str, credentials: CredentialsFile, http: httpx2.AsyncClient, *, insecure: bool) -> None:
         self._host = host
         self._credentials = credentials
         self._http = http
@@ -109,14 +109,14 @@ class Authorizer:
             else:
                 headers = {"Authorization": credentials.basic} if credentials.basic else {}
                 answer = await self._http.get(challenge.realm, params=ask, headers=headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Unreachable(
                 f"{where.netloc}, where the registry {self._host} hands out tokens, does not answer "
                 f"({type(error).__name__}): see that it can be reached from here"
             ) from None
         return self._read(answer, where.netloc)
 
-    def _read(self, answer: httpx.Response, server: str) -> _Token:
+    def _read(self, answer: httpx2.Response, server: str) -> _Token:
         if answer.status_code in {400, 401, 403}:
             raise Unauthorised(
                 f"{server} gives no token for the registry {self._host}: user or password are wrong, or may not do "
@@ -126,7 +126,7 @@ class Authorizer:
             body = answer.raise_for_status().json()
             value = str(body.get("token") or body["access_token"])
             life = float(body.get("expires_in") or DEFAULT_LIFE)
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError):
+        except (httpx2.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError):
             raise RegistryError(
                 f"{server} answered {answer.status_code} and no token when asked for one for {self._host}: try again"
             ) from None

