@@ -116,8 +116,11 @@ TIERS = (
     Tier("unit, property", tuple((command,) for command in (*UNITS, PROPERTY))),
     Tier("contract", (([*PYTEST, *spread("loadfile", 3), *CONTRACT],), ([*PYTEST, SCHEMATHESIS],))),
     Tier("end to end", (([*PYTEST, *spread("worksteal", 3), *E2E],),)),
-    Tier(  # alone, as it looks for what is left on this machine
-        "test cluster", (([*PYTEST, "tests/kube/lab"],),), first=[*KUBE_LAB, "prepare"]
+    Tier(  # as it looks for what is left on this machine, beside what leaves nothing
+        "test cluster, property in depth",
+        (([*PYTEST, "tests/kube/lab"],), ([*GIVE_WAY, *PROPERTY],)),
+        first=[*KUBE_LAB, "prepare"],
+        env={"SEAWAY_SCHEDULES": "300"},
     ),
     Tier(
         "kubernetes, side by side",
@@ -127,10 +130,9 @@ TIERS = (
     ),
     Tier(  # what waits and keeps times beside what needs a processor; that gives way
         "kubernetes, alone",
-        (([*PYTEST, *ALONE],), ([*GIVE_WAY, *PYTEST, *spread("loadfile", 2), *API_ONLY], [*GIVE_WAY, *PROPERTY])),
+        (([*PYTEST, *ALONE],), ([*GIVE_WAY, *PYTEST, *spread("loadfile", 2), *API_ONLY],)),
         first=[*KUBE_LAB, "begin"],
         last=[*KUBE_LAB, "end"],
-        env={"SEAWAY_SCHEDULES": "300"},
     ),
 )
 

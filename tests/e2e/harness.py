@@ -32,13 +32,21 @@ PLAIN = Path(__file__).parent / "apps" / "plain"
 SEAWAY = Path(sys.executable).parent / "seaway"
 
 
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds between looks at what is waited for
+
+
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 30) -> Any:
-    """Return the condition's first true value."""
-    deadline = time.monotonic() + timeout
+    """Return the condition's first true value.
+
+    Most conditions are commands, which cost what is waited for its processor: so a long wait looks less often, and may
+    last a tenth longer.
+    """
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"{what}: not within {timeout} s")
-        time.sleep(0.05)
+        time.sleep(min(max(waited / 10, SHORTEST_PAUSE), LONGEST_PAUSE))
     return found
 
 
