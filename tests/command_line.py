@@ -27,7 +27,9 @@ from typing import IO
 
 from tests.pace import read_waited
 
-PRELOADED = ("seaway.main", "seaway.cli.app", "httpx2", "seaway.supervisor.running", "rich.console", "rich.table")
+PRELOADED = (
+    "seaway.main", "seaway.cli.app", "httpx2", "httpcore2", "seaway.supervisor.running", "rich.console", "rich.table",
+)  # fmt: skip
 LONGEST = 1 << 17  # bytes of a request; Linux allows no longer argument or variable
 ANSWER = struct.Struct("id")  # exit code, seconds waited for a processor
 
