@@ -293,10 +293,11 @@ def find_members(instance_id: str) -> list[psutil.Process]:
 
 
 def find_app(instance_id: str) -> psutil.Process:
-    """Return the Python process of an instance."""
+    """Return the process that is an instance's app, not one in which something begins."""
     limit = time.monotonic() + 5
     while time.monotonic() < limit:
         for process in find_members(instance_id):
-            if process.is_running() and "python" in process.name():
-                return process
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "python" in process.name() and "app.py" in process.cmdline():
+                    return process
     raise AssertionError(f"{instance_id} runs no app")
