@@ -53,7 +53,8 @@ def render() -> str:
 `[rollout]` in seaway.toml sets them, in seconds: `release_timeout` (600) for the release command,
 `start_timeout` (120, or 60 more than the longest `start_timeout` that seaway.toml gives to the health of a process) for
 B to be ready, `router_timeout` (30) for the routers, `keep` (30) for A to be kept, `drain` (30) for requests in flight
-on an instance that is to stop. Whatever gives up names its setting. An instance that takes long to start says from 2 s
+on an instance that is to stop. Each is that of the release which is waited for: with `recreate`, A and B may drain for
+different times. Whatever gives up names its setting. An instance that takes long to start says from 2 s
 on what it lacks, such as that it listens on another port than `$PORT`, and from 8 s on also what it wrote last; it is
 given up only when its time is over, because some apps open an admin port first.
 

@@ -44,6 +44,7 @@ from tests.property.world import Crash, CrashingStore, World
 SCHEDULES = int(os.environ.get("SEAWAY_SCHEDULES", choose("120", "3000")))
 STEPS = 60
 NAME = "shop"
+DRAINS = (0, 6, 200)  # seconds; the default is 30
 
 
 def make_manifest(world: World) -> BuildManifest:
@@ -52,11 +53,14 @@ def make_manifest(world: World) -> BuildManifest:
     if world.chance(0.4):
         processes["worker"] = Process(command="worker")
     strategy = Strategy.RECREATE if world.exclusive and world.chance(0.4) else Strategy.BLUE_GREEN
+    policy = RolloutPolicy(
+        strategy=strategy, start_timeout=20, router_timeout=20, keep=5, drain=world.dice.choice(DRAINS)
+    )
     return BuildManifest(
         processes=processes,
         scale=dict.fromkeys(processes, 1),
         release_command="migrate" if world.chance(0.2) else None,
-        rollout=RolloutPolicy(strategy=strategy, start_timeout=20, router_timeout=20, keep=5, drain=6),
+        rollout=policy,
     )
 
 
@@ -245,3 +249,55 @@ def test_a_kept_release_grows_before_it_serves_again() -> None:
     """Under crashes and stale observations: none of its instances start before the cancel, and enough after it."""
     went_back = sum(asyncio.run(run_way_back(seed)) for seed in range(60))
     assert went_back > 10
+
+
+async def run_alone(drains: tuple[float, float], *, cancel: bool, stop_time: float = 0.0) -> tuple[Rollout, App]:
+    """Replace v1 by v2 with `recreate` while requests last as long as they may; return v2's rollout, and the app.
+
+    `cancel`: take it back as soon as v2 has requests. Its instances take `stop_time` seconds to stop.
+    """
+    world = World(0, hostile=False)
+    world.calm, world.lasting = True, 1
+    store = CrashingStore(world)
+    await store.create(App(meta=Meta(name=NAME), spec=AppSpec()))
+
+    async def step() -> None:
+        await run_pass(store, world)
+        world.step()
+        assert not world.violations, world.violations
+
+    for number, drain in enumerate(drains):
+        policy = RolloutPolicy(strategy=Strategy.RECREATE, start_timeout=20, router_timeout=20, drain=drain)
+        manifest = BuildManifest(processes={"web": Process(command="web")}, scale={"web": 1}, rollout=policy)
+        await release(store, world, ImageChange(f"sha256:{number:064d}", manifest))
+        while not (await store.list(Rollout, {"app": NAME})).documents[number:]:
+            await step()
+        while not (rollout := await store.get(Rollout, f"{NAME}.v{number + 1}")).ended:
+            await step()
+            if cancel and 2 in {world.instances[name].key.release for r in world.routers for name in r.lasting}:
+                world.stop_time = stop_time
+                rollout = await store.get(Rollout, rollout.name)
+                spec = rollout.spec.model_copy(update={"cancel": True})
+                await store.update(rollout.model_copy(update={"spec": spec}))
+    for _ in range(600):
+        await step()
+    return rollout, await store.get(App, NAME)
+
+
+@pytest.mark.parametrize("second", DRAINS)
+@pytest.mark.parametrize("first", DRAINS)
+async def test_recreate_waits_for_what_drains(first: float, second: float) -> None:
+    """As long as that release may, whatever the other's own drain is; nothing ever starts beside it."""
+    rollout, _ = await run_alone((first, second), cancel=False)
+    assert rollout.status.phase is Phase.SUCCEEDED
+    rollout, _ = await run_alone((first, second), cancel=True)
+    assert rollout.status.phase is Phase.CANCELLED
+    assert Phase.RESTORING in {step.phase for step in rollout.status.history}
+
+
+async def test_recreate_waits_for_what_does_not_stop() -> None:
+    """The rollout has given up by then; what served before starts when nothing else runs, and not sooner."""
+    rollout, app = await run_alone((6, 6), cancel=True, stop_time=400)
+    assert rollout.status.phase is Phase.FAILED
+    assert "waits for v2 to stop before v1 starts again" in rollout.status.reason
+    assert (app.status.current, app.status.state) == (1, "serving")

@@ -62,6 +62,7 @@ class SimRouter:
     applied: Table = Table()
     checked: set[str] = field(default_factory=set)  # instances its own health checks found good
     in_flight: set[str] = field(default_factory=set)  # instances with a request of this router on them
+    lasting: set[str] = field(default_factory=set)  # those whose request ends with them: a WebSocket, a download
     busy: dict[str, int] = field(default_factory=dict)  # what it last reported of that, and when
     busy_at: datetime | None = None
 
@@ -88,6 +89,9 @@ class World:
         self.events: list[EventSpec] = []
         self.drain_limits: dict[str, datetime] = {}
         self.violations: list[str] = []
+        self.lasting = 0.02  # how many requests last until they are cut off
+        self.stop_time = 0.0  # seconds that an instance takes to stop, at the least
+        self.stops_at: dict[str, datetime] = {}
         self.disturbed = False  # an instance died by itself: rotation may be smaller than promised
 
     def chance(self, probability: float) -> bool:
@@ -112,9 +116,11 @@ class World:
             and i.state is not InstanceState.STOPPED
         }
         missing = workload.count - len(live)
-        begins = not any(i.key == workload.key for i in self.instances.values())
-        exclusive = workload.key.release in self.exclusive_releases
-        if missing > 0 and begins and exclusive and not self.may_start_beside(others):
+        alone = workload.key.release in self.exclusive_releases or any(
+            self.instances[name].key.release in self.exclusive_releases - set(range(workload.key.release))
+            for name in others
+        )  # it is to run alone, or comes back where such a one was tried
+        if missing > 0 and not live and alone and not self.may_start_beside(others):
             self.violations.append(f"{workload.key} starts while {sorted(others)} still run")
         for _ in range(missing):
             name = f"{workload.key.app}-v{workload.key.release}-{workload.key.process}-{len(self.instances):04d}"
@@ -173,6 +179,7 @@ class World:
                     self.violations.append(f"{name} was stopped while {router.name} sends to it")
                 if name in router.in_flight and self.now < self.drain_limits.get(name, self.now):
                     self.violations.append(f"{name} was stopped with a request of {router.name} on it")
+        self.stops_at[name] = self.now + timedelta(seconds=self.stop_time)
         self._set(name, state=InstanceState.STOPPING, ready=False)
 
     def _set(self, name: str, **update: Any) -> None:
@@ -246,16 +253,22 @@ class World:
             router.applied = router.wanted
         if self.calm or self.chance(0.4):
             router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
-        router.in_flight = {name for name in sorted(router.in_flight) if self.chance(0.6)}
+        router.lasting = {name for name in router.lasting if self.instances[name].state not in GONE}
+        router.lasting |= {name for name in sorted(router.applied.rotation()) if self._lasts()}
+        router.in_flight = {name for name in sorted(router.in_flight) if self.chance(0.6)} | router.lasting
         router.in_flight |= {name for name in sorted(router.applied.rotation()) if self.chance(0.5)}
         if self.calm or self.chance(0.7):
             router.busy, router.busy_at = dict.fromkeys(router.in_flight, 1), self.now
+
+    def _lasts(self) -> bool:
+        """Whether a request lasts until it is cut off."""
+        return self.lasting == 1 or self.chance(self.lasting)
 
     def _step_instance(self, name: str) -> None:
         instance = self.instances[name]
         bad = instance.key.release in self.bad_releases
         if instance.state is InstanceState.STOPPING:
-            if self.calm or self.chance(0.5):
+            if self.now >= self.stops_at.get(name, self.now) and (self.calm or self.chance(0.5)):
                 self._set(name, state=InstanceState.STOPPED)
         elif instance.state is InstanceState.PENDING:
             self._set(name, state=InstanceState.STARTING, started_at=self.now)

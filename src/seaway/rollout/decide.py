@@ -21,6 +21,7 @@ from seaway.model import (
     Task,
     release_name,
 )
+from seaway.rollout.deadlines import find_deadline
 from seaway.rollout.facts import Facts, Plan
 from seaway.rollout.instances import has_ended, settle_instances
 from seaway.rollout.progress import progress_rollout
@@ -112,9 +113,8 @@ def _take_turn(facts: Facts, rollout: Rollout) -> RolloutStatus:
     status = rollout.status.model_copy(update={"base": facts.app.status.current})
     rollout = rollout.model_copy(update={"status": status})
     if release.release_command:
-        limit = timedelta(seconds=release.rollout.release_timeout + 30)
         reason = f"runs the release command of v{target}: {release.release_command}"
-        return advance(status, Phase.PREPARING, reason, now, now + limit)
+        return advance(status, Phase.PREPARING, reason, now, find_deadline(facts, rollout, Phase.PREPARING))
     return progress_rollout(facts, rollout, None, begin=True)[0]
 
 

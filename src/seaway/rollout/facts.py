@@ -90,9 +90,11 @@ class Facts:
         return next((w for w in self.workloads if w.key == key), None)
 
     def doubtful(self, release: int, process: str) -> list[Instance]:
-        """Return what may still run on a lost node, and beside which no instance of a release may start.
+        """Return what may still run, and beside which no instance of a release may start.
 
-        A lost instance of the release itself that was not told to stop is none: it still holds its own place.
+        That is on lost nodes, of a release or beside one that must not run twice. A lost instance of the release itself
+        that was not told to stop is none: it still holds its own place. And when no rollout is under way, whatever is
+        left of a later one with `recreate`, wherever it is: however that ended, the release before waits for it.
         Promoting a rollout says that somebody knows better.
         """
         if self.active is not None and self.active.spec.promote:
@@ -101,10 +103,15 @@ class Facts:
             i
             for i in self.instances
             if i.key.process == process
-            and i.unreachable
             and i.state is not InstanceState.STOPPED
-            and (i.key.release != release or i.state is InstanceState.STOPPING)
-            and (self.is_exclusive(release) or self.is_exclusive(i.key.release))
+            and (
+                (
+                    i.unreachable
+                    and (i.key.release != release or i.state is InstanceState.STOPPING)
+                    and (self.is_exclusive(release) or self.is_exclusive(i.key.release))
+                )
+                or (self.active is None and i.key.release > release and self.is_exclusive(i.key.release))
+            )
         ]
 
     def live(self, release: int, process: str | None = None) -> list[Instance]:

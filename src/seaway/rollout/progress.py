@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from seaway.model import WEB, Phase, Rollout, RolloutPolicy, RolloutStatus, Strategy
+from seaway.model import WEB, Phase, Rollout, RolloutStatus, Strategy
 from seaway.model.quoting import MARK, hide_values
+from seaway.rollout.deadlines import find_deadline, find_growth_deadline, list_to_clear
 from seaway.rollout.facts import Facts
 from seaway.rollout.sentences import (
     advise_without,
@@ -25,7 +26,6 @@ from seaway.rollout.transitions import advance
 from seaway.rollout.wanted import BEFORE_SHIFT, find_others, grows_first
 
 PAUSE_LIMIT = timedelta(hours=24)  # a forgotten pause ends as if it had been cancelled
-STOP_MARGIN = timedelta(seconds=60)  # beyond drain and grace, for an engine to report an instance gone
 LOOK_INTERVAL = timedelta(seconds=1)
 
 
@@ -231,41 +231,30 @@ def _judge_restored(facts: Facts, rollout: Rollout) -> Verdict:
 
 def _enter_work(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
     """Enter clearing (recreate, and something runs) or starting."""
-    status, target = rollout.status, rollout.spec.target
-    policy = facts.releases[target].rollout
-    others = {*find_others(facts, target), *(() if status.base is None else (status.base,))}
-    if rollout.spec.strategy is Strategy.RECREATE and others:
-        limit = max(_stop_limit(facts, release, policy) for release in others)
-        why = f"{_name(sorted(others))} stops before v{target} starts ({reason})"
-        return advance(status, Phase.CLEARING, why, facts.now, limit)
-    limit = facts.now + timedelta(seconds=policy.start_timeout)
-    return advance(status, Phase.STARTING, f"v{target} starts ({reason})", facts.now, limit)
+    target = rollout.spec.target
+    if rollout.spec.strategy is Strategy.RECREATE and (others := list_to_clear(facts, rollout)):
+        return _enter(facts, rollout, Phase.CLEARING, f"{_name(others)} stops before v{target} starts ({reason})")
+    return _enter(facts, rollout, Phase.STARTING, f"v{target} starts ({reason})")
 
 
-def _stop_limit(facts: Facts, release: int, policy: RolloutPolicy) -> datetime:
-    processes = facts.releases[release].processes.values() if release in facts.releases else ()
-    grace = max((process.stop_grace for process in processes), default=0.0)
-    return facts.now + timedelta(seconds=policy.drain + grace) + STOP_MARGIN
+def _enter(facts: Facts, rollout: Rollout, phase: Phase, reason: str) -> RolloutStatus:
+    """Enter a phase that has a deadline."""
+    return advance(rollout.status, phase, reason, facts.now, find_deadline(facts, rollout, phase))
 
 
 def _go_on(facts: Facts, rollout: Rollout, reason: str) -> RolloutStatus:
     status, now, target = rollout.status, facts.now, rollout.spec.target
-    policy = facts.releases[target].rollout if target in facts.releases else RolloutPolicy()
-    router_limit = now + timedelta(seconds=policy.router_timeout)
     match status.phase:
         case Phase.PREPARING:
             return _enter_work(facts, rollout, reason)
         case Phase.CLEARING:
-            limit = now + timedelta(seconds=policy.start_timeout)
-            return advance(status, Phase.STARTING, f"v{target} starts ({reason})", now, limit)
+            return _enter(facts, rollout, Phase.STARTING, f"v{target} starts ({reason})")
         case Phase.STARTING:
-            limit = router_limit + timedelta(seconds=policy.min_ready)
-            return advance(status, Phase.VERIFYING, reason, now, limit)
+            return _enter(facts, rollout, Phase.VERIFYING, reason)
         case Phase.VERIFYING:
-            return advance(status, Phase.SHIFTING, f"moves the traffic to v{target}", now, router_limit)
+            return _enter(facts, rollout, Phase.SHIFTING, f"moves the traffic to v{target}")
         case Phase.SHIFTING:
-            limit = now + timedelta(seconds=policy.keep) + STOP_MARGIN
-            return advance(status, Phase.KEEPING, reason, now, limit)
+            return _enter(facts, rollout, Phase.KEEPING, reason)
         case Phase.KEEPING:
             return advance(status, Phase.SUCCEEDED, reason, now)
         case _:
@@ -281,18 +270,15 @@ def _undo(facts: Facts, rollout: Rollout, why: str, *, cancelled: bool) -> Rollo
     phase, recreate = status.phase, rollout.spec.strategy is Strategy.RECREATE
     if phase in _BACK:
         return advance(status, Phase.FAILED, f"{rollout.status.verdict_reason}; then {why}", now)
-    cleared = recreate and base is not None and phase is not Phase.PREPARING
-    if cleared and base is not None:
-        limit = _stop_limit(facts, rollout.spec.target, RolloutPolicy())
-        policy = facts.releases[base].rollout if base in facts.releases else RolloutPolicy()
-        limit += timedelta(seconds=policy.start_timeout)
-        return advance(status, Phase.RESTORING, f"{why}; v{base} starts again", now, limit)
+    rollout = rollout.model_copy(update={"status": status})
+    if recreate and base is not None and phase is not Phase.PREPARING:
+        return _enter(facts, rollout, Phase.RESTORING, f"{why}; v{base} starts again")
     if phase is Phase.SHIFTING and base is not None:
-        return _return(status, base, why, now)
+        return _return(facts, rollout, base, why)
     if phase is Phase.KEEPING:
         if base is None or not grows_first(facts, rollout):
-            return _leave(facts, rollout, status, "there is no healthy release to return to")
-        limit = now + timedelta(seconds=facts.releases[base].rollout.start_timeout)
+            return _leave(facts, rollout, "there is no healthy release to return to")
+        limit = find_growth_deadline(facts, rollout)
         return status.model_copy(update={"reason": f"{why}; v{base} grows before it serves again", "deadline": limit})
     keeps = f"; v{base} serves on" if base is not None and is_serving(facts, base) else ""
     return advance(status, end, why + keeps, now)
@@ -305,26 +291,23 @@ def _grow(facts: Facts, rollout: Rollout) -> tuple[RolloutStatus, datetime | Non
     if not facts.observed or base is None:
         return status.model_copy(update={"reason": "the engine does not answer; what runs goes on"}), again
     if not grows_first(facts, rollout):
-        return _leave(facts, rollout, status, "there is no healthy release to return to"), None
+        return _leave(facts, rollout, "there is no healthy release to return to"), None
     lacking = describe_unready(facts, base)
     if status.deadline is None or now < status.deadline:
         reason = f"{status.verdict_reason}; the traffic returns once v{base} has grown ({lacking})"
         return status.model_copy(update={"reason": reason}), min(again, status.deadline or again)
     late = f"v{base} did not grow in time (`start_timeout` of [rollout]; {lacking})"
-    return _leave(facts, rollout, status, late, may_return=status.verdict == "failed"), None
+    return _leave(facts, rollout, late, may_return=status.verdict == "failed"), None
 
 
-def _leave(
-    facts: Facts, rollout: Rollout, status: RolloutStatus, otherwise: str, *, may_return: bool = True
-) -> RolloutStatus:
+def _leave(facts: Facts, rollout: Rollout, otherwise: str, *, may_return: bool = True) -> RolloutStatus:
     """Go back from a kept A's successor if A serves and the traffic `may_return`; else B stays, for `otherwise`."""
-    base, why = status.base, status.verdict_reason
+    status, base, why = rollout.status, rollout.status.base, rollout.status.verdict_reason
     if may_return and base is not None and is_serving(facts, base):
-        return _return(status, base, why, facts.now)
+        return _return(facts, rollout, base, why)
     end = Phase.CANCELLED if status.verdict == "cancelled" else Phase.FAILED
     return advance(status, end, f"{why}; v{rollout.spec.target} stays, as {otherwise}", facts.now)
 
 
-def _return(status: RolloutStatus, base: int, why: str, now: datetime) -> RolloutStatus:
-    limit = now + timedelta(seconds=RolloutPolicy().router_timeout)
-    return advance(status, Phase.RETURNING, f"{why}; the traffic returns to v{base}", now, limit)
+def _return(facts: Facts, rollout: Rollout, base: int, why: str) -> RolloutStatus:
+    return _enter(facts, rollout, Phase.RETURNING, f"{why}; the traffic returns to v{base}")
