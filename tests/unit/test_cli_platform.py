@@ -210,4 +210,4 @@ def test_help_and_version(bench: Bench) -> None:
 def test_the_page_of_commands_is_current() -> None:
     """docs/cli.md is what scripts/gen_cli_docs.py writes."""
     page = Path(__file__).parents[2] / "docs" / "cli.md"
-    assert page.read_text() == write_reference(), "run .venv/bin/python scripts/gen_cli_docs.py"
+    assert page.read_text() == write_reference(), "run `make docs`"

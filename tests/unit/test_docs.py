@@ -27,7 +27,7 @@ def test_generated_pages_are_current(script: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", [str(path), "--check"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(path), run_name="__main__")
-    assert ended.value.code == 0, f"run .venv/bin/python scripts/{script}.py"
+    assert ended.value.code == 0, "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
