@@ -42,6 +42,19 @@ def test_files_that_the_code_names_are_there() -> None:
     assert [(s.name, n) for s in sources for n in NAMED.findall(s.read_text()) if not (ROOT / n).exists()] == []
 
 
+def test_the_functions_that_a_deploy_goes_through_are_there() -> None:
+    """Each file of the page, and each function beside its file."""
+    page, source = (ROOT / "docs/life-of-a-deploy.md").read_text(), ROOT / "src/seaway"
+    files = re.findall(r"`([a-z]+/[\w/]*\.py)`", page)
+    assert [file for file in files if not (source / file).exists() and not (ROOT / file).exists()] == []
+    places = [place for row in re.findall(r"^\| \d+ \|.*\| (.*) \|$", page, re.MULTILINE) for place in row.split(";")]
+    assert len(places) > 20
+    for place in places:
+        file, *names = re.findall(r"`([^`]+)`", place)
+        text = (source / file).read_text()
+        assert [name for name in names if f"def {name}(" not in text] == [], place
+
+
 def test_the_page_of_routers_names_every_field_reason_and_metric() -> None:
     """In its tables, each in its own words."""
     page = (ROOT / "docs/router.md").read_text()
