@@ -270,13 +270,14 @@ def _undo(facts: Facts, rollout: Rollout, why: str, *, cancelled: bool) -> Rollo
     phase, recreate = status.phase, rollout.spec.strategy is Strategy.RECREATE
     if phase in _BACK:
         return advance(status, Phase.FAILED, f"{rollout.status.verdict_reason}; then {why}", now)
+    grows = grows_first(facts, rollout)  # as it was before the verdict
     rollout = rollout.model_copy(update={"status": status})
     if recreate and base is not None and phase is not Phase.PREPARING:
         return _enter(facts, rollout, Phase.RESTORING, f"{why}; v{base} starts again")
     if phase is Phase.SHIFTING and base is not None:
         return _return(facts, rollout, base, why)
     if phase is Phase.KEEPING:
-        if base is None or not grows_first(facts, rollout):
+        if not grows:
             return _leave(facts, rollout, "there is no healthy release to return to")
         limit = find_growth_deadline(facts, rollout)
         return status.model_copy(update={"reason": f"{why}; v{base} grows before it serves again", "deadline": limit})
