@@ -85,7 +85,7 @@ class Prober:
     async def _ask_http(self, path: str, timeout: float, port: int, host: str) -> str | None:
         if self._http is None:
             self._http = httpx2.AsyncClient(
-                verify=False,
+                verify=False,  # plain HTTP to this machine only; saves loading certificates
                 trust_env=False,
                 limits=httpx2.Limits(max_keepalive_connections=0),
             )
