@@ -140,6 +140,29 @@ async def test_requests_in_flight_of_one_app(lab: Lab) -> None:
     assert await lab.get("hog.localhost") == (200, "hog")
 
 
+@pytest.mark.parametrize("instances", [1, 4])
+async def test_a_refused_request_leaves_nothing_that_others_wait_for(lab: Lab, instances: int) -> None:
+    """It has mostly opened a connection, which stays idle in the thread that it came to; other threads open their own.
+
+    Each request comes on a connection of its own, so to any of Envoy's threads.
+    """
+    hogs = [await lab.start_backend("hog") for _ in range(instances)]
+    await serve(lab, *(hog.port for hog in hogs), policy=RouterPolicy(max_requests=2))
+    close = {"Connection": "close"}
+    async with neighbour(lab):
+        for _ in range(40):
+            before = sum(hog.slow for hog in hogs)
+            asked = [asyncio.create_task(lab.get("hog.localhost", "/slow", "POST", headers=close)) for _ in range(20)]
+            async with asyncio.timeout(10):
+                while sum(task.done() for task in asked) + sum(hog.slow for hog in hogs) - before < 20:
+                    await asyncio.sleep(0.01)
+            for hog in hogs:
+                hog.release.set()
+            assert set(await asyncio.gather(*asked)) == {(200, "hog"), (503, "overloaded")}
+            for hog in hogs:
+                hog.release.clear()
+
+
 async def test_connections_of_one_client(lab: Lab) -> None:
     """Whoever opens more than a router takes has them closed; files are left, and who has a connection keeps it."""
     envoy = psutil.Process(lab.envoys("r1")[0])

@@ -121,16 +121,19 @@ def build_cluster(backend: Backend) -> Any:
     return cluster
 
 
+_ANY_NUMBER = (1 << 32) - 1
+
+
 def _build_breakers(requests: int) -> dict[str, Any]:
     """Return what a release may have of one router: beyond it requests are refused at once, and nobody waits.
 
-    A request has a connection of its own, and idle ones stay open a while: with only as many connections as requests,
-    those that one thread keeps idle would have the requests of another wait.
+    Connections have no limit of their own: a thread opens one only for a request that finds none idle in it, so what is
+    in flight and what waits bounds them. With a limit those that one thread keeps idle have a request of another wait.
     """
     limits = {
         "max_requests": requests,
         "max_pending_requests": requests,  # those that wait for a connection to be made
-        "max_connections": 2 * requests,
+        "max_connections": _ANY_NUMBER,  # not said, it would be 1,024
         "max_retries": requests,
     }
     return {name: {"value": value} for name, value in limits.items()}
