@@ -166,6 +166,7 @@ class _Replica:
             build_logs=RegistryLogs(registries),
             images=RegistryImages(registries),
             teams=self._engine,
+            task_streams=self._engine,
         )
 
     def _find_leader(self) -> str | None:

@@ -304,7 +304,7 @@ CONFIG = (
     ),
     Limit(
         "input of a one-off",
-        "what `seaway run -i` passes on, in a cluster, with `-d` or `-o json`; else it has no bound",
+        "what `seaway run -i` passes on with `-d` or `-o json`; else it has no bound",
         say_bytes(LONGEST_STDIN),
         FIXED,
         "exit code 2, or 422 `invalid`; nothing runs",
@@ -312,7 +312,7 @@ CONFIG = (
     ),
     Limit(
         "output of a one-off on its way",
-        "what it wrote and whoever waits for it was not sent yet, on one machine",
+        "what it wrote and whoever waits for it was not sent yet",
         f"{say_bytes(AHEAD)} of each stream",
         FIXED,
         "its next write waits",

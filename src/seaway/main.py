@@ -152,7 +152,7 @@ async def run_control(home: Home) -> int:
     engine, plane, attachments = LocalEngine(home), XdsPlane(), Attachments()
     deps = ApiDeps(
         store=store, engine=engine, routers=plane, logs=FileLogReader(home), home=home, settings=settings,
-        attachments=attachments,
+        attachments=attachments, task_streams=engine,
     )  # fmt: skip
     api = create_api(deps)
     add_metrics(api, store, engine, plane, home.root)

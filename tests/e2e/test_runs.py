@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import signal
 import subprocess
 import termios
-import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ from seaway.control.attachments import LONG_RETURN
 from tests.e2e.harness import SEAWAY, Platform, wait_until
 from tests.pace import Stopwatch
 from tests.shared_place import find_shared
+from tests.typist import Typist
 
 SOON = 2.0  # seconds: the promise
 
@@ -161,57 +159,9 @@ def has_come(path: Path, size: int) -> bool:
     return path.stat().st_size >= size
 
 
-class Typist:
-    """Somebody at a terminal of 30 rows and 100 columns in which a command runs; nothing stays of it."""
-
-    def __init__(self, platform: Platform, *words: str) -> None:
-        self.master, self.slave = pty.openpty()
-        self.draw(30, 100)
-        self.before = termios.tcgetattr(self.slave)
-        self.seen = b""
-        ends = [(os.POSIX_SPAWN_OPEN, fd, os.ttyname(self.slave), os.O_RDWR, 0) for fd in range(3)]
-        env = os.environ | platform.env | {"TERM": "vt220"}
-        pid = os.posix_spawn(SEAWAY, [str(SEAWAY), *words], env, file_actions=ends, setsid=True)
-        self.process = psutil.Process(pid)
-
-    def __enter__(self) -> Typist:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(psutil.NoSuchProcess):
-            self.process.kill()
-        self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        """Close the window."""
-        for fd in (self.slave, self.master):
-            with suppress(OSError):
-                os.close(fd)
-
-    def draw(self, rows: int, columns: int) -> None:
-        """Draw it in another size; the kernel tells what runs in front."""
-        termios.tcsetwinsize(self.master, (rows, columns))
-
-    def type(self, keys: str, *answers: str) -> None:
-        """Press keys, and wait for what comes, in turn."""
-        os.write(self.master, keys.encode())
-        for answer in answers:
-            self.read(answer)
-
-    def read(self, text: str) -> None:
-        """Read up to a text that comes."""
-        deadline = time.monotonic() + 30
-        while text.encode() not in self.seen:
-            assert time.monotonic() < deadline, (text, self.seen)
-            if select.select([self.master], [], [], 1)[0]:
-                self.seen += os.read(self.master, 65536)
-        self.seen = self.seen.partition(text.encode())[2]
-
-
 def test_a_shell_on_a_terminal(shop: Platform) -> None:
     """Typed and answered; Ctrl-C is the job's, the size follows, the control plane may go, the code is the shell's."""
-    with Typist(shop, "run", "-a", "shop", "PS1='> ' INPUTRC=/dev/null bash --norc --noprofile -i") as typist:
+    with Typist(shop.env, "run", "-a", "shop", "PS1='> ' INPUTRC=/dev/null bash --norc --noprofile -i") as typist:
         typist.read("> ")
         typist.type("echo $TERM; stty size\r", "vt220\r\n30 100\r\n", "> ")
         typist.type("sh -c 'echo rea\"\"dy; sleep 1000'\r", "ready\r\n")
@@ -228,7 +178,7 @@ def test_a_shell_on_a_terminal(shop: Platform) -> None:
 
 def test_a_command_ends_with_its_terminal(shop: Platform) -> None:
     """Whose other side is gone: a window that was closed, a lost ssh."""
-    with Typist(shop, "run", "-a", "shop", "--", "sleep 4717") as typist:
+    with Typist(shop.env, "run", "-a", "shop", "--", "sleep 4717") as typist:
         await_start(shop, "sleep 4717")
         typist.close()
         assert typist.process.wait(10) == 130

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
+import termios
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import started, wait_until
+from tests.e2e.harness import SEAWAY, started, wait_until
 from tests.kube.fixture import Cluster
 from tests.kube.platform import KubePlatform
 from tests.kube.test_platform import Shop
+from tests.typist import Typist
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -74,6 +79,53 @@ def test_a_quota_that_is_used_up_is_the_one_sentence_of_why(shop: Shop) -> None:
     found = platform.read("apps", "info", shop.name)["status"]
     assert (found["state"], found["current"], found["traffic"]) == ("serving", 1, {"1": 100})
     platform.cluster.kubectl("-n", namespace, "delete", "resourcequota", "small")
+
+
+def test_run_passes_every_byte_on_and_the_exit_code(shop: Shop) -> None:
+    """More than any buffer holds, both ways; and the rest of an input that a command does not read is for nothing."""
+    given, came = shop.platform.folder / "more.bin", shop.platform.folder / "came.bin"
+    given.write_bytes(random.Random(5).randbytes(5_000_000))
+    assert pipe_through(shop, given, came, "cat; exit 5") == 5
+    assert came.read_bytes() == given.read_bytes()
+    assert pipe_through(shop, given, came, "head -c 1000; exit 4") == 4
+    assert came.read_bytes() == given.read_bytes()[:1000]
+
+
+def test_logs_have_what_run_printed_and_nothing_else(shop: Shop) -> None:
+    """Not the marks with which it ends."""
+    done = shop.platform.run("run", "-a", shop.name, "--", "echo one; echo two >&2; printf three")
+    assert (done.stdout, done.stderr.endswith("two\n")) == ("one\nthree", True)
+    lines = shop.platform.run("logs", "-a", shop.name, "-n", "3", "-o", "json").stdout.splitlines()
+    assert sorted(json.loads(line)["message"] for line in lines) == ["one", "three", "two"]
+
+
+def pipe_through(shop: Shop, given: Path, came: Path, command: str) -> int:
+    """Run a command of the app from file to file; return its exit code."""
+    env = os.environ | shop.platform.find_env()
+    with given.open("rb") as source, came.open("wb") as target:
+        words = [str(SEAWAY), "run", "-i", "-a", shop.name, "--", command]
+        return subprocess.run(words, env=env, stdin=source, stdout=target, timeout=120).returncode
+
+
+def test_a_shell_on_a_terminal_outlives_the_leader(shop: Shop) -> None:
+    """Typed and answered, in the terminal's size; the exit code is the shell's, and the terminal is as before."""
+    platform = shop.platform
+    leader = wait_until(platform.find_leader, "a leader")
+    (follower,) = (control for control in platform.controls if control is not leader)
+    with Typist(platform.find_env(follower), "run", "-a", shop.name, "PS1='> ' exec sh -i") as typist:
+        typist.read("> ")
+        typist.type("echo $TERM; stty size\r", "vt220\r\n30 100\r\n", "> ")
+        typist.type('echo rea""dy; sleep 1000\r', "ready\r\n")
+        typist.type("\x03", "> ")
+        leader.kill()
+        leader.start()
+        typist.draw(50, 132)
+        typist.type("until [ $(stty size | cut -c1-2) = 50 ]; do sleep 0.1; done; stty size\r", "50 132\r\n", "> ")
+        typist.type("echo $((6*7))\r", "42\r\n", "> ")
+        typist.type("exit 3\r")
+        assert typist.process.wait(60) == 3
+        assert termios.tcgetattr(typist.slave) == typist.before
+    platform.wait_whole()
 
 
 def test_a_command_ends_with_who_waits_for_it_and_outlives_the_leader(shop: Shop) -> None:

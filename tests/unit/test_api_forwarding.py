@@ -35,6 +35,12 @@ def make_replica(name: str, leader: LeaderLink | None) -> FastAPI:
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
 
+    @api.post("/input")
+    async def take(request: Request) -> Response:
+        if (answer := await pass_on(request, leader)) is not None:
+            return answer
+        return Response(await request.body(), media_type=request.headers["content-type"])
+
     return api
 
 
@@ -66,6 +72,18 @@ async def test_a_follower_passes_the_leaders_answer_on() -> None:
     assert answer.text == "leader Bearer x follow=true"
     assert through_a_proxy.text == "leader Bearer x follow=true"
     assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_what_was_sent_is_passed_on() -> None:
+    """Every byte, as what it was said to be."""
+    sent, kind = bytes(range(256)) * 4096, "application/octet-stream"
+    async with (
+        serving(make_replica("leader", None)) as leader,
+        httpx2.AsyncClient() as http,
+        serving(make_replica("follower", LeaderLink(find=lambda: leader, http=http))) as url,
+    ):
+        answer = await http.post(f"{url}/input", content=sent, headers={"content-type": kind})
+    assert (answer.content, answer.headers["content-type"]) == (sent, kind)
 
 
 async def test_when_to_ask_again_is_passed_on() -> None:

@@ -61,7 +61,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def use(bench: Bench, engine: MemoryEngine) -> None:
-    bench.api.state.deps = replace(bench.api.state.deps, engine=engine)
+    streams = engine if isinstance(engine, Streaming) else None
+    bench.api.state.deps = replace(bench.api.state.deps, engine=engine, task_streams=streams)
 
 
 async def start(bench: Bench, body: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import yaml
 from seaway.engine.kubernetes import manifests
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.kubernetes.teams import judge_place, make_fences, make_namespace, make_pull_secret
-from seaway.engine.local.process import exec_plain
-from seaway.model import Check, Health, Process, Task, Workload, WorkloadKey
+from seaway.model import Check, Health, Process, Streams, Task, Terminal, Workload, WorkloadKey
 from tests.strict_schemas import validate
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +48,11 @@ READER = TASK.model_copy(
     update={"id": "shop-run-1", "process": "run", "env": {}, "stdin": "aGVsbG8=", "attached": True}
 )
 
+PIPED = READER.model_copy(update={"id": "shop-run-2", "stdin": None, "streams": Streams(reads=True)})
+TYPED = PIPED.model_copy(
+    update={"id": "shop-run-3", "streams": Streams(reads=True, terminal=Terminal(rows=50, columns=132, kind="vt220"))}
+)
+
 
 def whole(workload: Workload) -> list[dict[str, Any]]:
     config = manifests.make_config(workload, SETTINGS)
@@ -82,6 +84,8 @@ ALL = {
     "worker": whole(WORKER),
     "task": task(),
     "reader": reader(),
+    "piped": [manifests.make_job(PIPED, SETTINGS, "333d6b3a")],
+    "typed": [manifests.make_job(TYPED, SETTINGS, "333d6b3a")],
     "team": team(),
 }
 PODS = [
@@ -178,54 +182,3 @@ def test_images() -> None:
     """A digest is one in Seaway's registry, a full reference stays."""
     assert manifests.image_reference(DIGEST, SETTINGS) == f"registry:5000/apps@{DIGEST}"
     assert manifests.image_reference("h/p@sha256:1", SETTINGS) == "h/p@sha256:1"
-
-
-def run_init(shell: list[str], command: str, *files: str, stop: bool = False) -> tuple[int, str]:
-    """Run a command as the first process of a container does; with `stop` send SIGTERM once it says "on"."""
-    words = ["unshare", "-fp", "--mount-proc", "--kill-child", *shell, "-c", manifests.INIT, "i", exec_plain(command)]
-    with subprocess.Popen(
-        [*words, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = ""
-        if stop:
-            said = process.stdout.readline()
-            child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
-            os.kill(int(child), 15)
-        said += process.stdout.read()
-        return process.wait(20), said
-
-
-SLOW_END = """python3 -c '
-import signal, sys, time
-signal.signal(15, lambda *_: (time.sleep(0.3), print("finished"), sys.exit(0)))
-print("on", flush=True)
-time.sleep(60)'"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a process namespace")
-@pytest.mark.parametrize("shell", [["/bin/sh"], ["busybox", "sh"]], ids=["dash", "busybox"])
-class TestInit:
-    def test_exit_codes(self, shell: list[str]) -> None:
-        """The command's code is the container's, a signal's too."""
-        assert run_init(shell, "exit 3")[0] == 3
-        assert run_init(shell, "kill -9 $$")[0] == 137
-        assert run_init(shell, "nosuchprogram")[0] == 127
-
-    def test_input_is_the_file_or_nothing(self, shell: list[str], tmp_path: Path) -> None:
-        """Bytes as they are, to a plain command and to one that a shell runs; without a file the end at once."""
-        (given := tmp_path / "with space").write_bytes(content := bytes(range(256)) * 2048)
-        wanted = (0, f"{sha256(content).hexdigest()}  -\n")
-        assert run_init(shell, "sha256sum", str(given)) == wanted
-        assert run_init(shell, "true; sha256sum | cat", str(given)) == wanted
-        assert run_init(shell, "cat") == run_init(shell, "true; cat") == (0, "")
-
-    def test_a_program_without_a_handler_is_stopped(self, shell: list[str]) -> None:
-        """The kernel would keep SIGTERM from a first process."""
-        assert run_init(shell, "echo on; sleep 60", stop=True) == (143, "on\n")
-
-    def test_a_shell_between_keeps_nobody_from_ending_well(self, shell: list[str]) -> None:
-        """The shell dies of the signal at once, the program still finishes."""
-        code, said = run_init(shell, f"true; {SLOW_END}; true", stop=True)
-        assert code == 143
-        assert said.endswith("finished\n")

@@ -14,7 +14,7 @@ from seaway.api.callers import OpenStreams, RateLimiter
 from seaway.builder.base import ImageReader
 from seaway.builder.stores import FolderSources, LogStore, SourceStore
 from seaway.control.attachments import Attachments
-from seaway.engine.base import Engine, TeamJudge
+from seaway.engine.base import Engine, StreamControl, TeamJudge
 from seaway.home import Home, Settings
 from seaway.logs.base import LogReader
 from seaway.router.base import RouterPlane
@@ -42,8 +42,9 @@ class ApiDeps:
     a host and path, or the memory for instances, are free until they are taken. `leader`: the way to the replica that
     leads, if there are several. Without `source_store` sources are kept in the home; `build_logs` are what other
     replicas of the control plane wrote; `images` reads those that others built, None: none can run here. `teams` knows
-    which teams have no place here, None: every team has one. `attachments`: who waits for which one-off here. `rates`
-    and `streams` count what each caller asks for; `monotonic` is the time for that, in nanoseconds.
+    which teams have no place here, None: every team has one. `task_streams` holds what one-offs write and read, None:
+    it is in their logs alone. `attachments`: who waits for which one-off here. `rates` and `streams` count what each
+    caller asks for; `monotonic` is the time for that, in nanoseconds.
     """
 
     store: Store
@@ -64,6 +65,7 @@ class ApiDeps:
     build_logs: LogStore | None = None
     images: ImageReader | None = None
     teams: TeamJudge | None = None
+    task_streams: StreamControl | None = None
 
     @property
     def leads(self) -> bool:

@@ -16,7 +16,13 @@ log = structlog.get_logger()
 
 FORWARDED = "seaway-forwarded"
 RETRY_AFTER = "retry-after"  # comes with 429: the leader counts the token's requests and streams, too
-PASSED = ("accept", "authorization", TOKEN_HEADER, "last-event-id")  # headers of the request that matter
+PASSED = (
+    "accept",
+    "authorization",
+    "content-type",
+    TOKEN_HEADER,
+    "last-event-id",
+)  # headers of the request that matter
 
 
 async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
@@ -29,7 +35,10 @@ async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:
     timeout = httpx2.Timeout(10.0, read=None)
     try:
         answer = await leader.http.send(
-            leader.http.build_request(request.method, url, headers=headers, timeout=timeout), stream=True
+            leader.http.build_request(
+                request.method, url, headers=headers, content=await request.body() or None, timeout=timeout
+            ),
+            stream=True,
         )
     except httpx2.TransportError as error:
         log.info("the replica that leads does not answer", error=type(error).__name__)

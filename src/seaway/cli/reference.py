@@ -52,9 +52,8 @@ the folder you are in. It is never part of what is deployed.
 `seaway run` exits with the command's own code (128 + N if signal N ended it); with 130 also when SIGTERM or the end of
 its terminal ended it, with 141 when nobody reads its output any more, and with 1 when some of that was lost on the way.
 However it ends, the command ends with it, unless it was started with `--detach`. On a terminal the command has that:
-Ctrl-C, Ctrl-Z and Ctrl-D are its own, and only while the API does not answer Ctrl-C ends `seaway run`. In a cluster
-there is no terminal yet, output comes by way of the logs, and `-i` passes on at most 512 KiB; so it is with `-o json`
-and (input) with `--detach` on one machine, too.
+Ctrl-C, Ctrl-Z and Ctrl-D are its own, and only while the API does not answer Ctrl-C ends `seaway run`. With
+`-o json` its output comes by way of the logs, and with that or `--detach` `-i` passes on at most 512 KiB.
 
 ## Output
 

@@ -98,7 +98,6 @@ class NodeControl(Protocol):
         ...
 
 
-@runtime_checkable
 class StreamControl(Protocol):
     """What an engine can do whose tasks may have `streams`; only for one that has, and whose `started_at` is known.
 

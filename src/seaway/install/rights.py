@@ -19,6 +19,7 @@ CONTROL_RULES: Rules = (
     ("", ("secrets",), [*_MAKE, "delete"]),
     ("", ("pods",), [*_READ, "delete", "patch"]),
     ("", ("pods/log",), ["get"]),
+    ("", ("pods/attach",), ["create", "get"]),
     ("", ("nodes",), [*_READ, "patch"]),
     ("", ("events",), _READ),
     ("metrics.k8s.io", ("pods",), ["list"]),

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from seaway.kube.attaching import MARK
 from seaway.kube.client import KubeClient
 from seaway.kube.errors import Gone, Invalid, KubeError, NotFound
-from seaway.kube.labels import APP, CONTAINER, PROCESS, RELEASE, SELECTOR, TASK_ID, TEAM
+from seaway.kube.labels import APP, CONTAINER, PROCESS, RELEASE, SELECTOR, TASK_ID, TASK_TERMINAL, TEAM
 from seaway.kube.listing import Resource, list_objects
 from seaway.kube.structs import Metadata, Object
 from seaway.kube.watching import watch_objects
@@ -27,6 +28,7 @@ from seaway.logs.base import LogLine, LogQuery
 from seaway.logs.shape import Labels, make_line, make_note, split_lines
 
 STREAM = "output"
+MARKS = 2  # lines of a pod that are none of its command's, for each stream the mark at its end
 ALL = 20_000  # lines of one container that are read at most where all are asked for
 READ_LIMIT = 10.0  # seconds for the lines that one container has
 HOLD = 0.1  # seconds in which new lines of several pods are collected and put in order
@@ -138,7 +140,8 @@ class KubernetesLogReader:
 
     def _is_asked_for(self, pod: LogPod, query: LogQuery) -> bool:
         ours = pod.metadata.namespace.startswith(self._prefix)
-        return ours and query.instance in (None, pod.labels.instance)
+        has_terminal = TASK_TERMINAL in pod.metadata.annotations  # unreadable there, and what was typed is in it
+        return ours and not has_terminal and query.instance in (None, pod.labels.instance)
 
     async def _read_pod(self, source: _Source, count: int) -> list[Stamped]:
         """Return the last `count` lines of a pod: of its container, and of the one before it."""
@@ -154,7 +157,7 @@ class KubernetesLogReader:
         pod = source.pod
         try:
             async with asyncio.timeout(READ_LIMIT), self._streams:
-                found = [line async for line in source.read(tail=count, previous=previous)]
+                found = [line async for line in source.read(tail=count + MARKS, previous=previous)]
         except (NotFound, Invalid):  # gone meanwhile, or its log was cleared away
             return []
         except (KubeError, TimeoutError):
@@ -231,7 +234,9 @@ class _Source:
         if when < self.floor or (when, text) in self.recent:
             return
         self._remember(when, text)
-        for piece in split_lines(text + b"\n", final=True):
+        if MARK.fullmatch(text + b"\n"):
+            return  # the end of what a command wrote
+        for piece in split_lines(MARK.sub(b"\n", text + b"\n"), final=True):
             line: LogLine = json.loads(make_line(piece, self.pod.labels, STREAM, 0, _micro(when)))
             line.pop("log.offset")
             yield when, line

@@ -77,7 +77,7 @@ async def start_task(app: ChangeableApp, body: TaskInput, deps: Deps, caller: De
     They name it, by its id, as instance. One that is `attached` is killed when nobody follows its .../attach any more.
     """
     release = await _choose_release(deps, app)
-    has_streams = body.streams is not None and isinstance(deps.engine, StreamControl)
+    has_streams = body.streams is not None and deps.task_streams is not None
     if body.streams is not None and not has_streams and body.streams != Streams():
         raise ApiError(
             409, "no-streams", "this platform's engine passes on neither input nor a terminal yet",
@@ -147,21 +147,28 @@ async def attach_to_task(
     A command that was started `attached` is killed a second after the last of these streams breaks. Whoever asks again
     finds it: after an absence of the platform's own there are 20 s for that.
     """
+    if (answer := await _pass_on(request, deps)) is not None:
+        return answer
+    await _find_task(deps, app, task)
+    source = _hold_task(deps, app, task, Offsets(stdout=stdout, stderr=stderr) if output else None)
+    return server_sent(request, source, beat=BEAT, good=lambda: deps.leads)
+
+
+async def _pass_on(request: Request, deps: ApiDeps) -> Stream | None:
+    """Return the answer of the replica that leads, which holds what commands write and read; None if this one does."""
     if (answer := await pass_on(request, deps.leader)) is not None:
         return answer
     if not deps.leads:
         raise ApiError(503, "no-leader", "no replica of the control plane leads now", hint="try again")
-    await _find_task(deps, app, task)
-    source = _hold_task(deps, app, task, Offsets(stdout=stdout, stderr=stderr) if output else None)
-    return server_sent(request, source, beat=BEAT, good=lambda: deps.leads)
+    return None
 
 
 async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Offsets | None) -> AsyncGenerator[bytes, None]:
     """Yield its states, and what it writes from `begin` on, if that is wanted."""
     runs = asyncio.Event()
     sources = [_follow_states(deps, app, task, runs)]
-    if begin is not None and isinstance(deps.engine, StreamControl):
-        sources.append(_follow_output(deps.engine, task, begin, runs))
+    if begin is not None and deps.task_streams is not None:
+        sources.append(_follow_output(deps.task_streams, task, begin, runs))
     with deps.attachments.attach(task):
         async with aclosing(merge(*sources)) as events:
             async for item in events:
@@ -169,11 +176,11 @@ async def _hold_task(deps: ApiDeps, app: App, task: str, begin: Offsets | None) 
 
 
 async def _follow_output(
-    engine: StreamControl, task: str, begin: Offsets, runs: asyncio.Event
+    streams: StreamControl, task: str, begin: Offsets, runs: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
     await runs.wait()
     try:
-        async with aclosing(engine.read_output(task, begin)) as pieces:
+        async with aclosing(streams.read_output(task, begin)) as pieces:
             async for piece in pieces:
                 data = b64encode(piece.data).decode()
                 yield event({"stream": piece.stream, "offset": piece.offset, "data": data}, "output")
@@ -209,6 +216,7 @@ async def _follow_states(deps: ApiDeps, app: App, task: str, runs: asyncio.Event
 @router.post(
     "/apps/{app}/run/{task}/input",
     summary="Send what a command reads",
+    response_model=InputTaken,
     openapi_extra={
         "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
     },
@@ -221,12 +229,14 @@ async def send_input(
     request: Request,
     offset: Annotated[int, Query(ge=0, le=MOST_BYTES, description="where the body stands in all that it reads")],
     end: Annotated[bool, Query(description="nothing comes after the body")] = False,
-) -> InputTaken:
+) -> InputTaken | Stream:
     """The body's bytes, for a command whose `streams` said that it `reads`. It is answered when the command has room.
 
     After 20 s without room the answer is that it was not `taken`: send it again. What was taken is not given twice.
     What is typed at a terminal has no `end`.
     """
+    if (answer := await _pass_on(request, deps)) is not None:
+        return answer
     engine = await _find_streams(deps, app, task)
     data = await request.body()
     try:
@@ -237,9 +247,18 @@ async def send_input(
     return InputTaken(taken=True)
 
 
-@router.put("/apps/{app}/run/{task}/terminal", summary="Tell a command the size of its terminal", tags=["run"])
-async def resize_terminal(app: ChangeableApp, task: TaskId, body: Terminal, deps: Deps) -> Terminal:
+@router.put(
+    "/apps/{app}/run/{task}/terminal",
+    summary="Tell a command the size of its terminal",
+    response_model=Terminal,
+    tags=["run"],
+)
+async def resize_terminal(
+    app: ChangeableApp, task: TaskId, body: Terminal, deps: Deps, request: Request
+) -> Terminal | Stream:
     """Programs hear of it by SIGWINCH. Its `kind` stays as it was at the start."""
+    if (answer := await _pass_on(request, deps)) is not None:
+        return answer
     await (await _find_streams(deps, app, task)).resize(task, body)
     return body
 
@@ -247,10 +266,10 @@ async def resize_terminal(app: ChangeableApp, task: TaskId, body: Terminal, deps
 async def _find_streams(deps: ApiDeps, app: App, task: str) -> StreamControl:
     """Return who has the streams of a command that runs. ApiError."""
     state = await _find_task(deps, app, task)
-    if not isinstance(deps.engine, StreamControl) or state.started_at is None or state.done:
+    if deps.task_streams is None or state.started_at is None or state.done:
         why = "has ended" if state.done else "has no streams yet, or none at all"
         raise ApiError(409, "no-streams", f"the command {why}", field="task")
-    return deps.engine
+    return deps.task_streams
 
 
 @router.delete("/apps/{app}/run/{task}", summary="Kill a command and forget it", tags=["run"])

@@ -1,4 +1,4 @@
-"""The Kubernetes engine: implements seaway.engine.base.Engine, judges teams for the API, and holds nodes back."""
+"""The Kubernetes engine: implements seaway.engine.base.Engine, with streams; judges teams, and holds nodes back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from seaway.engine.base import Output
 from seaway.engine.kubernetes import names
 from seaway.engine.kubernetes.applying import AS_SEAWAY, MERGE, Applier, Tell
 from seaway.engine.kubernetes.errors import engine_errors
@@ -19,10 +20,11 @@ from seaway.engine.kubernetes.picture import Picture
 from seaway.engine.kubernetes.preparing import Preparer
 from seaway.engine.kubernetes.running import TaskStarter
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
+from seaway.engine.kubernetes.streams import StreamHolder
 from seaway.engine.local.changes import Changes
 from seaway.kube.client import KubeClient
 from seaway.kube.errors import Conflict, NotFound, Unavailable
-from seaway.model import Observation, Task, Workload, WorkloadKey
+from seaway.model import Observation, Offsets, Task, Terminal, Workload, WorkloadKey
 
 BUDGETS = ("policy/v1", "policy/v1beta1")  # the newest that a cluster serves is used
 HEARTBEAT = 30.0
@@ -54,6 +56,7 @@ class KubernetesEngine:
         self._preparer = Preparer(client, self.settings)
         self._applier = Applier(client, self.settings, self._picture, self._preparer, tell)
         self._tasks = TaskStarter(client, self.settings, self._picture, self._preparer)
+        self._streams = StreamHolder(client, self._picture, self._tasks, tell, acts)
         self._guard = Guard(client, self.settings, self._picture, self._applier, self._preparer, tell=tell, acts=acts)
         self.meter = Meter(client, self._picture.take_usage)
         self._starting: asyncio.Task[None] | None = None
@@ -69,6 +72,7 @@ class KubernetesEngine:
             await asyncio.wait([self._starting], timeout=CONNECTING)
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        await self._streams.close()
         await self.meter.close()
         await self._guard.close()
         await self._picture.watched.close()
@@ -111,6 +115,18 @@ class KubernetesEngine:
         """See Engine.remove_task."""
         with engine_errors():
             await self._tasks.remove(task_id)
+
+    def read_output(self, task_id: str, begin: Offsets) -> AsyncGenerator[Output, None]:
+        """See StreamControl.read_output."""
+        return self._streams.read(task_id, begin)
+
+    async def write_input(self, task_id: str, offset: int, data: bytes, *, end: bool = False) -> None:
+        """See StreamControl.write_input."""
+        await self._streams.write(task_id, offset, data, end=end)
+
+    async def resize(self, task_id: str, terminal: Terminal) -> None:
+        """See StreamControl.resize."""
+        await self._streams.resize(task_id, terminal)
 
     async def judge_team(self, team: str) -> str:
         """See TeamJudge.judge_team; asks the API server."""

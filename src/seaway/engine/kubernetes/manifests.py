@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from seaway.engine.kubernetes import names
+from seaway.engine.kubernetes import inits, names
 from seaway.engine.kubernetes.reasons import parse_quantity
 from seaway.engine.kubernetes.settings import PORT, PORT_NAME, KubernetesEngineSettings
 from seaway.engine.local.health import Checks
 from seaway.engine.local.process import exec_plain
-from seaway.model import Check, Limits, Process, Task, Workload
+from seaway.model import Check, Limits, Process, Streams, Task, Workload
 from seaway.model.app import make_check_headers
 
 Object = dict[str, Any]
@@ -25,23 +25,6 @@ INPUT, INPUT_FILE = "/run/seaway-input", "stdin"  # where a one-off finds what i
 TASK_GRACE = 10  # seconds a one-off gets to end when it is removed
 TASK_WAIT = 300  # seconds a one-off may wait for a node and its image, besides its own limit
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
-
-INIT = """\
-told=
-stop() { told=1; kill -TERM -1; }
-trap stop TERM INT
-exec 3>&2 2>/dev/null
-/bin/sh -c "$1" <"${2:-/dev/null}" 2>&3 3>&- &
-pid=$!
-[ -z "$told" ] || kill -TERM -1
-while wait $pid; code=$?; [ $code -gt 128 ] && kill -0 $pid; do :; done
-while [ -n "$told" ] && kill -0 -1; do sleep 0.1; done
-exit $code
-"""
-"""The container's first process. It hands SIGTERM to every process (the kernel keeps it from a first process that has
-no handler for it, and a shell in between would keep it for itself), waits until all have ended, and takes in orphans.
-$1 is the command, $2 the file that it reads from standard input, if there is one.
-"""
 
 
 def place_of(team: str, settings: KubernetesEngineSettings) -> str:
@@ -121,6 +104,11 @@ def make_job(task: Task, settings: KubernetesEngineSettings, nonce: str) -> Obje
     }
     if task.stdin is not None:
         _mount_input(pod, notes[names.TASK_INPUT])
+    kept = {names.TASK_ID: task.id}
+    if task.streams is not None:
+        notes[names.TASK_STREAMS] = task.streams.model_dump_json()
+        _open_streams(pod, task.streams)
+        kept |= {names.TASK_TERMINAL: "true"} if task.streams.terminal is not None else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -134,7 +122,7 @@ def make_job(task: Task, settings: KubernetesEngineSettings, nonce: str) -> Obje
             "backoffLimit": 0,
             "activeDeadlineSeconds": limit + TASK_WAIT,
             "ttlSecondsAfterFinished": settings.task_ttl,
-            "template": {"metadata": {"labels": labels, "annotations": {names.TASK_ID: task.id}}, "spec": pod},
+            "template": {"metadata": {"labels": labels, "annotations": kept}, "spec": pod},
         },
     }
 
@@ -170,6 +158,21 @@ def _mount_input(pod: Object, secret: str) -> None:
     (container,) = pod["containers"]
     container["command"].append(f"{INPUT}/{INPUT_FILE}")
     container["volumeMounts"].append({"name": "input", "mountPath": INPUT, "readOnly": True})
+
+
+def _open_streams(pod: Object, streams: Streams) -> None:
+    """Let the pod's command be connected with whoever waits for it, and begin when it is."""
+    (container,) = pod["containers"]
+    container["stdin"] = True
+    script, argument = container["command"].index(inits.INIT), "reads" if streams.reads else ""
+    if streams.terminal is None:
+        container["command"][script] = inits.STREAMED
+        container["command"].append(argument)
+        return
+    container["command"][script] = inits.TERMINAL
+    container["tty"] = True
+    container["env"].append({"name": "TERM", "value": streams.terminal.kind})
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", inits.HANG_UP]}}}
 
 
 def image_reference(image: str, settings: KubernetesEngineSettings) -> str:
@@ -284,7 +287,7 @@ def _container(settings: KubernetesEngineSettings, image: str, command: str, lim
         "name": names.CONTAINER,
         "image": image_reference(image, settings),
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-c", INIT, "seaway-init", exec_plain(command)],
+        "command": ["/bin/sh", "-c", inits.INIT, "seaway-init", exec_plain(command)],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": _resources(settings, limits),
         "securityContext": {

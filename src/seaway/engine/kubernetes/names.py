@@ -24,6 +24,9 @@ from seaway.kube.labels import (
     TASK_ATTACHED,
     TASK_ID,
     TASK_INPUT,
+    TASK_STREAMED,
+    TASK_STREAMS,
+    TASK_TERMINAL,
     TEAM,
 )
 from seaway.kube.structs import Metadata
@@ -40,8 +43,8 @@ PULL_SECRET = "seaway-pull"  # noqa: S105 - a name
 __all__ = [
     "ACCOUNT", "APP", "CONFIG", "CONTAINER", "FENCE", "GROUP", "HELD", "INPUT", "INSTANCE", "KIND", "MANAGED_BY",
     "MANAGER", "PROCESS", "PULL_SECRET", "RELEASE", "SELECTOR", "TASK", "TASK_ATTACHED", "TASK_ID", "TASK_INPUT",
-    "TEAM", "WORKLOAD", "WRITTEN", "common_labels", "config_name", "input_name", "is_of", "key_labels", "read_key",
-    "task_name", "workload_labels", "workload_name",
+    "TASK_STREAMED", "TASK_STREAMS", "TASK_TERMINAL", "TEAM", "WORKLOAD", "WRITTEN", "common_labels", "config_name",
+    "input_name", "is_of", "key_labels", "read_key", "task_name", "workload_labels", "workload_name",
 ]  # fmt: skip
 
 LONGEST = 57  # letters of a ReplicaSet's name: Kubernetes cuts longer ones to make its pods' names

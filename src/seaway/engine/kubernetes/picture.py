@@ -54,6 +54,7 @@ class Picture:
         self._nodes: dict[str, Node] = {}
         self._last: Observation | None = None  # the last one, until something changes
         self._note_gone: Callable[[WorkloadKey], None] = lambda _: None
+        self.finish: Callable[[str, TaskState | None], TaskState | None] = lambda _, state: state  # see StreamHolder
 
     def start(self, note_gone: Callable[[WorkloadKey], None]) -> None:
         """Begin to watch; `note_gone` hears of ReplicaSets that somebody else deleted."""
@@ -110,6 +111,20 @@ class Picture:
             if job.metadata.annotations.get(names.TASK_ID) == task_id and self.is_ours(job):
                 return job
         return None
+
+    def find_task(self, task_id: str) -> TaskState | None:
+        """Return the state of a one-off."""
+        return next((state for state in self._tasks.values() if state.id == task_id), None)
+
+    def find_pod_of(self, job: Job) -> Pod | None:
+        """Return the pod of a Job, the first one if there were several."""
+        found = [self.pods.objects.get(place) for place in self._pods_of_job.get(_place(job), ())]
+        pods = [pod for pod in found if pod is not None]
+        return min(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name), default=None)
+
+    def renew_job(self, job: Job) -> None:
+        """Something is known of a one-off that its Job and pod do not say."""
+        self._renew_task(_place(job))
 
     def find_pods(self, key: WorkloadKey) -> list[Pod]:
         """Return the pods of a workload."""
@@ -358,6 +373,8 @@ class Picture:
             clue = next((self._clues[p] for p in places if p in self._clues), NO_CLUE)
             state = make_task_state(job, pods, clue, self._unmade.get(place, ""))
         old = self._tasks.pop(place, None)
+        if (either := state or old) is not None:
+            state = self.finish(either.id, state)
         if state is not None:
             self._tasks[place] = state
         if old != state and (either := state or old) is not None:

@@ -63,13 +63,44 @@ def pack_size(rows: int, columns: int) -> bytes:
     return struct.pack("HHHH", rows, columns, 0, 0)
 
 
-class Output:
-    """One stream of the command. Bytes `base` to `end` of it are here; the reader was sent those before `sent`."""
+class Kept:
+    """Bytes `base` to `end` of a stream; those before `sent` were given to the reader."""
 
-    def __init__(self, kind: bytes, fd: int, tap: int | None, *, is_terminal: bool) -> None:
-        self.kind, self.fd, self.tap, self.is_terminal = kind, fd, tap, is_terminal
+    def __init__(self) -> None:
         self.base = self.sent = self.end = 0
         self.chunks: deque[bytes] = deque()
+
+    def add(self, data: bytes) -> None:
+        """Take in what comes next; forget what the reader was given long ago."""
+        self.end += len(data)
+        if self.chunks and len(self.chunks[-1]) + len(data) <= SMALL:
+            data = self.chunks.pop() + data
+        self.chunks.append(data)
+        while self.base + len(self.chunks[0]) <= self.sent - KEPT:
+            self.base += len(self.chunks.popleft())
+
+    def move(self, position: int) -> None:
+        """Go on at a position, or at the first byte after it that is still here."""
+        self.sent = min(max(position, self.base), self.end)
+
+    def give(self) -> tuple[int, bytes]:
+        """Return what comes next for the reader, and where that stands; b"" if there is nothing."""
+        at = self.end
+        for chunk in reversed(self.chunks):  # what was not sent is at the end
+            at -= len(chunk)
+            if at <= self.sent < at + len(chunk):
+                data, offset = chunk[self.sent - at :], self.sent
+                self.sent += len(data)
+                return offset, data
+        return self.sent, b""
+
+
+class Output(Kept):
+    """One stream of the command, and whence it comes."""
+
+    def __init__(self, kind: bytes, fd: int, tap: int | None, *, is_terminal: bool) -> None:
+        super().__init__()
+        self.kind, self.fd, self.tap, self.is_terminal = kind, fd, tap, is_terminal
         self.owed = b""  # to the logs
         self.over = False
 
@@ -89,12 +120,7 @@ class Output:
         if not data:
             self.over = data == b"" or late or (ended and not self.is_terminal)
             return False
-        self.end += len(data)
-        if self.chunks and len(self.chunks[-1]) + len(data) <= SMALL:
-            data = self.chunks.pop() + data
-        self.chunks.append(data)
-        while self.base + len(self.chunks[0]) <= self.sent - KEPT:
-            self.base += len(self.chunks.popleft())
+        self.add(data)
         return True
 
     def pay(self) -> None:
@@ -102,20 +128,10 @@ class Output:
         if self.owed and self.tap is not None:
             self.owed = write_some(self.tap, self.owed)
 
-    def move(self, position: int) -> None:
-        """Go on at a position, or at the first byte after it that is still here."""
-        self.sent = min(max(position, self.base), self.end)
-
     def next_frame(self) -> bytes:
         """Return what comes next for the reader as a frame; b"" if that is nothing."""
-        at = self.end
-        for chunk in reversed(self.chunks):  # what was not sent is at the end
-            at -= len(chunk)
-            if at <= self.sent < at + len(chunk):
-                data, offset = chunk[self.sent - at :], self.sent
-                self.sent += len(data)
-                return FRAME.pack(self.kind, offset, len(data)) + data
-        return b""
+        offset, data = self.give()
+        return FRAME.pack(self.kind, offset, len(data)) + data if data else b""
 
 
 class Input:
