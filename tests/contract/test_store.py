@@ -12,6 +12,7 @@ import pytest
 from seaway.model import App, AppSpec, Build, BuildSpec, Event, Meta, Source, Token
 from seaway.store.base import AlreadyExists, Change, Conflict, Expired, NotFound, Store, Unavailable, Written
 from seaway.store.events import KEEP_EVENTS_OF_APP, record_event, trim_events
+from seaway.store.memory import Contents, MemoryStore
 from seaway.store.sqlite import SqliteStore
 
 KEPT = 50  # changes that the stores under test keep for watchers
@@ -30,9 +31,13 @@ class Stores:
         return self.store
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "memory"])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
-    opened = Stores(lambda: SqliteStore.open(tmp_path / "seaway.db", keep_changes=KEPT))
+    contents = Contents()
+    if request.param == "sqlite":
+        opened = Stores(lambda: SqliteStore.open(tmp_path / "seaway.db", keep_changes=KEPT))
+    else:
+        opened = Stores(lambda: MemoryStore(KEPT, contents))
     yield opened
     await opened.store.close()
 

@@ -29,6 +29,7 @@ from seaway.model import (
     WorkloadKey,
 )
 from seaway.rollout.facts import RouterFacts
+from seaway.store.base import D
 from seaway.store.memory import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -294,8 +295,8 @@ class CrashingStore(MemoryStore):
         super().__init__()
         self._world = world
 
-    async def _put(self, document: Any, uid: str, created_at: datetime) -> Any:
+    def _put(self, document: D) -> D:
         self._world._maybe_crash()
-        stored = await super()._put(document, uid, created_at)
+        stored = super()._put(document)
         self._world._maybe_crash()
         return stored

@@ -1,4 +1,4 @@
-"""The store contract. Two implementations pass tests/contract/test_store.py: SQLite and Kubernetes."""
+"""The store contract. SQLite, Kubernetes and, for tests, memory pass tests/contract/test_store.py."""
 
 from __future__ import annotations
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -18,7 +16,7 @@ from seaway.store.base import (
     AlreadyExists,
     Change,
     Choose,
-    Conflict,
+    D,
     Expired,
     Listing,
     NotFound,
@@ -26,8 +24,7 @@ from seaway.store.base import (
     Unreadable,
     Written,
 )
-
-D = TypeVar("D", bound=Document)
+from seaway.store.stamps import check_revision, stamp_changed, stamp_new
 
 APPLICATION_ID = 0x5EA3A7  # marks the file as Seaway's (PRAGMA application_id)
 DATABASE_VERSION = 1  # version of the tables (PRAGMA user_version)
@@ -172,29 +169,17 @@ class Database:
         query = "SELECT 1 FROM documents WHERE kind = ? AND name = ?"
         if self._connection.execute(query, (document.kind, document.name)).fetchone():
             raise AlreadyExists(f"{document.kind} {document.name!r} exists")
-        meta = document.meta.model_copy(
-            update={
-                "uid": uuid.uuid4().hex, "revision": self._next_revision(), "created_at": now, "updated_at": now,
-                "schema_version": SCHEMA_VERSION,
-            }
-        )  # fmt: skip
-        stored = document.model_copy(update={"meta": meta})
+        stored = stamp_new(document, self._next_revision(), now)
         self._put(stored)
         return stored
 
     def update(self, document: D, now: datetime) -> D:
         """Replace the document if its revision is the stored one; one that changes nothing keeps its revision."""
         stored = self.get(type(document), document.name)
-        _check_revision(stored, document.meta.revision)
+        check_revision(stored, document.meta.revision)
         if document == stored:
             return stored
-        meta = document.meta.model_copy(
-            update={
-                "uid": stored.meta.uid, "revision": self._next_revision(), "created_at": stored.meta.created_at,
-                "updated_at": now, "schema_version": SCHEMA_VERSION,
-            }
-        )  # fmt: skip
-        changed = document.model_copy(update={"meta": meta})
+        changed = stamp_changed(document, stored, self._next_revision(), now)
         self._put(changed)
         return changed
 
@@ -202,7 +187,7 @@ class Database:
         """Delete the document; raise NotFound, or Conflict if it is not at `revision`."""
         stored = self.get(kind, name)
         if revision is not None:
-            _check_revision(stored, revision)
+            check_revision(stored, revision)
         self._delete(kind.kind, name, stored.model_dump_json())
 
     def trim(self, kind: type[Document], choose: Choose) -> int:
@@ -272,14 +257,6 @@ class Database:
         rows = self._connection.execute(gone, (until,)).fetchall()
         self._connection.executemany("INSERT OR REPLACE INTO compacted (kind, revision) VALUES (?, ?)", rows)
         self._connection.execute("DELETE FROM changes WHERE revision <= ?", (until,))
-
-
-def _check_revision(stored: Document, revision: int) -> None:
-    if stored.meta.revision != revision:
-        raise Conflict(
-            f"{stored.kind} {stored.name!r} was changed by another writer (it is at revision "
-            f"{stored.meta.revision}, not {revision}): read it again and decide again"
-        )
 
 
 def _decode(kind: type[D], name: str, data: str) -> D:
