@@ -102,10 +102,10 @@ def make_task(task_id: str, command: str, **more: Any) -> Task:
 
 
 class MemoryKit:
-    """The in-memory engine."""
+    """An engine in memory."""
 
-    def __init__(self) -> None:
-        self.engine = MemoryEngine(
+    def __init__(self, make_engine: Callable[..., MemoryEngine] = MemoryEngine) -> None:
+        self.engine = make_engine(
             behave=lambda w: w.process.command,  # type: ignore[arg-type,return-value]
             run_task=lambda task: int(task.command),
             auto=True,

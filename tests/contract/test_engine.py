@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from seaway.engine.memory import MemoryEngine
 from seaway.model import Instance, InstanceState, TaskState, WorkloadKey
 from tests.contract.engine_kit import EngineKit, LocalKit, MemoryKit, eventually, running
+from tests.property.world import World
 
 S = InstanceState
 
 
-@pytest.fixture(params=["memory", "local", "local, as an ordinary user"])
+def make_calm_world(**engine: Any) -> MemoryEngine:
+    """Make the world of the property tests, as long as it does not play dice."""
+    world = World(0, hostile=False, **engine)
+    world.calm = True
+    return world
+
+
+MEMORY = {"memory": MemoryEngine, "world of the property tests": make_calm_world}
+
+
+@pytest.fixture(params=["memory", "world of the property tests", "local", "local, as an ordinary user"])
 async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineKit]:
-    if request.param == "memory":
-        yield MemoryKit()
+    if request.param in MEMORY:
+        yield MemoryKit(MEMORY[request.param])
         return
     async with running(LocalKit(tmp_path, as_ordinary_user=request.param != "local")) as local:
         yield local

@@ -20,7 +20,7 @@ from tests.property.world import Crash, CrashingStore
 from tests.property.world_nodes import NodeWorld
 
 NODE_SCHEDULES = max(20, (SCHEDULES - 60) // 3)  # one costs three times what one of rollouts alone does
-CALM_LIMIT = 200  # seconds until all is at rest in a calm world, and as many again for each rollout still to end
+CALM_LIMIT = 700  # seconds until all is at rest in a calm world, and as many again for each rollout still to end
 
 
 class Rotation:
@@ -39,7 +39,7 @@ class Rotation:
         for name, before in self._before.items():
             now = self._look(name)
             router = next(router for router in world.routers if router.name == name)
-            died = any(world.was_down(world.instances[i].node) for i in before | router.applied.rotation())
+            died = any(world.was_down(world.seen[i].node) for i in before | router.applied.rotation())
             if before and not now and not died:
                 world.violations.append(f"{name} has nothing in rotation any more, and no node died")
             self._before[name] = now

@@ -141,7 +141,7 @@ async def check_way_back(store: CrashingStore, world: World, before: Rollout) ->
 def check_promise(app: App, world: World, minimum: int) -> None:
     """Every router has at least `minimum` healthy instances in rotation."""
     for router in world.routers:
-        healthy = [i for i in router.applied.rotation() & router.checked if world.instances[i].serving]
+        healthy = [i for i in router.applied.rotation() & router.checked if world.seen[i].serving]
         if len(healthy) < minimum:
             world.violations.append(f"{router.name} has {len(healthy)} of {minimum} in rotation")
 
@@ -274,7 +274,7 @@ async def run_alone(drains: tuple[float, float], *, cancel: bool, stop_time: flo
             await step()
         while not (rollout := await store.get(Rollout, f"{NAME}.v{number + 1}")).ended:
             await step()
-            if cancel and 2 in {world.instances[name].key.release for r in world.routers for name in r.lasting}:
+            if cancel and 2 in {world.seen[name].key.release for r in world.routers for name in r.lasting}:
                 world.stop_time = stop_time
                 rollout = await store.get(Rollout, rollout.name)
                 spec = rollout.spec.model_copy(update={"cancel": True})

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from seaway.engine.base import EngineUnavailable
+from seaway.engine.memory import Behaviour, MemoryEngine
 from seaway.model import (
     WEB,
     App,
@@ -24,7 +25,6 @@ from seaway.model import (
     Observation,
     Release,
     Task,
-    TaskState,
     Workload,
     WorkloadKey,
 )
@@ -68,23 +68,23 @@ class SimRouter:
     busy_at: datetime | None = None
 
 
-class World:
+class World(MemoryEngine):
     """Engine, Routes and clock in one, driven by `step`."""
 
-    def __init__(self, seed: int, *, hostile: bool) -> None:
+    def __init__(self, seed: int, *, hostile: bool, **engine: Any) -> None:
+        """`engine`: how a MemoryEngine is made."""
+        super().__init__(clock=lambda: self.now, **engine)
         self.dice = random.Random(seed)
         self.hostile = hostile
         self.calm = False
         self.exclusive = self.dice.random() < 0.3  # a world in which apps are deployed with `recreate` at times
         self.now = START
-        self.workloads: dict[WorkloadKey, Workload] = {}
-        self.instances: dict[str, Instance] = {}
+        self.seen: dict[str, Instance] = {}  # also those that are forgotten, as they were last
         self.healthy_once: set[str] = set()
         self.bad_releases: set[int] = set()  # crash at every start
         self.stuck_releases: set[int] = set()  # never become ready
         self.exclusive_releases: set[int] = set()  # deployed with `recreate`: never beside another one
         self.left: set[int | None] = set()  # releases that the traffic has left: they may shrink, never grow
-        self.tasks: dict[str, TaskState] = {}
         self.routers = [SimRouter("router-0"), SimRouter("router-1")]
         self.snapshot = Observation()
         self.events: list[EventSpec] = []
@@ -100,91 +100,81 @@ class World:
         return not self.calm and self.dice.random() < probability
 
     # The engine
+    def find_behaviour(self, key: WorkloadKey) -> Behaviour:
+        """Return what becomes of a release's instances."""
+        if key.release in self.bad_releases:
+            return "crash"
+        return "slow" if key.release in self.stuck_releases else super().find_behaviour(key)
+
     async def apply(self, workload: Workload) -> None:
         self._maybe_crash()
         before = self.workloads.get(workload.key)
         if workload.key.release in self.left and before is not None and workload.count > before.count:
             self.violations.append(f"{workload.key} grows from {before.count} though the traffic has left it")
-        self.workloads[workload.key] = workload
-        for name in workload.retire:
-            self._stop(name)
-        live = [i for i in self.instances.values() if i.key == workload.key and i.state not in GONE]
-        others = {
-            i.id
-            for i in self.instances.values()
-            if i.key.release != workload.key.release
-            and i.key.process == workload.key.process
-            and i.state is not InstanceState.STOPPED
-        }
-        missing = workload.count - len(live)
-        alone = workload.key.release in self.exclusive_releases or any(
-            self.instances[name].key.release in self.exclusive_releases - set(range(workload.key.release))
-            for name in others
-        )  # it is to run alone, or comes back where such a one was tried
-        if missing > 0 and not live and alone and not self.may_start_beside(others):
-            self.violations.append(f"{workload.key} starts while {sorted(others)} still run")
-        for _ in range(missing):
-            name = f"{workload.key.app}-v{workload.key.release}-{workload.key.process}-{len(self.instances):04d}"
-            self.instances[name] = Instance(
-                id=name,
-                key=workload.key,
-                node=self.choose_node(),
-                state=InstanceState.PENDING,
-                address="127.0.0.1",
-                port=20000 + len(self.instances),
-                created_at=self.now,
-            )
+        self._check_alone(workload)
+        await super().apply(workload)
         self._maybe_crash()
+
+    def _check_alone(self, workload: Workload) -> None:
+        """What is to run alone starts beside nothing, nor does what comes back where such a one was tried."""
+        key = workload.key
+        alike = [i for i in self.instances.values() if i.key.process == key.process]
+        live = [i for i in alike if i.key == key and i.state not in GONE and i.id not in workload.retire]
+        others = {i.id for i in alike if i.key != key and i.state is not InstanceState.STOPPED}
+        later = self.exclusive_releases - set(range(key.release))
+        alone = key.release in self.exclusive_releases or any(self.seen[name].key.release in later for name in others)
+        if workload.count > 0 and not live and alone and not self.may_start_beside(others):
+            self.violations.append(f"{key} starts while {sorted(others)} still run")
 
     def may_start_beside(self, others: set[str]) -> bool:
         """Whether an instance that must not run twice may start while these are not known to have stopped."""
         return not others
 
-    def choose_node(self) -> str:
-        """Where a new instance goes."""
-        return "n"
-
     async def remove(self, key: WorkloadKey) -> None:
         self._maybe_crash()
-        self.workloads.pop(key, None)
-        for instance in list(self.instances.values()):
-            if instance.key == key:
-                self._stop(instance.id)
+        await super().remove(key)
         self._maybe_crash()
 
     async def observe(self) -> Observation:
         if self.chance(0.03 if self.hostile else 0):
             raise EngineUnavailable("the world says no")
+        now = await super().observe()
         if not self.chance(0.2):  # otherwise: stale, the instances of an earlier moment
-            self.snapshot = Observation(instances=tuple(self.instances.values()), tasks=tuple(self.tasks.values()))
-        return self.snapshot.model_copy(update={"workloads": tuple(self.workloads.values())})
-
-    async def watch(self) -> AsyncGenerator[str, None]:
-        yield ""
+            self.snapshot = now
+        return self.snapshot.model_copy(update={"workloads": now.workloads})
 
     async def start_task(self, task: Task) -> None:
         self._maybe_crash()
-        self.tasks.setdefault(task.id, TaskState(id=task.id, app=task.app))
+        await super().start_task(task)
         self._maybe_crash()
 
-    async def remove_task(self, task_id: str) -> None:
-        self.tasks.pop(task_id, None)
+    def run_task(self, task: Task) -> int | None:
+        """It may take a while, and fail."""
+        if not (self.calm or self.chance(0.5)):
+            return None
+        return 1 if self.chance(0.3) else super().run_task(task)
 
-    def _stop(self, name: str) -> None:
-        instance = self.instances.get(name)
-        if instance is None or instance.state in GONE:
-            return
+    def stop(self, instance: Instance, reason: str) -> None:
         if instance.key.process == WEB and instance.state is InstanceState.RUNNING:
             for router in self.routers:
-                if name in router.applied.rotation():
-                    self.violations.append(f"{name} was stopped while {router.name} sends to it")
-                if name in router.in_flight and self.now < self.drain_limits.get(name, self.now):
-                    self.violations.append(f"{name} was stopped with a request of {router.name} on it")
-        self.stops_at[name] = self.now + timedelta(seconds=self.stop_time)
-        self._set(name, state=InstanceState.STOPPING, ready=False)
+                if instance.id in router.applied.rotation():
+                    self.violations.append(f"{instance.id} was stopped while {router.name} sends to it")
+                if instance.id in router.in_flight and self.now < self.drain_limits.get(instance.id, self.now):
+                    self.violations.append(f"{instance.id} was stopped with a request of {router.name} on it")
+        self.stops_at[instance.id] = self.now + timedelta(seconds=self.stop_time)
+        super().stop(instance, reason)
 
-    def _set(self, name: str, **update: Any) -> None:
-        self.instances[name] = self.instances[name].model_copy(update=update)
+    def is_due(self, instance: Instance) -> bool:
+        stops = instance.state is InstanceState.STOPPING
+        if stops and self.now < self.stops_at.get(instance.id, self.now):
+            return False
+        return self.calm or self.chance(0.5)
+
+    def _set(self, instance: Instance, **changes: Any) -> None:
+        super()._set(instance, **changes)
+        self.seen[instance.id] = self.instances[instance.id]
+        if self.seen[instance.id].serving:
+            self.healthy_once.add(instance.id)
 
     def _maybe_crash(self) -> None:
         if self.hostile and self.chance(0.03):
@@ -233,7 +223,7 @@ class World:
         if said is None or event.reason not in ended or self.disturbed:
             return
         for router in self.routers:
-            sent_to = {self.instances[i].key.release for i in router.applied.rotation() & router.checked}
+            sent_to = {self.seen[i].key.release for i in router.applied.rotation() & router.checked}
             if sent_to != {int(said[1])} and self.instances:
                 self.violations.append(f"{event.message!r}, but {router.name} sends to {sent_to}")
 
@@ -243,18 +233,16 @@ class World:
         self.now += timedelta(seconds=self.dice.choice([0.05, 0.3, 1, 3]) if not self.calm else 1)
         for router in self.routers:
             self._step_router(router)
-        for name in list(self.instances):
-            self._step_instance(name)
-        for name, task in list(self.tasks.items()):
-            if not task.done and (self.calm or self.chance(0.5)):
-                self.tasks[name] = task.model_copy(update={"done": True, "exit_code": 1 if self.chance(0.3) else 0})
+        for instance in list(self.instances.values()):
+            self._may_die(instance)
+        self.tick()
 
     def _step_router(self, router: SimRouter) -> None:
         if self.calm or self.chance(0.6):
             router.applied = router.wanted
         if self.calm or self.chance(0.4):
-            router.checked = {i for _, i in router.applied.endpoints if self.instances[i].serving}
-        router.lasting = {name for name in router.lasting if self.instances[name].state not in GONE}
+            router.checked = {i for _, i in router.applied.endpoints if self.seen[i].serving}
+        router.lasting = {name for name in router.lasting if self.seen[name].state not in GONE}
         router.lasting |= {name for name in sorted(router.applied.rotation()) if self._lasts()}
         router.in_flight = {name for name in sorted(router.in_flight) if self.chance(0.6)} | router.lasting
         router.in_flight |= {name for name in sorted(router.applied.rotation()) if self.chance(0.5)}
@@ -265,27 +253,11 @@ class World:
         """Whether a request lasts until it is cut off."""
         return self.lasting == 1 or self.chance(self.lasting)
 
-    def _step_instance(self, name: str) -> None:
-        instance = self.instances[name]
-        bad = instance.key.release in self.bad_releases
-        if instance.state is InstanceState.STOPPING:
-            if self.now >= self.stops_at.get(name, self.now) and (self.calm or self.chance(0.5)):
-                self._set(name, state=InstanceState.STOPPED)
-        elif instance.state is InstanceState.PENDING:
-            self._set(name, state=InstanceState.STARTING, started_at=self.now)
-        elif instance.state is InstanceState.STARTING and bad:
-            restarts = instance.restarts + 1
-            state = InstanceState.CRASHING if restarts >= 3 else InstanceState.STARTING
-            self._set(name, restarts=restarts, state=state, reason="exit code 1")
-        elif instance.key.release in self.stuck_releases:
-            return
-        elif instance.state in (InstanceState.STARTING, InstanceState.BACKOFF):
-            if self.calm or self.chance(0.5):
-                self._set(name, state=InstanceState.RUNNING, ready=True, ready_since=self.now)
-                self.healthy_once.add(name)
-        elif instance.state is InstanceState.RUNNING and self.hostile and self.chance(0.01):
+    def _may_die(self, instance: Instance) -> None:
+        """Let what runs die at times."""
+        if instance.state is InstanceState.RUNNING and self.hostile and self.chance(0.01):
             self.disturbed = True
-            self._set(name, state=InstanceState.BACKOFF, ready=False, ready_since=None, restarts=instance.restarts + 1)
+            self.crash(instance.id)
 
 
 class CrashingStore(MemoryStore):

@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from seaway.engine.base import EngineUnavailable
+from seaway.engine.memory import MemoryEngine
 from seaway.health.overlay import overlay
-from seaway.model import Instance, InstanceState, NodeState, Observation, Workload, WorkloadKey
+from seaway.model import Instance, InstanceState, Node, NodeState, Observation, Workload, WorkloadKey
 from tests.node_kit import NodeLab
 from tests.property.world import GONE, START, Table, World
 
@@ -26,6 +27,7 @@ class NodeWorld(World):
         count = self.dice.choice([1, 2, 3, 3, 3, 5])
         self.lab = NodeLab(count, seed, loss=self.dice.choice([0.0, 0.0, 0.3]), step=0.04)
         self.lab.now = START
+        self.nodes = {name: Node(name=name, ready=True) for name in self.lab.nodes}
         self.exclusive = self.dice.random() < 0.5
         self.returning = self.dice.choice([0.08, 0.02])  # how soon nodes come back
         self.stalled_until = START
@@ -43,7 +45,7 @@ class NodeWorld(World):
         return min(load, key=lambda name: (load[name], name), default="")
 
     def may_start_beside(self, others: set[str]) -> bool:
-        return all(self.promoted and self.lab.state(self.instances[i].node) is NodeState.LOST for i in others)
+        return all(self.promoted and self.lab.state(self.seen[i].node) is NodeState.LOST for i in others)
 
     async def apply(self, workload: Workload) -> None:
         self._check_api()
@@ -95,11 +97,11 @@ class NodeWorld(World):
     def _count_living(self, key: WorkloadKey) -> int:
         return sum(i.key == key and i.state not in GONE for i in self.instances.values())
 
-    def _stop(self, name: str) -> None:
-        if self._is_living(name) and self.was_down(self.instances[name].node):
-            self._set(name, state=InstanceState.STOPPING, ready=False)
-            return
-        super()._stop(name)
+    def stop(self, instance: Instance, reason: str) -> None:
+        if self.was_down(instance.node):
+            MemoryEngine.stop(self, instance, reason)  # whatever is on its way there is lost
+        else:
+            super().stop(instance, reason)
 
     def was_down(self, node: str) -> bool:
         """Whether a node is down, or was a moment ago."""
@@ -110,6 +112,7 @@ class NodeWorld(World):
         before = self.now
         if not self.calm:
             self._trouble()
+        self.cut = {name for name, node in self.lab.nodes.items() if not node.up}
         super().step()
         self.lab.api_alive = self.now >= self.stalled_until
         self.lab.run((self.now - before).total_seconds())
@@ -138,17 +141,9 @@ class NodeWorld(World):
         if self.dice.random() < 0.5:
             for instance in list(self.instances.values()):
                 if instance.node == name and instance.state is InstanceState.RUNNING:
-                    self._set(instance.id, state=InstanceState.STARTING, ready=False, ready_since=None)
+                    self._set(instance, state=InstanceState.STARTING, ready=False, ready_since=None)
                 elif instance.node == name and instance.state is InstanceState.STOPPING:
-                    self._set(instance.id, state=InstanceState.STOPPED)
-
-    def _step_instance(self, name: str) -> None:
-        instance = self.instances[name]
-        if not instance.node:
-            if node := self.choose_node():
-                self._set(name, node=node)
-        elif self.lab.nodes[instance.node].up:
-            super()._step_instance(name)
+                    self._set(instance, state=InstanceState.STOPPED)
 
     def is_moving(self) -> bool:
         """Whether an instance on a node that is up is on its way, or an outage has yet to end."""
@@ -163,4 +158,4 @@ class NodeWorld(World):
 
     def list_serving(self, table: Table, checked: set[str]) -> set[str]:
         """Return the instances in rotation that answer."""
-        return {i for i in table.rotation() & checked if self.answers(self.instances[i])}
+        return {i for i in table.rotation() & checked if self.answers(self.seen[i])}

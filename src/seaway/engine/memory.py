@@ -1,8 +1,9 @@
-"""An engine in memory, for property tests of decisions: passes the engine contract, moves only when told to.
+"""An engine in memory: passes the engine contract, moves only when told to. For tests and for trying things out.
 
 Nothing runs. `tick` moves every instance one step on; what becomes of a workload's instances is told by `behave`.
 It has one node, or those that `nodes` names; `cut_node` stops what is on one, and nobody is told.
-Ids are counted, so that a seeded test repeats exactly.
+Ids are counted, so that a seeded test repeats exactly. A world that plays dice overrides `find_behaviour`, `is_due`,
+`choose_node` and `stop` (tests/property/world.py).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from seaway.engine.base import EngineUnavailable
 from seaway.model import Instance, InstanceState, Node, Observation, Task, TaskState, Workload, WorkloadKey
 
 S = InstanceState
-Behaviour = Literal["serve", "crash", "silent"]
-"""serve: becomes ready; crash: exits with code 1 whenever started; silent: runs and never becomes ready."""
+Behaviour = Literal["serve", "crash", "silent", "slow"]
+"""serve: becomes ready; crash: exits with code 1 whenever started; silent: does not become ready within its
+start_timeout; slow: has yet to, and may still do so within that."""
 
 CRASHING_AFTER = 3
 
@@ -57,13 +59,13 @@ class MemoryEngine:
         mine = [i for i in self.instances.values() if i.key == workload.key and not _gone(i)]
         for instance in mine:
             if instance.id in workload.retire:
-                self._set(instance, state=S.STOPPING, ready=False, reason="retired")
+                self.stop(instance, "retired")
         living = sum(1 for i in mine if i.id not in workload.retire)
         for _ in range(workload.count - living):
             self._count += 1
             key = workload.key
             name = f"{key.app}-v{key.release}-{key.process}-{self._count:04d}"
-            node = self._choose_node()
+            node = self.choose_node()
             self._set(Instance(id=name, key=key, node=node, state=S.PENDING, created_at=self._clock()))
 
     async def remove(self, key: WorkloadKey) -> None:
@@ -72,7 +74,7 @@ class MemoryEngine:
         self.workloads.pop(key, None)
         for instance in list(self.instances.values()):
             if instance.key == key and not _gone(instance):
-                self._set(instance, state=S.STOPPING, ready=False, reason="its release was removed")
+                self.stop(instance, "its release was removed")
 
     async def observe(self) -> Observation:
         """See Engine.observe."""
@@ -131,7 +133,7 @@ class MemoryEngine:
         """Let it come back: what was told to stop meanwhile stops."""
         self.cut.discard(name)
 
-    def _choose_node(self) -> str:
+    def choose_node(self) -> str:
         """Return the node that takes the next instance: the emptiest that is not held; "" if every one is."""
         load = {name: 0 for name, node in self.nodes.items() if not node.held}
         for instance in self.instances.values():
@@ -144,10 +146,31 @@ class MemoryEngine:
         for instance in list(self.instances.values()):
             self._step(instance)
         for task, state in list(self.tasks.values()):
-            if not state.done:
-                ended: dict[str, Any] = {"done": True, "exit_code": self._run_task(task), "ended_at": self._clock()}
-                self.tasks[task.id] = (task, state.model_copy(update=ended))
-                self._notify(task.app)
+            if not state.done and (code := self.run_task(task)) is not None:
+                self.end_task(task.id, code)
+
+    def end_task(self, task_id: str, code: int) -> None:
+        """End a one-off with that exit code."""
+        task, state = self.tasks[task_id]
+        ended: dict[str, Any] = {"done": True, "exit_code": code, "ended_at": self._clock()}
+        self.tasks[task_id] = (task, state.model_copy(update=ended))
+        self._notify(task.app)
+
+    def stop(self, instance: Instance, reason: str) -> None:
+        """Tell one that lives to stop, for good."""
+        self._set(instance, state=S.STOPPING, ready=False, reason=reason)
+
+    def find_behaviour(self, key: WorkloadKey) -> Behaviour:
+        """Return what becomes of a workload's instances when they start."""
+        return self._behave(self._keys[key])
+
+    def is_due(self, instance: Instance) -> bool:  # noqa: ARG002 - a world that plays dice looks at it
+        """Whether one that starts or stops gets on with it in this tick."""
+        return True
+
+    def run_task(self, task: Task) -> int | None:
+        """Return the exit code with which a one-off ends in this tick; None if it goes on."""
+        return self._run_task(task)
 
     def crash(self, instance_id: str, code: int = -9) -> None:
         """End an instance's process as a kill from outside would."""
@@ -160,23 +183,23 @@ class MemoryEngine:
         if instance.node in self.cut:
             return
         if not instance.node:
-            if node := self._choose_node():
+            if node := self.choose_node():
                 self._set(instance, node=node)
             return
-        behaviour, now = self._behave(self._keys[instance.key]), self._clock()
+        behaviour, now, due = self.find_behaviour(instance.key), self._clock(), self.is_due(instance)
         match instance.state:
             case S.PENDING:
                 self._set(instance, state=S.STARTING, started_at=now, address="127.0.0.1", port=20000 + self._count)
             case S.BACKOFF | S.CRASHING:
                 self._set(instance, state=S.STARTING, started_at=now, restarts=instance.restarts + 1)
-            case S.STARTING if behaviour == "serve":
+            case S.STARTING if behaviour == "serve" and due:
                 self._set(instance, state=S.RUNNING, ready=True, ready_since=now, reason="")
             case S.STARTING if behaviour == "crash":
                 state = S.CRASHING if instance.restarts + 1 >= CRASHING_AFTER else S.BACKOFF
                 self._set(instance, state=state, ready=False, exit_code=1, reason="exited with code 1")
-            case S.STARTING:
+            case S.STARTING if behaviour == "silent":
                 self._set(instance, state=S.CRASHING, ready=False, reason="did not listen on its PORT in time")
-            case S.STOPPING:
+            case S.STOPPING if due:
                 self._set(instance, state=S.STOPPED)
             case S.STOPPED:
                 del self.instances[instance.id]
