@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from seaway.api import ApiDeps, create_api, ensure_admin_token
 from seaway.api.auth import make_secret, new_token
-from seaway.engine.base import EngineUnavailable
+from seaway.engine.memory import MemoryEngine
 from seaway.home import Home, Settings
 from seaway.logs.base import LogLine, LogQuery
 from seaway.model import (
@@ -23,8 +23,6 @@ from seaway.model import (
     BuildManifest,
     Instance,
     InstanceState,
-    Node,
-    Observation,
     Phase,
     Process,
     Release,
@@ -32,9 +30,6 @@ from seaway.model import (
     Rollout,
     RolloutSpec,
     RolloutStatus,
-    Task,
-    TaskState,
-    Workload,
     WorkloadKey,
 )
 from seaway.model import Meta as DocumentMeta
@@ -44,42 +39,6 @@ from seaway.store.sqlite import SqliteStore
 
 IMAGE = "sha256:" + "a" * 64
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class MemoryEngine:
-    """An engine that remembers what it is told; nothing runs."""
-
-    instances: list[Instance] = field(default_factory=list)
-    workloads: dict[WorkloadKey, Workload] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    done: dict[str, TaskState] = field(default_factory=dict)
-    available: bool = True
-    free: int | None = None  # bytes of memory that its node has for more instances
-
-    async def apply(self, workload: Workload) -> None:
-        self.workloads[workload.key] = workload
-
-    async def remove(self, key: WorkloadKey) -> None:
-        self.workloads.pop(key, None)
-
-    async def observe(self) -> Observation:
-        if not self.available:
-            raise EngineUnavailable("the node agent does not answer")
-        states = [self.done.get(task.id, TaskState(id=task.id, app=task.app)) for task in self.tasks.values()]
-        node = Node(name="local", ready=True, available=self.free)
-        return Observation(nodes=(node,), instances=tuple(self.instances), tasks=tuple(states))
-
-    async def watch(self) -> AsyncGenerator[str, None]:
-        yield ""
-
-    async def start_task(self, task: Task) -> None:
-        if not self.available:
-            raise EngineUnavailable("the node agent does not answer")
-        self.tasks.setdefault(task.id, task)
-
-    async def remove_task(self, task_id: str) -> None:
-        self.tasks.pop(task_id, None)
 
 
 class MemoryRouters:
@@ -172,7 +131,7 @@ class Bench:
             id=identity, key=WorkloadKey(app=app, release=release, process=process), node="local",
             state=fields.pop("state", InstanceState.RUNNING), created_at=NOW, **fields,
         )  # fmt: skip
-        self.engine.instances.append(instance)
+        self.engine.instances[instance.id] = instance
         return instance
 
     async def reasons(self, **params: Any) -> list[str]:
@@ -202,7 +161,8 @@ async def open_bench(folder: Path, heartbeat: float = 15.0) -> AsyncIterator[Ben
     """Give an API with an admin token; close everything afterwards."""
     home = Home(folder / "home").create()
     store = SqliteStore.open(home.database)
-    engine, logs, clock = MemoryEngine(), MemoryLogs(), Clock()
+    logs, clock = MemoryLogs(), Clock()
+    engine = MemoryEngine(clock=clock, nodes=("local",))
     try:
         await ensure_admin_token(store, home, clock())
         deps = ApiDeps(

@@ -30,7 +30,6 @@ from seaway.model import (
     Role,
     Rollout,
     Route,
-    TaskState,
 )
 from seaway.rollout.keeping import KEEP_RELEASES
 from seaway.rollout.releases import ImageChange, compose_release
@@ -180,7 +179,8 @@ async def test_instances_are_shown_with_release_uptime_and_drain(bench: Bench) -
     ]  # fmt: skip
     assert (shown[0]["restarts"], shown[0]["drain_reason"]) == (2, "v2 serves now")
     assert shown[1]["reason"] == "exit 1: no module named x"
-    bench.engine.instances.append(first.model_copy(update={"id": "shop-v1-web-gone", "state": InstanceState.STOPPED}))
+    gone = first.model_copy(update={"id": "shop-v1-web-gone", "state": InstanceState.STOPPED})
+    bench.engine.instances[gone.id] = gone
     assert (await bench.http.get("/v1/status")).json()["engine"]["instances"] == 2, "a stopped one is none any more"
 
 
@@ -598,12 +598,12 @@ async def test_one_off_runs_with_image_and_config_of_the_serving_release(bench: 
     await bench.deploy()
     answer = await bench.http.post("/v1/apps/shop/run", json={"command": "ls -l", "timeout": "5m", "stdin": "aGk="})
     identity = answer.json()["id"]
-    task = bench.engine.tasks[identity]
+    task, _ = bench.engine.tasks[identity]
     assert identity.startswith("shop-run-")
     assert (task.command, task.image, task.release, task.timeout, task.team) == ("ls -l", IMAGE, 1, 300.0, "default")
     assert task.stdin == "aGk="
     assert (await bench.http.get(f"/v1/apps/shop/run/{identity}")).json()["done"] is False
-    bench.engine.done[identity] = TaskState(id=identity, app="shop", done=True, exit_code=3)
+    bench.engine.end_task(identity, 3)
     assert (await bench.http.get(f"/v1/apps/shop/run/{identity}")).json()["exit_code"] == 3
     await bench.http.post("/v1/apps", json={"name": "other"})
     error(await bench.http.get(f"/v1/apps/other/run/{identity}"), 404)
@@ -622,7 +622,7 @@ async def test_a_one_off_where_nothing_serves_runs_with_the_newest_image(bench: 
         await bench.store.create(Release(meta=Meta(name=f"new.v{number}", labels={"app": "new"}), spec=spec))
     started = (await bench.http.post("/v1/apps/new/run", json={"command": "ls"})).json()
     assert (started["release"], started["serves"]) == (2, False)
-    task = bench.engine.tasks[started["id"]]
+    task, _ = bench.engine.tasks[started["id"]]
     assert (task.image, task.env) == ("sha256:" + "b" * 64, {"N": "2"})
 
 

@@ -21,7 +21,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         await opened.http.post("/v1/apps", json={"name": "shop"})
         await opened.deploy(scale={"worker": 0})
         opened.add_instance(memory=200 * MIB)
-        opened.engine.free = 1000 * MIB
+        opened.engine.give_memory(1000 * MIB)
         yield opened
 
 
@@ -81,7 +81,7 @@ async def test_only_an_admin_is_told_of_force(bench: Bench, role: Role, hint: st
     """Others are told whom to ask, of every change that does not fit."""
     await bench.deploy(image="sha256:" + "b" * 64, scale={"web": 9})
     await bench.deploy(image="sha256:" + "c" * 64, scale={"web": 1})
-    bench.engine.free = 0
+    bench.engine.give_memory(0)
     async with await bench.client(role) as http:
         scale = error(await http.put("/v1/apps/shop/scale", json={"web": 9}), 422)
         deploy = error(await http.post("/v1/apps/shop/releases", json={"image": IMAGE}), 422)
@@ -104,7 +104,7 @@ async def test_of_two_who_ask_at_once_one_is_refused(bench: Bench) -> None:
     """Whoever is second finds that the room is taken."""
     await bench.http.post("/v1/apps", json={"name": "blog"})
     await bench.deploy("blog", scale={"web": 0, "worker": 0})
-    bench.engine.free = 700 * MIB
+    bench.engine.give_memory(700 * MIB)
     answers = await asyncio.gather(
         bench.http.put("/v1/apps/shop/scale", json={"web": 4}),
         bench.http.put("/v1/apps/blog/scale", json={"web": 10}),
@@ -114,7 +114,7 @@ async def test_of_two_who_ask_at_once_one_is_refused(bench: Bench) -> None:
 
 async def test_a_deploy_counts_from_when_its_release_is_made(bench: Bench) -> None:
     """Its instances take 200 of the 300 MiB; the rest is not enough for another one."""
-    bench.engine.free = 300 * MIB
+    bench.engine.give_memory(300 * MIB)
     assert (await bench.http.post("/v1/apps/shop/releases", json={"image": IMAGE})).status_code == 201
     message = error(await bench.http.put("/v1/apps/shop/scale", json={"web": 2}), 422)["message"]
     assert message == "web=2 does not fit: 1 fits (each takes 400 MiB; 100 MiB are free on this machine)"
@@ -122,7 +122,7 @@ async def test_a_deploy_counts_from_when_its_release_is_made(bench: Bench) -> No
 
 async def test_without_word_of_memory_the_limit_per_app_holds(bench: Bench) -> None:
     """As in a cluster, whose scheduler knows better."""
-    bench.engine.free = None
+    bench.engine.give_memory(None)
     message = error(await bench.http.put("/v1/apps/shop/scale", json={"web": 900}), 422)["message"]
     assert message == "web=900 does not fit: 100 fit (an app may have 100 instances, this one has 1)"
     assert (await bench.http.put("/v1/apps/shop/scale", json={"web": 100})).status_code == 200
@@ -139,7 +139,7 @@ async def test_nobody_needs_the_engine_to_ask_for_less_or_to_force(bench: Bench)
 
 async def test_a_deploy_that_does_not_fit_beside_what_runs_is_refused(bench: Bench) -> None:
     """The strategy to stop that first has room; so has force, which is told."""
-    bench.engine.free = 100 * MIB
+    bench.engine.give_memory(100 * MIB)
     body = error(await bench.http.post("/v1/apps/shop/releases", json={"image": IMAGE}), 422)
     assert body["code"] == "does-not-fit"
     assert body["message"].startswith("web=1 does not fit: none fits (each takes 200 MiB; 100 MiB are free on this")
@@ -156,7 +156,7 @@ async def test_a_rollback_adds_no_more_instances_than_fit(bench: Bench) -> None:
     """One to as many as there are is never held up, however little memory is left."""
     await bench.deploy(image="sha256:" + "b" * 64, scale={"web": 9})
     await bench.deploy(image="sha256:" + "c" * 64, scale={"web": 1})
-    bench.engine.free = 0
+    bench.engine.give_memory(0)
     assert error(await bench.http.post("/v1/apps/shop/rollback", json={"to": 2}), 422)["code"] == "does-not-fit"
     assert (await bench.http.post("/v1/apps/shop/rollback", json={"to": 1})).status_code == 201
     assert (await bench.http.patch("/v1/apps/shop/config", json={"set": {"A": "1"}})).status_code == 201

@@ -125,6 +125,10 @@ class MemoryEngine:
         if name in self.nodes:
             self.nodes[name] = self.nodes[name].model_copy(update={"held": ""})
 
+    def give_memory(self, available: int | None) -> None:
+        """Let every node have so many bytes for more instances; None: it does not say."""
+        self.nodes = {name: node.model_copy(update={"available": available}) for name, node in self.nodes.items()}
+
     def cut_node(self, name: str) -> None:
         """Let a node vanish: what the engine shows of its instances stays as it is."""
         self.cut.add(name)
