@@ -106,7 +106,7 @@ class MemoryKit:
 
     def __init__(self, make_engine: Callable[..., MemoryEngine] = MemoryEngine) -> None:
         self.engine = make_engine(
-            behave=lambda w: w.process.command,  # type: ignore[arg-type,return-value]
+            behave=lambda w: w.process.command,
             run_task=lambda task: int(task.command),
             auto=True,
         )

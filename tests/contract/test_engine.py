@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ def make_calm_world(**engine: Any) -> MemoryEngine:
     return world
 
 
-MEMORY = {"memory": MemoryEngine, "world of the property tests": make_calm_world}
+MEMORY: dict[str, Callable[..., MemoryEngine]] = {
+    "memory": MemoryEngine,
+    "world of the property tests": make_calm_world,
+}
 
 
 @pytest.fixture(params=["memory", "world of the property tests", "local", "local, as an ordinary user"])

@@ -111,8 +111,8 @@ class MemoryStore:
         if self._closed:
             raise Unavailable("the store is closed")
 
-    def _all(self, kind: type[D]) -> list[D]:
-        return [cast(D, document) for (name, _), document in self._contents.documents.items() if name == kind.kind]
+    def _all(self, kind: type[D]) -> tuple[D, ...]:
+        return tuple(cast(D, one) for (name, _), one in self._contents.documents.items() if name == kind.kind)
 
     def _get(self, kind: type[D], name: str) -> D:
         try:
