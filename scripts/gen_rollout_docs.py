@@ -14,7 +14,8 @@ INTRODUCTION = """\
 
 A rollout moves an app's traffic from the release that serves (A) to a new one (B). Deploys, config changes,
 restarts and rollbacks all take this road; a rollback is a new release that copies an old one. This page is
-drawn from the transition table (`src/seaway/rollout/transitions.py`) by `scripts/gen_rollout_docs.py`.
+drawn from the transition table (`src/seaway/rollout/transitions.py`) by `scripts/gen_rollout_docs.py`. Each of its
+edges is taken in one of the stories in `tests/unit/rollouts/told/`, which say second by second what happens.
 
 All process types move together: B counts as started when every instance of every process type is ready.
 Requests reach B only after every live router has acknowledged B's endpoints and its own health checks found them

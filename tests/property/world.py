@@ -66,6 +66,8 @@ class SimRouter:
     lasting: set[str] = field(default_factory=set)  # those whose request ends with them: a WebSocket, a download
     busy: dict[str, int] = field(default_factory=dict)  # what it last reported of that, and when
     busy_at: datetime | None = None
+    away: bool = False  # it hears of nothing and says nothing
+    refusal: str = ""  # why its Envoy takes no new routes
 
 
 class World(MemoryEngine):
@@ -201,6 +203,7 @@ class World(MemoryEngine):
                 RouterFacts(
                     name=router.name,
                     applied=router.applied == table,
+                    rejected=router.refusal if router.applied != table else "",
                     healthy=frozenset(router.checked),
                     busy=dict(router.busy),
                     busy_at=router.busy_at,
@@ -238,7 +241,9 @@ class World(MemoryEngine):
         self.tick()
 
     def _step_router(self, router: SimRouter) -> None:
-        if self.calm or self.chance(0.6):
+        if router.away:
+            return
+        if not router.refusal and (self.calm or self.chance(0.6)):
             router.applied = router.wanted
         if self.calm or self.chance(0.4):
             router.checked = {i for _, i in router.applied.endpoints if self.seen[i].serving}

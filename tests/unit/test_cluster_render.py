@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from seaway.cluster.machine import File
 from seaway.cluster.render import render
 from seaway.cluster.writing import write_file, write_files
 from tests.cluster_kit import make_cluster, make_secrets
+from tests.golden import compare
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,10 +43,7 @@ def render_text(version: str, wanted: tuple[str, ...]) -> str:
 )
 def test_files_are_as_before(name: str, version: str, wanted: tuple[str, ...]) -> None:
     """A change of any rendered byte has to be meant: SEAWAY_UPDATE_GOLDEN=1 writes the files anew."""
-    text = render_text(version, wanted)
-    if os.environ.get("SEAWAY_UPDATE_GOLDEN"):
-        (GOLDEN / name).write_text(text)
-    assert text == (GOLDEN / name).read_text()
+    compare(GOLDEN / name, render_text(version, wanted))
 
 
 def all_files(version: str = "1.20.2") -> list[File]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from seaway.engine.kubernetes import manifests
 from seaway.engine.kubernetes.settings import KubernetesEngineSettings
 from seaway.engine.kubernetes.teams import judge_place, make_fences, make_namespace, make_pull_secret
 from seaway.model import Check, Health, Process, Streams, Task, Terminal, Workload, WorkloadKey
+from tests.golden import compare
 from tests.strict_schemas import validate
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -101,11 +101,7 @@ class _Plain(yaml.SafeDumper):
 @pytest.mark.parametrize("name", ALL)
 def test_manifests_are_as_before(name: str) -> None:
     """A change has to be meant: SEAWAY_UPDATE_GOLDEN=1 writes the files anew."""
-    text = yaml.dump_all(ALL[name], Dumper=_Plain, sort_keys=False, width=120)
-    path = GOLDEN / f"kubernetes-{name}.yaml"
-    if os.environ.get("SEAWAY_UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
+    compare(GOLDEN / f"kubernetes-{name}.yaml", yaml.dump_all(ALL[name], Dumper=_Plain, sort_keys=False, width=120))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

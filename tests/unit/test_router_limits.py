@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from seaway.router.envoy import CLUSTER, ENDPOINTS, SCOPE, translate_app, transl
 from seaway.router.limits import MOST_CONNECTIONS, count_connections
 from seaway.router.table import build_app_table, build_hosts
 from tests.contract.router_lab import make_app, make_instance
+from tests.golden import compare
 
 GOLDEN = Path(__file__).parent / "golden"
 TYPES = {CLUSTER: Cluster, ENDPOINTS: ClusterLoadAssignment, SCOPE: ScopedRouteConfiguration}
@@ -48,11 +48,7 @@ def make_resources() -> dict[str, Any]:
 )
 def test_resources_are_as_before(name: str, made: dict[str, Any]) -> None:
     """A change has to be meant: SEAWAY_UPDATE_GOLDEN=1 writes the files anew."""
-    text = json.dumps(made, indent=1, sort_keys=True) + "\n"
-    path = GOLDEN / f"{name}.json"
-    if os.environ.get("SEAWAY_UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
+    compare(GOLDEN / f"{name}.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.mark.parametrize(("files", "connections"), [(1, 1), (1024, 384), (20_000, 7_500), (1 << 20, MOST_CONNECTIONS)])

@@ -176,12 +176,15 @@ class MemoryEngine:
         """Return the exit code with which a one-off ends in this tick; None if it goes on."""
         return self._run_task(task)
 
-    def crash(self, instance_id: str, code: int = -9) -> None:
-        """End an instance's process as a kill from outside would."""
+    def crash(self, instance_id: str, code: int = -9, times: int = 1) -> None:
+        """End an instance's process as a kill from outside would, and so many times until somebody looks."""
         instance = self.instances[instance_id]
+        restarts = instance.restarts + times - 1
+        state = S.CRASHING if times >= CRASHING_AFTER else S.BACKOFF
         self._set(
-            instance, state=S.BACKOFF, ready=False, ready_since=None, exit_code=code, reason=f"exited with code {code}"
-        )
+            instance, state=state, ready=False, ready_since=None, exit_code=code, reason=f"exited with code {code}",
+            restarts=restarts,
+        )  # fmt: skip
 
     def _step(self, instance: Instance) -> None:
         if instance.node in self.cut:

@@ -7,6 +7,7 @@ between any two writes loses nothing, and the next call goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from seaway.model import (
@@ -76,7 +77,8 @@ def decide(facts: Facts) -> Plan:
 
 
 def _describe(facts: Facts, status: AppStatus) -> AppStatus:
-    state, reason = describe_app(facts)
+    """Say how the app is by what is decided now: who serves from this pass on is not told a pass later."""
+    state, reason = describe_app(replace(facts, app=facts.app.model_copy(update={"status": status})))
     return status.model_copy(update={"state": state, "reason": reason, "webless": is_webless(facts, status.current)})
 
 
