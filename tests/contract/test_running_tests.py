@@ -86,3 +86,11 @@ def test_nothing_runs_without_what_is_needed(script: ModuleType, tmp_path: Path)
     tiers = [script.Tier("lint", ((["false"],),), needed=True), script.Tier("next", ((["touch", "next"],),))]
     assert not script.run_tiers(tiers, script.Runner(tmp_path / "out", tmp_path)).good
     assert not (tmp_path / "next").exists()
+
+
+def test_every_file_of_tests_is_in_a_tier(script: ModuleType) -> None:
+    """One that none names would pass for ever."""
+    tiers = (*script.TIERS, *script.SOAK)
+    named = {word for tier in tiers for lane in tier.lanes for command in lane for word in command}
+    files = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [str(path) for path in files if not named & {str(path), *map(str, path.parents)}] == []

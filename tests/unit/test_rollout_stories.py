@@ -1,4 +1,4 @@
-"""Stories of rollouts, told by the product's own decisions: each is a file beside this one, to be read and compared.
+"""Stories of rollouts, told by the product's own decisions: each is a file in rollouts/told, to be read and compared.
 
 SEAWAY_UPDATE_GOLDEN=1 writes them anew.
 """
@@ -16,7 +16,7 @@ from seaway.rollout.transitions import TRANSITIONS
 from tests.golden import compare
 from tests.unit.rollouts.stage import Stage
 
-TOLD = Path(__file__).parent / "told"
+TOLD = Path(__file__).parent / "rollouts" / "told"
 RECREATE = {"strategy": "recreate"}
 Story = Callable[[Stage], Awaitable[None]]
 
