@@ -272,7 +272,8 @@ async def test_what_changed_meanwhile_stays(quay: Quay, monkeypatch: pytest.Monk
     async def write_first(kind: type[Document], name: str, revision: int | None = None) -> None:
         document = await quay.store.get(kind, name)
         if name == "shop.v1":
-            await quay.store.update(document)
+            meta = document.meta.model_copy(update={"labels": {**document.meta.labels, "by": "another"}})
+            await quay.store.update(document.model_copy(update={"meta": meta}))
         await delete(kind, name, revision)
 
     monkeypatch.setattr(quay.store, "delete", write_first)

@@ -90,4 +90,4 @@ class Warming:
     def _has(self, kind: str, name: str) -> bool:
         """Return whether Envoy has acknowledged a cluster, of any version, or the present endpoints of one."""
         acked, now = self._session.ledger.acked.get((kind, name)), self._catalog.get((kind, name))
-        return acked is not None and (kind == CLUSTER or (now is not None and now.version == acked))
+        return bool(acked) and (kind == CLUSTER or (now is not None and now.version == acked))

@@ -4,9 +4,27 @@ Generic: knows resources by (type URL, name) as a version and bytes. The control
 and each router's relay serves its Envoy. `serving` puts it on gRPC.
 
 A `Session` sends in the order of `make_order`: clusters, endpoints, scoped routes; and removes in the opposite
-order, once all routes are acknowledged. Several responses may be under way, because Envoy acknowledges clusters
-only when they are warm, for which it needs their endpoints. A rejected batch is sent again in halves until the
-bad resources are alone, so that one never keeps others back; a rejected version is not sent again.
+order, once all routes are acknowledged. So nothing is sent before what it names, and nothing goes before what names
+it. Several responses may be under way, because Envoy acknowledges clusters only when they are warm, for which it needs
+their endpoints. A rejected batch is sent again in halves until the bad resources are alone, so that one never keeps
+others back; a rejected version is not sent again.
+
+The way of a name, within its type:
+
+    catalog changes -> dirty -> sent: known, under_way -> yes: acked
+                         ^                             -> no, alone: rejected, known ""
+                         |                             -> no, among others: known "" and acked "", and into parts
+                         +-- changed again meanwhile --+
+
+- `known` is what the client has once it has taken all that was sent to it: written when something is sent, not when it
+  is answered. A name that is missing there it does not have; "" is a version that nobody knows.
+- Whatever `known` says and the catalog does not is in `dirty` or `parts` (to be sent), in `held` (to stay as long as
+  the catalog cannot say), or rejected in just that version (to stay as it is). With none of these and nothing
+  `under_way` the client is at rest: it has the catalog, but for what it rejected.
+- `acked` is what the client said that it has. It lags behind `known`, and is what others decide by: a rollout goes on
+  when all routers have acknowledged.
+
+tests/property/test_xds.py plays a client that answers late, rejects, takes parts of what it rejects, and loses streams.
 """
 
 from __future__ import annotations
@@ -35,7 +53,10 @@ REFRESHED_WITH: Mapping[str, str] = {CLUSTER: ENDPOINTS}
 
 @dataclass
 class Ledger:
-    """What one client said on one stream: versions it acknowledged, and what it rejected (version, message)."""
+    """What one client said on one stream: versions it acknowledged, and what it rejected (version, message).
+
+    The version "" was in a batch that it rejected: it may have that one, the one before, or none.
+    """
 
     acked: dict[ResourceKey, str] = field(default_factory=dict)
     rejected: dict[ResourceKey, tuple[str, str]] = field(default_factory=dict)
@@ -95,9 +116,15 @@ class Session:
 
     def _is_settled(self, type_url: str) -> bool:
         state = self._types.get(type_url)
-        if state is None:  # Envoy asks for endpoints only once it has clusters
-            return not self._catalog.of_type(type_url)
+        if state is None:  # Envoy asks for endpoints once it has a cluster: not of those that it refused
+            owner = next((owner for owner, paired in REFRESHED_WITH.items() if paired == type_url), "")
+            return all(self._is_refused((owner, name)) for name in self._catalog.of_type(type_url))
         return state.greeted and state.idle
+
+    def _is_refused(self, key: ResourceKey) -> bool:
+        """Whether the client said no to the version that there is now."""
+        now = self._catalog.get(key)
+        return now is not None and self.ledger.rejected.get(key, ("",))[0] == now.version
 
     def wants(self, key: ResourceKey) -> bool:
         """Whether the client is subscribed to this resource."""
@@ -200,16 +227,18 @@ class Session:
                 self.ledger.rejected.pop((request.type_url, name), None)
         elif len(names) > 1:
             state.known.update(dict.fromkeys(names, ""))  # nobody knows which of them it took
+            self.ledger.acked.update({(request.type_url, name): "" for name in sent.puts})
             half = len(names) // 2
             state.parts.extendleft((names[half:], names[:half]))
-            return
         else:
             for name in sent.puts:
                 self.ledger.rejected[request.type_url, name] = (sent.puts[name], request.error_detail.message)
                 state.known[name] = ""
-                state.dirty.pop(name, None)
-                if (now := self._catalog.get((request.type_url, name))) and now.version != sent.puts[name]:
-                    state.dirty[name] = None
+                now = self._catalog.get((request.type_url, name))
+                if now is None or now.version != sent.puts[name]:
+                    state.dirty[name] = None  # what came after it may have been taken
+                else:
+                    state.dirty.pop(name, None)
         self._changed(keys)
 
     def next_response(self) -> bytes | None:
@@ -249,6 +278,9 @@ class Session:
         while state.parts:
             names = state.parts.popleft()
             puts, gone = self._sort(type_url, state, names)
+            later = [name for name in gone if self._goes_later(type_url, state, name)]
+            state.dirty.update(dict.fromkeys(later))
+            gone = [name for name in gone if name not in later]
             if puts or gone:
                 return self._send(type_url, state, puts, gone)
         limit = BATCH if state.greeted else len(state.dirty)
@@ -261,14 +293,18 @@ class Session:
             new, absent = self._sort(type_url, state, (name,))
             if new and not fresh and not self._may_send(self, (type_url, name)):
                 continue
-            if absent and type_url != self._order[-1] and name not in state.asked:
-                continue  # removed later, in the opposite order
+            if absent and self._goes_later(type_url, state, name):
+                continue
             puts |= new
             gone += absent
             del state.dirty[name]
         if puts or gone or not state.greeted:
             return self._send(type_url, state, puts, gone)
         return None
+
+    def _goes_later(self, type_url: str, state: _TypeState, name: str) -> bool:
+        """Whether what is to be removed waits for its turn in the opposite order; who asked for it is answered."""
+        return type_url != self._order[-1] and name not in state.asked
 
     def _has_unsent_puts(self, type_url: str) -> bool:
         state = self._types.get(type_url)
