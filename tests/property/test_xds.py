@@ -122,6 +122,7 @@ class Play:
     def connect(self) -> None:
         """Begin a stream."""
         self.client.waiting.clear()
+        self.client.warming.clear()  # not promised: Envoy ends its wait after 15 s
         self.sent: dict[ResourceKey, str] = {key: version for key, (version, _) in self.client.has.items()}
         self.session = Session(self.catalog)
         self.catalog.listeners = {self.session.invalidate}
