@@ -11,7 +11,6 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from seaway.control.reconcile import Reconciler
-from seaway.engine.base import EngineUnavailable
 from seaway.model import (
     App,
     AppSpec,
@@ -28,7 +27,7 @@ from seaway.model import (
     Workload,
     WorkloadKey,
 )
-from seaway.rollout.releases import Change, ConfigChange, ImageChange, Rollback, compose_release
+from seaway.rollout.releases import Change, ImageChange, Rollback, compose_release
 from seaway.store.base import NotFound
 from seaway.store.memory import MemoryStore
 from tests.property.world import START, World
@@ -70,12 +69,6 @@ class Platform(World):
         """A release command succeeds, or not."""
         return None if self.lasts else 1 if self.failing else super().run_task(task)
 
-    async def observe(self) -> Any:
-        """Raise EngineUnavailable while it is away."""
-        if not self.available:
-            raise EngineUnavailable("the node agent does not answer")
-        return await super().observe()
-
 
 class Stage:
     """One app, `shop`, and everybody who has to do with it."""
@@ -95,16 +88,12 @@ class Stage:
         await self.store.create(App(meta=Meta(name=NAME), spec=AppSpec()))
 
     # What users do
-    async def deploy(self, said: str = "", *, image: str = "", **manifest: Any) -> None:
+    async def deploy(self, said: str = "", **manifest: Any) -> None:
         """Deploy another image: `said` is a remark on it, `manifest` what its files say."""
         processes = manifest.pop("processes", {"web": Process(command="web")})
         rollout = RolloutPolicy(**manifest.pop("rollout", {}))
         made = BuildManifest(processes=processes, rollout=rollout, **manifest)
-        await self._release("deploy", ImageChange(image or f"sha256:{await self._count():064d}", made), said)
-
-    async def config(self, name: str, value: str) -> None:
-        """Set a config value."""
-        await self._release(f"config set {name}={value}", ConfigChange({name: value}))
+        await self._release("deploy", ImageChange(f"sha256:{await self._count():064d}", made), said)
 
     async def rollback(self) -> None:
         """Go back to what served before."""
