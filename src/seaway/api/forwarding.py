@@ -16,13 +16,8 @@ log = structlog.get_logger()
 
 FORWARDED = "seaway-forwarded"
 RETRY_AFTER = "retry-after"  # comes with 429: the leader counts the token's requests and streams, too
-PASSED = (
-    "accept",
-    "authorization",
-    "content-type",
-    TOKEN_HEADER,
-    "last-event-id",
-)  # headers of the request that matter
+PASSED = ("accept", "authorization", "content-type", TOKEN_HEADER, "last-event-id")
+"""Headers of the request that matter."""
 
 
 async def pass_on(request: Request, leader: LeaderLink | None) -> Stream | None:

@@ -110,16 +110,16 @@ class StreamHolder:
         pod = self._picture.find_pod_of(job)
         if pod is None or state.started_at is None:
             raise EngineUnavailable("the command does not run yet; try again")
-        far = notes.get(names.TASK_STREAMED)
+        far, token = notes.get(names.TASK_STREAMED), make_token(job.metadata.uid)
         attached = Attached(
             streams,
-            make_token(job.metadata.uid),
+            token,
             partial(
                 attach, self._client, pod.metadata.namespace, pod.metadata.name, names.CONTAINER,
                 terminal=streams.terminal is not None,
             ),
             partial(self._note, job),
-            partial(self._count, pod.metadata, make_token(job.metadata.uid)),
+            partial(self._count, pod.metadata, token),
             opened=far in (OPENED, FED),
             fed=far == FED,
         )  # fmt: skip
